@@ -1,0 +1,65 @@
+"""What we ask of the world of mail: to prove a sender, and to carry a message away.
+
+    MailError
+    ├── AuthenticationUnknown  DNS did not answer: the peer should try again (451)
+    └── DeliveryError
+        ├── DeliveryDeferred   4xx, or no answer: try again later
+        └── DeliveryRefused    5xx: never
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class MailError(Exception):
+    """Mail could not be handled."""
+
+
+class AuthenticationUnknown(MailError):
+    """The sender's domain could not be looked up just now."""
+
+
+class DeliveryError(MailError):
+    """The smarthost did not take the message. The text is its own answer, for people."""
+
+
+class DeliveryDeferred(DeliveryError):
+    """Not now: 4xx, no connection, a timeout."""
+
+
+class DeliveryRefused(DeliveryError):
+    """Never: 5xx."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the SMTP peer said (RFC 5321), not what the header says (RFC 5322)."""
+
+    client_ip: str  # "" where it is not known
+    helo: str
+    mail_from: str  # "" is the null return path
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """RFC 7489: does an aligned SPF or DKIM result vouch for the From header's domain?"""
+
+    passed: bool
+    detail: str  # as in an Authentication-Results header, e.g. "spf=pass dkim=none dmarc=pass"
+
+
+class SenderAuthentication(Protocol):
+    async def check(self, raw: bytes, envelope: Envelope, from_address: str) -> Authentication:
+        """Raises AuthenticationUnknown where only a temporary DNS error stands between us and an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    response: str  # the smarthost's last line, e.g. "250 2.0.0 Ok: queued as 4XyZ"
+
+
+class MailOut(Protocol):
+    async def send(self, envelope_from: str, recipient: str, raw: bytes) -> Delivered:
+        """Raises DeliveryDeferred or DeliveryRefused. May be called again with the same message."""
