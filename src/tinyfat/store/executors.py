@@ -1,0 +1,45 @@
+"""The control plane's processes, by their heartbeats."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tinyfat.store.database import Database
+
+RECOVERY_LOCK = 0x71F_FA8  # one process at a time looks for the dead
+
+
+class ExecutorStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def beat(self, executor_id: str) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "insert into executors (id) values (%s) on conflict (id) do update set heartbeat_at = now()",
+                (executor_id,),
+            )
+
+    async def leave(self, executor_id: str) -> None:
+        """An orderly end. What it left unfinished is free for others at once: its heartbeat is made old, not deleted."""
+        async with self._database.transaction() as connection:
+            await connection.execute("update executors set heartbeat_at = '-infinity' where id = %s", (executor_id,))
+
+    @asynccontextmanager
+    async def dead(self, own_id: str, stale_seconds: float) -> AsyncIterator[list[str]]:
+        """The executors whose heartbeat stopped, while nobody else may look; forgotten when the block ends well.
+
+        A taker that dies in the block leaves them to the next one. Their delivery leases end with them.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute("select pg_advisory_xact_lock(%s)", (RECOVERY_LOCK,))
+            cursor = await connection.execute(
+                "select id from executors where id <> %s and heartbeat_at < now() - make_interval(secs => %s)",
+                (own_id, stale_seconds),
+            )
+            dead = [str(row[0]) for row in await cursor.fetchall()]
+            yield dead
+            if dead:
+                await connection.execute("update messages set leased_until = null where leased_by = any(%s)", (dead,))
+                await connection.execute("delete from executors where id = any(%s)", (dead,))

@@ -1,0 +1,122 @@
+"""Machines as we know them, and the lines their boxes send."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from tinyfat.domain.link import LogLine, Status
+from tinyfat.domain.machines import Machine
+from tinyfat.store.database import Database
+
+LOG_LINES_KEPT = 20_000  # for each agent
+LOG_TRIM_EVERY = 500  # lines written between two looks at the oldest
+
+_COLUMNS = "id, agent_id, kind, wanted, link_state, link_detail, seen_at"
+
+
+class MachineStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._since_trim: dict[str, int] = {}
+
+    async def create(self, machine_id: str, agent_id: str, kind: str, token_hash: bytes) -> None:
+        """Twice with the same id: once, with the newest token (the box's file holds that one)."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "insert into machines (id, agent_id, kind, token_hash) values (%s, %s, %s, %s) "
+                "on conflict (id) do update set token_hash = excluded.token_hash",
+                (machine_id, agent_id, kind, token_hash),
+            )
+
+    async def set_token(self, machine_id: str, token_hash: bytes) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute("update machines set token_hash = %s where id = %s", (token_hash, machine_id))
+
+    async def of_agent(self, agent_id: str) -> Machine | None:
+        return await self._one("agent_id = %s order by created_at desc limit 1", agent_id)
+
+    async def by_token(self, token_hash: bytes) -> Machine | None:
+        return await self._one("token_hash = %s", token_hash)
+
+    async def _one(self, where: str, value: object) -> Machine | None:
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(f"select {_COLUMNS} from machines where {where}".encode(), (value,))  # noqa: S608
+            row = await cursor.fetchone()
+        return _machine(row) if row else None
+
+    async def wanted(self, kind: str) -> list[Machine]:
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                f"select {_COLUMNS} from machines where kind = %s and wanted order by created_at".encode(),  # noqa: S608
+                (kind,),
+            )
+            return [_machine(row) for row in await cursor.fetchall()]
+
+    async def unwanted(self, machine_id: str) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute("update machines set wanted = false where id = %s", (machine_id,))
+
+    async def forget(self, machine_id: str) -> None:
+        """Only once it has been seen to be gone."""
+        async with self._database.transaction() as connection:
+            await connection.execute("delete from machines where id = %s", (machine_id,))
+
+    async def heard(self, machine_id: str, status: Status) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "update machines set link_state = %s, link_detail = %s, version = %s, memory_bytes = %s, restarts = %s, "
+                "seen_at = now() where id = %s",
+                (
+                    status.state,
+                    _storable(status.detail),
+                    _storable(status.version),
+                    status.memory_bytes,
+                    status.restarts,
+                    machine_id,
+                ),
+            )
+
+    async def add_log(self, agent_id: str, lines: Sequence[LogLine]) -> None:
+        rows = [(agent_id, _time(line.at), line.source, _storable(line.text)) for line in lines]
+        async with self._database.transaction() as connection:
+            async with connection.cursor() as cursor:
+                await cursor.executemany("insert into logs (agent_id, at, source, line) values (%s, %s, %s, %s)", rows)
+            if self._trim_is_due(agent_id, len(rows)):
+                await connection.execute(
+                    "delete from logs where agent_id = %(agent)s and id < (select id from logs "
+                    "where agent_id = %(agent)s order by id desc offset %(kept)s limit 1)",
+                    {"agent": agent_id, "kept": LOG_LINES_KEPT},
+                )
+
+    def _trim_is_due(self, agent_id: str, added: int) -> bool:
+        total = self._since_trim.get(agent_id, 0) + added
+        self._since_trim[agent_id] = 0 if total >= LOG_TRIM_EVERY else total
+        return total >= LOG_TRIM_EVERY
+
+    async def log(self, agent_id: str, after: int, limit: int) -> list[tuple[int, LogLine]]:
+        """The newest `limit` lines with an id over `after`, oldest first."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "select * from (select id, at, source, line from logs where agent_id = %s and id > %s "
+                "order by id desc limit %s) newest order by id",
+                (agent_id, after, limit),
+            )
+            return [(row[0], LogLine(row[1].timestamp(), row[2], row[3])) for row in await cursor.fetchall()]
+
+
+def _time(seconds: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.now(UTC)  # a box's clock may say anything
+
+
+def _storable(text: str) -> str:
+    return text.replace("\x00", "\ufffd")  # Postgres' text holds every character but this one
+
+
+def _machine(row: tuple[Any, ...]) -> Machine:
+    identity, agent_id, kind, wanted, state, detail, seen_at = row
+    return Machine(str(identity), str(agent_id), kind, wanted, state, detail, seen_at)

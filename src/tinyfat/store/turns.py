@@ -1,0 +1,242 @@
+"""Turns on their way to a box and back. The row is the truth; signals only say that it changed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from tinyfat.domain.mail.message import read_mail
+from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult, TurnState
+from tinyfat.ports.ledger import NotFound, StoreUnavailable, TurnRow
+from tinyfat.store.database import Connection, Database
+from tinyfat.store.mail import storable
+from tinyfat.store.signals import Signals, signal
+
+OFFERS = "tinyfat_offers"  # payload: "<machine id> <turn id>"
+RESULTS = "tinyfat_results"  # payload: "<turn id>"
+LOOK_SECONDS = 2.0  # a waiter looks for itself this often, should a signal have been lost
+USAGE_CHARS_MAX = 10_000
+
+
+class TurnStore:
+    def __init__(self, database: Database, signals: Signals) -> None:
+        self._database = database
+        self._waiting: dict[str, asyncio.Event] = {}
+        signals.on(RESULTS, self._wake, self._wake_all)
+
+    async def probe(self, turn_id: str, agent_id: str, question: str) -> None:
+        """A question of our own: is the agent there? Twice with the same id: once."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "insert into turns (id, agent_id, session, question) values (%s, %s, %s, %s) on conflict do nothing",
+                (turn_id, agent_id, f"probe:{turn_id}", question),
+            )
+
+    async def offer(self, turn_id: str, deadline_seconds: float) -> None:
+        """From now on the agent's box is to have it. Offered twice, the deadline stays the first one."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "update turns set state = 'running', offered_at = coalesce(offered_at, now()), "
+                "deadline_at = coalesce(deadline_at, now() + make_interval(secs => %s)) "
+                "where id = %s and state in ('waiting', 'running') "
+                "returning (select id from machines m where m.agent_id = turns.agent_id and m.wanted "
+                "order by created_at desc limit 1)",
+                (deadline_seconds, turn_id),
+            )
+            row = await cursor.fetchone()
+            await connection.execute(
+                "update messages set state = 'running' where turn_id = %s and direction = 'in' and state = 'queued'",
+                (turn_id,),
+            )
+            if row and row[0]:
+                await signal(connection, OFFERS, f"{row[0]} {turn_id}")
+
+    async def open_for(self, machine_id: str, unreceived_only: bool) -> list[str]:
+        """The turns this machine's box should be working on, oldest first."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "select t.id from turns t join machines m on m.agent_id = t.agent_id and m.id = %s "
+                "where t.state = 'running' and t.outcome is null and (not %s or t.box_received_at is null) "
+                "order by t.position limit 1000",
+                (machine_id, unreceived_only),
+            )
+            return [str(row[0]) for row in await cursor.fetchall()]
+
+    async def for_box(self, turn_id: str, machine_id: str) -> Turn | None:
+        """What the box gets to see; None where it is not this machine's, or nobody waits for it any more."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "select t.session, t.question, extract(epoch from t.deadline_at - now())::float, b.raw "
+                "from turns t join machines m on m.agent_id = t.agent_id and m.id = %s "
+                "left join message_bodies b on b.message_row = t.message_row "
+                "where t.id = %s and t.state = 'running' and t.outcome is null",
+                (machine_id, turn_id),
+            )
+            row = await cursor.fetchone()
+        if row is None:
+            return None
+        attachments: tuple[Attachment, ...] = ()
+        if row[3] is not None:
+            attachments = (await asyncio.to_thread(read_mail, bytes(row[3]))).attachments
+        return Turn(turn_id, row[0], row[1], max(0.0, row[2]), attachments)
+
+    async def received(self, turn_id: str, machine_id: str) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "update turns set box_received_at = coalesce(box_received_at, now()) where id::text = %s "
+                "and agent_id = (select agent_id from machines where id = %s)",
+                (turn_id, machine_id),
+            )
+
+    async def answered(self, turn_id: str, machine_id: str, result: TurnResult) -> None:
+        """Keep the box's answer. The first one counts; one for another agent's turn, or an ended one, changes nothing."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "select 1 from turns where id::text = %s and agent_id = (select agent_id from machines where id = %s)",
+                (turn_id, machine_id),
+            )
+            if await cursor.fetchone():
+                await _keep_result(connection, turn_id, result)
+
+    async def give_up(self, turn_id: str, result: TurnResult) -> None:
+        """Nobody answered in time. An answer that is here already stands."""
+        async with self._database.transaction() as connection:
+            await _keep_result(connection, turn_id, result)
+
+    async def load(self, turn_id: str) -> TurnRow:
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "select agent_id, thread_id, message_row, state, session, question, deadline_at, attempt, outcome, answer, "
+                "failure, detail, asked_at, answered_at, usage, extract(epoch from deadline_at - now())::float "
+                "from turns where id = %s",
+                (turn_id,),
+            )
+            row = await cursor.fetchone()
+            if row is None:
+                raise NotFound(f"There is no turn {turn_id}.")
+            attachments = await _attachments(connection, turn_id) if row[8] else ()
+        return _turn_row(turn_id, row, attachments)
+
+    async def wait_for_result(self, turn_id: str) -> TurnRow:
+        """Wait until the turn has a result or its deadline has passed, and say which (`result` is None for the latter)."""
+        changed = self._waiting.setdefault(turn_id, asyncio.Event())
+        try:
+            while True:
+                changed.clear()
+                try:
+                    row = await self.load(turn_id)
+                except StoreUnavailable:
+                    await asyncio.sleep(LOOK_SECONDS)
+                    continue
+                if row.result is not None or row.seconds_left <= 0:
+                    return row
+                # Bounded by the deadline: each round ends by a signal, by LOOK_SECONDS or by the deadline.
+                await _until(changed, min(LOOK_SECONDS, row.seconds_left))
+        finally:
+            self._waiting.pop(turn_id, None)
+
+    async def finish_probe(self, turn_id: str) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "update turns set state = coalesce(outcome, 'failed'), ended_at = now() where id = %s", (turn_id,)
+            )
+
+    async def startable(self, limit: int) -> list[tuple[str, int]]:
+        """(turn id, attempt) of turns that are first in their thread and have waited a while: their start was lost."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "select id, attempt from (select distinct on (thread_id) id, attempt, state, created_at, position from turns "
+                "where state in ('waiting', 'running') and thread_id is not null order by thread_id, position) first "
+                "where created_at < now() - interval '1 second' order by position limit %s",
+                (limit,),
+            )
+            return [(str(row[0]), row[1]) for row in await cursor.fetchall()]
+
+    async def retry_as(self, turn_id: str, attempt: int) -> None:
+        """The flow that carried the turn broke: the next one has another number."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "update turns set attempt = %s where id = %s and attempt = %s", (attempt, turn_id, attempt - 1)
+            )
+
+    def _wake(self, turn_id: str) -> None:
+        if event := self._waiting.get(turn_id):
+            event.set()
+
+    def _wake_all(self) -> None:
+        for event in self._waiting.values():
+            event.set()
+
+
+async def _until(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+async def _keep_result(connection: Connection, turn_id: str, result: TurnResult) -> None:
+    cursor = await connection.execute(
+        "update turns set outcome = %s, answer = %s, failure = %s, detail = %s, asked_at = %s, answered_at = %s, usage = %s, "
+        "box_received_at = coalesce(box_received_at, now()) "
+        "where id = %s and outcome is null and state = 'running' returning id",
+        (
+            result.outcome,
+            storable(result.text),
+            storable(result.failure),
+            storable(result.detail),
+            result.received_at,
+            result.answered_at,
+            _usage(result.usage),
+            turn_id,
+        ),
+    )
+    if await cursor.fetchone() is None:
+        return
+    for place, attachment in enumerate(result.attachments):
+        await connection.execute(
+            "insert into turn_attachments values (%s, %s, %s, %s, %s)",
+            (turn_id, place, storable(attachment.filename), storable(attachment.media_type), attachment.content),
+        )
+    await signal(connection, RESULTS, turn_id)
+
+
+def _usage(usage: dict[str, Any]) -> str:
+    """The box is hostile: what it says of tokens is kept only where it is small and plain."""
+    try:
+        text = json.dumps(usage, allow_nan=False)
+    except (ValueError, RecursionError):
+        return "{}"
+    return text if len(text) <= USAGE_CHARS_MAX and "\\u0000" not in text and "\\ud" not in text else "{}"
+
+
+async def _attachments(connection: Connection, turn_id: str) -> tuple[Attachment, ...]:
+    cursor = await connection.execute(
+        "select filename, media_type, content from turn_attachments where turn_id = %s order by place", (turn_id,)
+    )
+    return tuple(Attachment(row[0], row[1], bytes(row[2])) for row in await cursor.fetchall())
+
+
+def _turn_row(turn_id: str, row: tuple[Any, ...], attachments: tuple[Attachment, ...]) -> TurnRow:
+    agent_id, thread_id, message_row, state, session, question, deadline_at, attempt, outcome = row[:9]
+    answer, failure, detail, asked_at, answered_at, usage, seconds_left = row[9:]
+    result = None
+    if outcome:
+        result = TurnResult(
+            TurnOutcome(outcome), answer, attachments, failure, detail, asked_at or 0.0, answered_at or 0.0, usage
+        )
+    return TurnRow(
+        turn_id,
+        str(agent_id),
+        str(thread_id) if thread_id else None,
+        str(message_row) if message_row else None,
+        TurnState(state),
+        session,
+        question,
+        deadline_at,
+        attempt,
+        seconds_left if seconds_left is not None else 0.0,
+        result,
+    )
