@@ -1,0 +1,73 @@
+"""HTML to text for a model to read, bounded against HTML that was made to hurt."""
+
+# mypy: disable-error-code="import-untyped"
+from __future__ import annotations
+
+import re
+from html import unescape
+from typing import Any
+
+from inscriptis.css_profiles import STRICT_CSS_PROFILE
+from inscriptis.html_engine import Inscriptis
+from inscriptis.html_properties import Display
+from inscriptis.model.config import ParserConfig
+from inscriptis.model.html_element import HtmlElement
+from inscriptis.model.tag import CustomHtmlTagHandlerMapping
+from lxml.etree import LxmlError
+from lxml.html import HTMLParser, document_fromstring
+
+HTML_CHARS_MAX = 300_000  # what is laid out; more than is shown
+_TAG = re.compile(r"<[^<>]*>")
+
+# Tables in mail are mostly layout, and padding a cell to its column's width multiplies what one wide cell costs: each
+# row is a line, its cells stand between bars.
+_CELL_END = "\x01"
+_CSS = STRICT_CSS_PROFILE | {
+    "table": HtmlElement(display=Display.block),
+    "tr": HtmlElement(display=Display.block),
+    "td": HtmlElement(suffix=_CELL_END),
+    "th": HtmlElement(suffix=_CELL_END),
+    "ul": HtmlElement(display=Display.block, padding_inline=2),
+    "ol": HtmlElement(display=Display.block, padding_inline=2),
+}
+_NO_TABLES: Any = CustomHtmlTagHandlerMapping(
+    start_tag_mapping=dict.fromkeys(("table", "tr", "td", "th")),
+    end_tag_mapping=dict.fromkeys(("table", "td", "th")),
+)
+
+
+def html_to_text(html: str) -> str:
+    """The visible text. What inscriptis cannot lay out loses its tags and keeps its words."""
+    bounded = html[:HTML_CHARS_MAX].replace("\x00", "").replace(_CELL_END, "")
+    if not bounded.strip():
+        return ""
+    try:
+        # The charset declared inside is about bytes that are characters by now: the parser is told what it gets.
+        # huge_tree: without it everything below the 256th level would be silently lost.
+        parser = HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
+        tree = document_fromstring(bounded.encode("utf-8", "replace"), parser=parser)
+        text = str(Inscriptis(tree, _config()).get_text())
+    except (LxmlError, ValueError, TypeError, AssertionError, RecursionError, LookupError, AttributeError):
+        return unescape(_TAG.sub(" ", bounded))
+    return "\n".join(_row(line) if _CELL_END in line else line for line in text.split("\n"))
+
+
+def _row(line: str) -> str:
+    return " | ".join(cell for part in line.split(_CELL_END) if (cell := part.strip()))
+
+
+def _config() -> Any:
+    config = ParserConfig(css=_CSS, display_links=True, custom_html_tag_handler_mapping=_NO_TABLES)
+    # Of all styles only the one that hides: widths and margins would let a few bytes ask for megabytes of blanks, and
+    # text that no person sees is how instructions are smuggled to a model.
+    config.attribute_handler.attribute_mapping = {"style": _hide_hidden, "hidden": _hide}
+    return config
+
+
+def _hide_hidden(style: str, element: Any) -> None:
+    if re.search(r"(?:display\s{0,9}:\s{0,9}none|visibility\s{0,9}:\s{0,9}hidden)", style.lower()):
+        element.display = Display.none
+
+
+def _hide(_: str, element: Any) -> None:
+    element.display = Display.none

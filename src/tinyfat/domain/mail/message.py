@@ -1,0 +1,125 @@
+"""Any bytes as a mail: `read_mail` never raises, and takes time in proportion to what it is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from tinyfat.domain.mail.attached import attachments_of
+from tinyfat.domain.mail.automatic import automatic_reason
+from tinyfat.domain.mail.body_text import text_of
+from tinyfat.domain.mail.headers import Headers, display_text, read_headers
+from tinyfat.domain.mail.mailboxes import Mailbox, MailboxList, read_mailboxes
+from tinyfat.domain.mail.message_ids import MISSING_ID_DOMAIN, derived_message_id, message_ids
+from tinyfat.domain.mail.mime import read_structure
+from tinyfat.domain.mail.reports import Report, read_report
+from tinyfat.domain.turns import Attachment
+
+SUBJECT_CHARS_MAX = 500
+DATE_CHARS_MAX = 100
+
+__all__ = ["MISSING_ID_DOMAIN", "Mail", "read_mail", "sender_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """What a message says of itself. Nothing here is proved."""
+
+    message_id: str  # in angle brackets; derived from the content where the mail has none
+    in_reply_to: str  # one id or ""
+    references: tuple[str, ...]  # oldest first
+    from_address: str  # lower case; "" unless there is exactly one, beyond doubt
+    from_name: str
+    reply_to: tuple[str, ...]  # addresses; replies go to `from_address`, whose proof does not cover this field
+    to: tuple[Mailbox, ...]
+    cc: tuple[Mailbox, ...]
+    subject: str  # one line, RFC 2047 undone
+    date: str  # as it stood; a text, not a time
+    text: str  # at most body_text.TEXT_BYTES_MAX and a note
+    attachments: tuple[Attachment, ...]
+    defects: tuple[str, ...]  # words such as "boundary-unclosed", for the operator
+    automatic: str = ""  # why it is a machine's; "" where it is not known to be
+    report: Report | None = None
+
+
+def read_mail(raw: bytes) -> Mail:
+    """Read a message (RFC 5322, MIME). Never raises: whatever cannot be read is said in `defects`."""
+    try:
+        return _read(raw)
+    except Exception as error:  # the promise above; the corpus and the property tests show that nothing gets here
+        return _unreadable(raw, error)
+
+
+def sender_of(headers: Headers) -> tuple[Mailbox, tuple[str, ...]]:
+    """The one mailbox of the one From field, and the defects that leave its address empty.
+
+    Strict on purpose: every program that reads a doubtful From takes another address out of it, and an allow-list
+    stands on this one.
+    """
+    values = headers.all("from")
+    if not values:
+        return Mailbox("", ""), ("from-missing",)
+    listed = read_mailboxes(values[0])
+    name = next((mailbox.name for mailbox in listed.mailboxes), "")
+    if len(values) > 1:
+        return Mailbox(name, ""), ("from-repeated",)
+    if len(listed.mailboxes) != 1 or listed.doubtful or "\0" in values[0] or "\r" in values[0]:
+        return Mailbox(name, ""), ("from-unusable",)
+    return listed.mailboxes[0], ()
+
+
+def _read(raw: bytes) -> Mail:
+    structure = read_structure(raw)
+    root, headers = structure.root, structure.root.headers
+    sender, sender_defects = sender_of(headers)
+    message_id, id_defects = _message_id(raw, headers)
+    return Mail(
+        message_id=message_id,
+        in_reply_to=next(iter(message_ids(headers.first("in-reply-to"))), ""),
+        references=tuple(message_ids(headers.first("references"))),
+        from_address=sender.address,
+        from_name=sender.name,
+        reply_to=tuple(mailbox.address for mailbox in _mailboxes(headers, "reply-to") if mailbox.address),
+        to=_mailboxes(headers, "to"),
+        cc=_mailboxes(headers, "cc"),
+        subject=display_text(headers.first("subject"), SUBJECT_CHARS_MAX),
+        date=display_text(headers.first("date"), DATE_CHARS_MAX),
+        text=text_of(root),
+        attachments=attachments_of(root),
+        defects=(*structure.defects, *sender_defects, *id_defects),
+        automatic=automatic_reason(headers, root.media_type, sender.address),
+        report=read_report(root),
+    )
+
+
+def _mailboxes(headers: Headers, name: str) -> tuple[Mailbox, ...]:
+    lists: list[MailboxList] = [read_mailboxes(value) for value in headers.all(name)[:5]]
+    return tuple(mailbox for one in lists for mailbox in one.mailboxes if mailbox.name or mailbox.address)
+
+
+def _message_id(raw: bytes, headers: Headers) -> tuple[str, tuple[str, ...]]:
+    values = headers.all("message-id")
+    repeated = ("message-id-repeated",) if len(values) > 1 else ()
+    if values and (found := message_ids(values[0])):
+        return found[0], repeated
+    body = raw[read_headers(raw).body_start :]
+    derived = derived_message_id(headers.first("from"), headers.first("date"), headers.first("subject"), body)
+    return derived, (*repeated, "message-id-unusable" if values else "message-id-missing")
+
+
+def _unreadable(raw: bytes, error: Exception) -> Mail:
+    return Mail(
+        message_id=f"<{sha256(raw).hexdigest()}@{MISSING_ID_DOMAIN}>",
+        in_reply_to="",
+        references=(),
+        from_address="",
+        from_name="",
+        reply_to=(),
+        to=(),
+        cc=(),
+        subject="",
+        date="",
+        text="",
+        attachments=(Attachment("message.eml", "message/rfc822", raw),),
+        defects=("unreadable", type(error).__name__),
+    )

@@ -1,0 +1,216 @@
+"""The parts of a MIME message (RFC 2046), found in one pass over its bytes.
+
+Every bound ends in a part that still holds the bytes: what is not taken apart is kept whole.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tinyfat.domain.mail.headers import Headers, decode_base64, parse_parameters, read_headers
+
+PARTS_MAX = 500
+NESTING_MAX = 50
+BOUNDARY_BYTES_MAX = 200  # RFC 2046 5.1.1 allows 70
+DELIMITER_LINES_MAX = 200_000  # lines that begin with "--": past these the last part runs to the end
+
+_NAME = r"[a-z0-9!#$&^_.+-]{1,100}"
+_MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    headers: Headers
+    media_type: str  # e.g. "text/plain"; always of the form type/subtype
+    parameters: dict[str, str]  # of the Content-Type
+    disposition: str  # "attachment", "inline" or ""
+    disposition_parameters: dict[str, str]
+    body: bytes  # still encoded; b"" where there are children
+    children: tuple[Part, ...]
+    opaque: bool = False  # a multipart nested too deep to be taken apart
+
+    def content(self) -> bytes:
+        """The body with its Content-Transfer-Encoding undone (RFC 2045 6)."""
+        encoding = self.headers.first("content-transfer-encoding").lower().strip(' "')
+        if encoding == "base64":
+            return decode_base64(self.body)
+        return binascii.a2b_qp(self.body) if encoding == "quoted-printable" else self.body
+
+    def leaves(self) -> Iterator[Part]:
+        """This part and all below it that have no children, in order."""
+        if not self.children:
+            yield self
+        for child in self.children:
+            yield from child.leaves()
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    root: Part
+    defects: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Node:
+    headers: Headers
+    media_type: str
+    parameters: dict[str, str]
+    start: int
+    end: int
+    depth: int
+    opaque: bool = False
+    children: list[_Node] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """The state of the one pass: which multiparts are open, outermost first, and which leaf is being read."""
+
+    raw: bytes
+    defects: set[str]
+    open: list[_Node] = field(default_factory=list)
+    depth_of: dict[bytes, int] = field(default_factory=dict)  # delimiter, e.g. b"--xyz" -> index in `open`
+    current: _Node | None = None
+    count: int = 0
+
+
+def read_structure(raw: bytes) -> Structure:
+    walk = _Walk(raw, set())
+    root = _begin(walk, 0, "text/plain")
+    position = root.start
+    for _ in range(DELIMITER_LINES_MAX):
+        line_start = _next_dashes(raw, position) if walk.open else -1
+        if line_start < 0:
+            break
+        position, line = _line_at(raw, line_start)
+        depth, closing = _which(walk, line)
+        if depth is None:
+            continue
+        if not closing and walk.count >= PARTS_MAX:
+            walk.defects.add("parts-too-many")
+            break
+        position = _at_delimiter(walk, line_start, position, depth, closing)
+    else:
+        walk.defects.add("delimiters-too-many")
+    if walk.open:
+        walk.defects.add("boundary-unclosed")
+    part = _part(root, raw, walk.defects)
+    return Structure(part, tuple(sorted(walk.defects)))
+
+
+def _next_dashes(raw: bytes, position: int) -> int:
+    """The next line that begins with "--", from `position` (the start of a line) on; -1 where there is none."""
+    if raw.startswith(b"--", position):
+        return position
+    found = raw.find(b"\n--", position)
+    return found + 1 if found >= 0 else -1
+
+
+def _line_at(raw: bytes, start: int) -> tuple[int, bytes]:
+    """Where the next line starts, and this line's text; b"" where it is too long to be a delimiter."""
+    newline = raw.find(b"\n", start)
+    end = newline + 1 if newline >= 0 else len(raw)
+    return end, raw[start:end].rstrip(b" \t\r\n") if end - start <= BOUNDARY_BYTES_MAX + 100 else b""
+
+
+def _which(walk: _Walk, line: bytes) -> tuple[int | None, bool]:
+    """The open multipart this line delimits, innermost meaning first, and whether it closes it."""
+    depth = walk.depth_of.get(line)
+    if depth is None and line.endswith(b"--"):
+        return walk.depth_of.get(line[:-2]), True
+    return depth, False
+
+
+def _at_delimiter(walk: _Walk, line_start: int, line_end: int, depth: int, closing: bool) -> int:
+    """Close what this line closes, begin the part it begins. Returns the start of the line where reading goes on."""
+    _end_current(walk, line_start)
+    _close_to(walk, depth if closing else depth + 1, line_start)
+    if closing:
+        return line_end
+    digest = walk.open[-1].media_type == "multipart/digest"
+    return _begin(walk, line_end, "message/rfc822" if digest else "text/plain").start
+
+
+def _end_current(walk: _Walk, line_start: int) -> None:
+    """The line end before a delimiter belongs to the delimiter (RFC 2046 5.1.1)."""
+    if walk.current is not None:
+        walk.current.end = max(walk.current.start, _before_line(walk.raw, line_start))
+        walk.current = None
+
+
+def _before_line(raw: bytes, line_start: int) -> int:
+    end = line_start - 1 if line_start and raw[line_start - 1 : line_start] == b"\n" else line_start
+    return end - 1 if raw[end - 1 : end] == b"\r" else end
+
+
+def _close_to(walk: _Walk, depth: int, line_start: int) -> None:
+    for node in walk.open[depth:]:
+        node.end = max(node.start, _before_line(walk.raw, line_start))
+        del walk.depth_of[_delimiter(node)]
+    del walk.open[depth:]
+
+
+def _begin(walk: _Walk, start: int, default_type: str) -> _Node:
+    """Read a part's headers; a multipart is opened, any other part becomes the current leaf."""
+    block = read_headers(walk.raw, start, lambda line: _is_open_delimiter(walk, line))
+    walk.defects.update(block.defects)
+    value = block.headers.first("content-type")
+    media_type, parameters = parse_parameters(value) if value else (default_type, {})
+    if not _MEDIA_TYPE.fullmatch(media_type):
+        walk.defects.add("content-type-broken")
+        media_type, parameters = "text/plain", {}
+    node = _Node(block.headers, media_type, parameters, block.body_start, len(walk.raw), len(walk.open))
+    walk.count += 1
+    if walk.open:
+        walk.open[-1].children.append(node)
+    if media_type.startswith("multipart/") and _can_open(walk, node):
+        walk.depth_of[_delimiter(node)] = len(walk.open)
+        walk.open.append(node)
+    else:
+        walk.current = node
+    return node
+
+
+def _can_open(walk: _Walk, node: _Node) -> bool:
+    boundary = _delimiter(node)[2:]
+    if not boundary or len(boundary) > BOUNDARY_BYTES_MAX:
+        walk.defects.add("boundary-missing")
+        return False
+    if _delimiter(node) in walk.depth_of:
+        walk.defects.add("boundary-reused")
+        return False
+    if len(walk.open) >= NESTING_MAX:
+        walk.defects.add("nested-too-deep")
+        node.opaque = True
+        return False
+    return True
+
+
+def _delimiter(node: _Node) -> bytes:
+    return b"--" + node.parameters.get("boundary", "").rstrip().encode("utf-8", "replace")
+
+
+def _is_open_delimiter(walk: _Walk, line: bytes) -> bool:
+    return _which(walk, line[: BOUNDARY_BYTES_MAX + 100].rstrip(b" \t\r\n"))[0] is not None
+
+
+def _part(node: _Node, raw: bytes, defects: set[str]) -> Part:
+    media_type, parameters = node.media_type, node.parameters
+    if media_type.startswith("multipart/") and not node.children and not node.opaque:
+        # No delimiter was ever seen: whatever this is, it reads best as text.
+        defects.add("multipart-without-parts")
+        media_type, parameters = "text/plain", {}
+    disposition, disposition_parameters = parse_parameters(node.headers.first("content-disposition"))
+    return Part(
+        node.headers,
+        media_type,
+        parameters,
+        disposition if disposition in ("attachment", "inline", "") else "attachment",  # RFC 2183 2.8
+        disposition_parameters,
+        b"" if node.children else raw[node.start : node.end],
+        tuple(_part(child, raw, defects) for child in node.children),
+        node.opaque,
+    )
