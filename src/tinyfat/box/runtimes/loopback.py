@@ -1,0 +1,58 @@
+"""A plain HTTP GET to a runtime on this machine, on the standard library alone; and a free port for one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from urllib.parse import urlsplit
+
+HEAD_BYTES_MAX = 64 * 1024
+BODY_BYTES_MAX = 1024 * 1024
+SECONDS_MAX = 10.0
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def http_get(
+    base: str, path: str, *, bytes_max: int = BODY_BYTES_MAX, seconds_max: float = SECONDS_MAX
+) -> tuple[int, bytes]:
+    """Status and body, cut at `bytes_max`. `base` is any URL with host and port. Raises OSError, ValueError."""
+    parts = urlsplit(base)
+    if not path.startswith("/") or any(character.isspace() for character in path):
+        raise ValueError(f"not a path: {path[:100]!r}")
+    host, port = parts.hostname or "127.0.0.1", parts.port or 80
+    async with asyncio.timeout(seconds_max):  # TimeoutError is an OSError
+        reader, writer = await asyncio.open_connection(host, port, limit=HEAD_BYTES_MAX)
+        try:
+            # HTTP/1.0: the body ends where the connection does, and never comes in chunks.
+            writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode("ascii"))
+            await writer.drain()
+            head = await reader.readuntil(b"\r\n\r\n")
+            return _status(head), await _body(reader, bytes_max)
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            raise ValueError("not an HTTP response") from error
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+def _status(head: bytes) -> int:
+    words = head.split(b"\r\n", 1)[0].split(b" ")
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        raise ValueError("not an HTTP response")
+    return int(words[1])
+
+
+async def _body(reader: asyncio.StreamReader, bytes_max: int) -> bytes:
+    body = bytearray()
+    while len(body) < bytes_max and (part := await reader.read(min(65536, bytes_max - len(body)))):
+        body += part
+    return bytes(body)
