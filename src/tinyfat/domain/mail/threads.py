@@ -8,6 +8,7 @@ from hashlib import sha256
 from tinyfat.domain.mail.message import MISSING_ID_DOMAIN, Mail
 
 REFERENCES_MAX = 200  # the thread's first id and its newest ones; a client needs no more to fold a thread
+REFERENCES_CHARS_MAX = 16_000  # together; relays cut a header's tail, where the nearest ids are
 _ID_LEFT = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -23,7 +24,7 @@ def reply_message_id(turn_id: str, domain: str) -> str:
 def references_for_reply(mail: Mail) -> tuple[str, ...]:
     """The References of a reply to `mail`: the parent's own chain (or its In-Reply-To), then the parent's id.
 
-    Over REFERENCES_MAX ids the first and the newest are kept. An id we made up for a mail that had none is left out:
+    Over the bounds the first and the newest are kept. An id we made up for a mail that had none is left out:
     nobody else knows it.
     """
     chain = list(mail.references)
@@ -31,9 +32,13 @@ def references_for_reply(mail: Mail) -> tuple[str, ...]:
         chain = [mail.in_reply_to]
     if not mail.message_id.endswith(f"@{MISSING_ID_DOMAIN}>"):
         chain = [one for one in chain if one != mail.message_id] + [mail.message_id]
-    if len(chain) > REFERENCES_MAX:
-        chain = chain[:1] + chain[-(REFERENCES_MAX - 1) :]
-    return tuple(chain)
+    room, newest = REFERENCES_CHARS_MAX - sum(len(one) for one in chain[:1]), list[str]()
+    for one in reversed(chain[1:]):
+        room -= len(one) + 1
+        if room < 0 or len(newest) == REFERENCES_MAX - 1:
+            break
+        newest.append(one)
+    return (*chain[:1], *reversed(newest))
 
 
 def in_reply_to_for_reply(mail: Mail) -> str:
