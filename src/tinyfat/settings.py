@@ -38,7 +38,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Smarthost:
-    """Where mail leaves. `tls`: "implicit" (port 465), "required" (STARTTLS or nothing), "offered" (where offered), "none"."""
+    """Where mail leaves. `tls`: "implicit" (port 465), "required" (STARTTLS or nothing), "offered" or "none"."""
 
     address: Address
     tls: str
@@ -161,6 +161,13 @@ def _database_url(value: object) -> str | None:
     return text or None
 
 
+def _log_level(value: object) -> str:
+    text = str(value).upper()
+    if text not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise ValueError(f"{value!r} is not DEBUG, INFO, WARNING or ERROR")
+    return text
+
+
 def _default_home() -> Path:
     return Path.home() / ".tinyfat"
 
@@ -192,6 +199,7 @@ class Settings(BaseSettings):
     model_url: Annotated[str | None, BeforeValidator(_url)] = None
     model_key: SecretStr | None = None
     model: str | None = None
+    log: Annotated[str, BeforeValidator(_log_level)] = "WARNING"
     turn_deadline: float = Field(default=900.0, gt=0, le=86400)  # seconds
     runtime_memory: int = Field(default=3 * 1024**3, ge=64 * 1024**2)  # bytes
 
@@ -217,7 +225,11 @@ class Settings(BaseSettings):
         """None where no key and no URL is set: the model is then our stand-in."""
         key = self.model_key.get_secret_value() if self.model_key else ""
         if self.model_url:
-            api = "anthropic-messages" if urlsplit(self.model_url).hostname == "api.anthropic.com" else "openai-completions"
+            api = (
+                "anthropic-messages"
+                if urlsplit(self.model_url).hostname == "api.anthropic.com"
+                else "openai-completions"
+            )
             return ModelChoice(api, self.model_url, key or "none", self.model or "main", "TINYFAT_MODEL_URL")
         for vendor in VENDORS:
             if vendor_key := os.environ.get(vendor.key_variable, ""):
@@ -265,7 +277,9 @@ def _complaint(error: Any, from_file: dict[str, Any], origin: dict[str, str]) ->
 
 def _refuse_pairs(settings: Settings) -> None:
     if (settings.smtp_certificate is None) != (settings.smtp_certificate_key is None):
-        raise SettingsRefused("TINYFAT_SMTP_CERTIFICATE and TINYFAT_SMTP_CERTIFICATE_KEY are set together or not at all.")
+        raise SettingsRefused(
+            "TINYFAT_SMTP_CERTIFICATE and TINYFAT_SMTP_CERTIFICATE_KEY are set together or not at all."
+        )
     for name in ("smtp_certificate", "smtp_certificate_key", "dkim_key"):
         file: Path | None = getattr(settings, name)
         if file is not None and not os.access(file, os.R_OK):

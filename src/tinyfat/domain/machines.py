@@ -42,3 +42,6 @@ class Machine:
     link_state: str  # the box's last word: see link.RuntimeState
     link_detail: str
     seen_at: datetime | None  # the box's last heartbeat
+    version: str = ""  # of the runtime
+    memory_bytes: int = 0
+    restarts: int = 0

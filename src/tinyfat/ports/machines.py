@@ -1,8 +1,8 @@
 """What we ask of whoever runs machines.
 
-    MachinesError
-    ├── MachineRefused      the order can never succeed as it is
-    └── MachinesUnreachable the provider did not answer; nothing is known
+MachinesError
+├── MachineRefused      the order can never succeed as it is
+└── MachinesUnreachable the provider did not answer; nothing is known
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
 """What we ask of the world of mail: to prove a sender, and to carry a message away.
 
-    MailError
-    ├── AuthenticationUnknown  DNS did not answer: the peer should try again (451)
-    └── DeliveryError
-        ├── DeliveryDeferred   4xx, or no answer: try again later
-        └── DeliveryRefused    5xx: never
+MailError
+├── AuthenticationUnknown  DNS did not answer: the peer should try again (451)
+├── UnknownRecipient       nobody has this address here (550)
+└── DeliveryError
+    ├── DeliveryDeferred   4xx, or no answer: try again later
+    └── DeliveryRefused    5xx: never
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +21,10 @@ class MailError(Exception):
 
 class AuthenticationUnknown(MailError):
     """The sender's domain could not be looked up just now."""
+
+
+class UnknownRecipient(MailError):
+    """No agent has this address."""
 
 
 class DeliveryError(MailError):
@@ -48,6 +54,16 @@ class Authentication:
 
     passed: bool
     detail: str  # as in an Authentication-Results header, e.g. "spf=pass dkim=none dmarc=pass"
+
+
+class Intake(Protocol):
+    """Where a driver hands over what its peer brings. When `accept` returns, the mail is on disk and ours."""
+
+    async def recipient(self, address: str) -> None:
+        """Raises UnknownRecipient, or StoreUnavailable (ports/ledger)."""
+
+    async def accept(self, envelope: Envelope, recipients: Sequence[str], raw: bytes) -> str:
+        """One word that names what was kept, for the peer's log. Raises as `recipient`, and AuthenticationUnknown."""
 
 
 class SenderAuthentication(Protocol):

@@ -56,7 +56,9 @@ class AgentStore:
 
     async def become(self, agent_id: str, state: AgentState, reason: str = "") -> None:
         async with self._database.transaction() as connection:
-            await connection.execute("update agents set state = %s, reason = %s where id = %s", (state, reason, agent_id))
+            await connection.execute(
+                "update agents set state = %s, reason = %s where id = %s", (state, reason, agent_id)
+            )
 
     async def senders(self, agent_id: str) -> list[str]:
         async with self._database.transaction() as connection:
@@ -108,6 +110,4 @@ class AgentStore:
 
 def _agent(row: tuple[Any, ...]) -> Agent:
     identity, name, owner, runtime, machine_kind, state, reason, created_at = row
-    return Agent(
-        str(identity), name, owner, RuntimeKind(runtime), machine_kind, AgentState(state), reason, created_at
-    )
+    return Agent(str(identity), name, owner, RuntimeKind(runtime), machine_kind, AgentState(state), reason, created_at)

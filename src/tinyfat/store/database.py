@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator
@@ -104,13 +103,3 @@ async def lock_agent(connection: Connection, agent_id: Any) -> None:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-async def forever_until_cancelled(interval_seconds: float, beat: Any) -> None:
-    """Run `beat` every so often; an outage of the database is waited out."""
-    while True:
-        try:
-            await beat()
-        except StoreUnavailable:
-            pass
-        await asyncio.sleep(interval_seconds)

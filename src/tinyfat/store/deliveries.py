@@ -46,8 +46,8 @@ class DeliveryStore:
     async def delivered(self, row_id: str, response: str) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(
-                "update messages set state = 'sent', reason = '', response = %s, delivered_at = now(), leased_until = null "
-                "where id = %s and state in ('queued', 'deferred')",
+                "update messages set state = 'sent', reason = '', response = %s, delivered_at = now(), "
+                "leased_until = null where id = %s and state in ('queued', 'deferred')",
                 (storable(response), row_id),
             )
 
@@ -72,5 +72,6 @@ class DeliveryStore:
         """After a start: the smarthost may be another one now, or back."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                "update messages set next_attempt_at = now() where direction = 'out' and state in ('queued', 'deferred')"
+                "update messages set next_attempt_at = now() where direction = 'out' "
+                "and state in ('queued', 'deferred')"
             )

@@ -92,16 +92,19 @@ class EmbeddedPostgres:
             return None
 
     async def _initialise(self) -> None:
-        argv = [self._binaries / "initdb", "-D", self.data, "-U", USER, "--auth=trust", "-E", "utf8", "--locale=C"]
+        initdb = self._binaries / "initdb"
+        argv = [str(initdb), "-D", str(self.data), "-U", USER, "--auth=trust", "-E", "utf8", "--locale=C"]
+        disguise = _not_root()
         run = await asyncio.to_thread(
-            subprocess.run, argv, capture_output=True, text=True, check=False, preexec_fn=_not_root()
+            lambda: subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=disguise)
         )
         if run.returncode != 0:
             raise PostgresRefused(f"The embedded Postgres could not make {self.data}:\n{run.stderr[-2000:]}")
 
     async def _launch(self) -> None:
         options = [word for name, value in OPTIONS.items() for word in ("-c", f"{name}={value}")]
-        argv = [self._binaries / "postgres", "-D", self.data, "-h", "", "-k", self._sockets, *options]
+        postgres = self._binaries / "postgres"
+        argv = [str(postgres), "-D", str(self.data), "-h", "", "-k", str(self._sockets), *options]
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C at the terminal must not stop the database before us.
             subprocess.Popen(  # noqa: ASYNC220 - returns at once

@@ -22,7 +22,7 @@ class ExecutorStore:
             )
 
     async def leave(self, executor_id: str) -> None:
-        """An orderly end. What it left unfinished is free for others at once: its heartbeat is made old, not deleted."""
+        """An orderly end: its heartbeat is made old, so that what it left unfinished is free for others at once."""
         async with self._database.transaction() as connection:
             await connection.execute("update executors set heartbeat_at = '-infinity' where id = %s", (executor_id,))
 

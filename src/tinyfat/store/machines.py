@@ -13,7 +13,7 @@ from tinyfat.store.database import Database
 LOG_LINES_KEPT = 20_000  # for each agent
 LOG_TRIM_EVERY = 500  # lines written between two looks at the oldest
 
-_COLUMNS = "id, agent_id, kind, wanted, link_state, link_detail, seen_at"
+_COLUMNS = "id, agent_id, kind, wanted, link_state, link_detail, seen_at, version, memory_bytes, restarts"
 
 
 class MachineStore:
@@ -21,18 +21,14 @@ class MachineStore:
         self._database = database
         self._since_trim: dict[str, int] = {}
 
-    async def create(self, machine_id: str, agent_id: str, kind: str, token_hash: bytes) -> None:
-        """Twice with the same id: once, with the newest token (the box's file holds that one)."""
+    async def create(self, machine_id: str, agent_id: str, kind: str, host: str, token_hash: bytes) -> None:
+        """Twice with the same id: once."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                "insert into machines (id, agent_id, kind, token_hash) values (%s, %s, %s, %s) "
-                "on conflict (id) do update set token_hash = excluded.token_hash",
-                (machine_id, agent_id, kind, token_hash),
+                "insert into machines (id, agent_id, kind, host, token_hash) values (%s, %s, %s, %s, %s) "
+                "on conflict (id) do update set host = excluded.host, token_hash = excluded.token_hash",
+                (machine_id, agent_id, kind, host, token_hash),
             )
-
-    async def set_token(self, machine_id: str, token_hash: bytes) -> None:
-        async with self._database.transaction() as connection:
-            await connection.execute("update machines set token_hash = %s where id = %s", (token_hash, machine_id))
 
     async def of_agent(self, agent_id: str) -> Machine | None:
         return await self._one("agent_id = %s order by created_at desc limit 1", agent_id)
@@ -46,11 +42,12 @@ class MachineStore:
             row = await cursor.fetchone()
         return _machine(row) if row else None
 
-    async def wanted(self, kind: str) -> list[Machine]:
+    async def wanted(self, host: str) -> list[Machine]:
+        """The machines this host should keep running."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
-                f"select {_COLUMNS} from machines where kind = %s and wanted order by created_at".encode(),  # noqa: S608
-                (kind,),
+                f"select {_COLUMNS} from machines where host = %s and wanted order by created_at".encode(),  # noqa: S608
+                (host,),
             )
             return [_machine(row) for row in await cursor.fetchall()]
 
@@ -66,8 +63,8 @@ class MachineStore:
     async def heard(self, machine_id: str, status: Status) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(
-                "update machines set link_state = %s, link_detail = %s, version = %s, memory_bytes = %s, restarts = %s, "
-                "seen_at = now() where id = %s",
+                "update machines set link_state = %s, link_detail = %s, version = %s, memory_bytes = %s, "
+                "restarts = %s, seen_at = now() where id = %s",
                 (
                     status.state,
                     _storable(status.detail),
@@ -118,5 +115,5 @@ def _storable(text: str) -> str:
 
 
 def _machine(row: tuple[Any, ...]) -> Machine:
-    identity, agent_id, kind, wanted, state, detail, seen_at = row
-    return Machine(str(identity), str(agent_id), kind, wanted, state, detail, seen_at)
+    identity, agent_id, *rest = row
+    return Machine(str(identity), str(agent_id), *rest)

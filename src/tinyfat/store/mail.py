@@ -44,7 +44,7 @@ class MailStore:
             proved=one.proved,
             allowed=one.allowed,
             from_own_agent=one.from_own_agent,
-            is_bounce=bool(one.bounced_message),
+            is_bounce=bool(one.bounced_message or await _reported(connection, one)),
             turns_in_thread=await _turns_since(connection, "thread_id", thread_id) if known_thread else 0,
             turns_of_sender=await _turns_since(
                 connection, "agent_id = %s and sender", one.mail.from_address, one.agent.id
@@ -55,8 +55,8 @@ class MailStore:
         if row_id is None:
             return await _the_first_copy(connection, one)
         await _remember_references(connection, one, thread_id)
-        if one.bounced_message:
-            await _mark_bounced(connection, one)
+        if facts.is_bounce:
+            await _mark_bounced(connection, one, judgement.reason)
         start = ""
         if judgement.state is MessageState.QUEUED:
             start = await _add_turn(connection, row_id, one.agent.id, thread_id, one.question)
@@ -92,6 +92,8 @@ class MailStore:
     async def release(self, row_id: str) -> Accepted:
         """Let a message out of quarantine (or from over a rate cap): it becomes a turn. Raises Conflict."""
         message, _ = await self.show(row_id)
+        if not message.sender:
+            raise Conflict(f"Message {row_id} has no usable From address: there is nobody to answer.")
         async with self._database.transaction() as connection:
             await lock_agent(connection, message.agent_id)
             cursor = await connection.execute(
@@ -114,10 +116,12 @@ class MailStore:
             await lock_agent(connection, reply.agent_id)
             row_id = await _insert_reply(connection, reply)
             await connection.execute(
-                "update turns set state = %s, ended_at = coalesce(ended_at, now()) where id = %s", (state, reply.turn_id)
+                "update turns set state = %s, ended_at = coalesce(ended_at, now()) where id = %s",
+                (state, reply.turn_id),
             )
             await connection.execute(
-                "update messages set state = %s where direction = 'in' and turn_id = %s and state in ('queued', 'running')",
+                "update messages set state = %s where direction = 'in' and turn_id = %s "
+                "and state in ('queued', 'running')",
                 (MessageState.ANSWERED if state is TurnState.ANSWERED else MessageState.FAILED, reply.turn_id),
             )
             return row_id
@@ -136,7 +140,9 @@ class MailStore:
     async def counts(self) -> dict[str, int]:
         """How many messages are in which state, as "in queued": 3."""
         async with self._database.transaction() as connection:
-            cursor = await connection.execute("select direction, state, count(*) from messages group by 1, 2 order by 1, 2")
+            cursor = await connection.execute(
+                "select direction, state, count(*) from messages group by 1, 2 order by 1, 2"
+            )
             return {f"{row[0]} {row[1]}": row[2] for row in await cursor.fetchall()}
 
 
@@ -183,9 +189,10 @@ async def _insert_incoming(
     connection: Connection, one: Incoming, thread_id: str, state: MessageState, reason: str
 ) -> str | None:
     """None where this mail is here already."""
+    bounce_of = await _bounced_row(connection, one)
     cursor = await connection.execute(
-        "insert into messages (agent_id, thread_id, direction, message_id, in_reply_to, sender, recipient, subject, state, "
-        "reason, trusted, authentication, envelope_from, question, bounce_of, size) "
+        "insert into messages (agent_id, thread_id, direction, message_id, in_reply_to, sender, recipient, subject, "
+        "state, reason, trusted, authentication, envelope_from, question, bounce_of, size) "
         "values (%s, %s, 'in', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing returning id",
         (
             one.agent.id,
@@ -201,7 +208,7 @@ async def _insert_incoming(
             one.authentication,
             storable(one.envelope.mail_from),
             storable(one.question),
-            one.bounced_message or None,
+            bounce_of,
             len(one.raw),
         ),
     )
@@ -230,16 +237,44 @@ async def _remember_references(connection: Connection, one: Incoming, thread_id:
 
 async def _add_references(connection: Connection, agent_id: str, thread_id: str, ids: Sequence[str]) -> None:
     await connection.execute(
-        "insert into thread_refs (agent_id, message_id, thread_id) select %s, unnest(%s::text[]), %s on conflict do nothing",
+        "insert into thread_refs (agent_id, message_id, thread_id) select %s, unnest(%s::text[]), %s "
+        "on conflict do nothing",
         (agent_id, [storable(i) for i in dict.fromkeys(ids)], thread_id),
     )
 
 
-async def _mark_bounced(connection: Connection, one: Incoming) -> None:
+async def _bounced_row(connection: Connection, one: Incoming) -> str | None:
+    """A bounce address whose seal holds may outlive its message: a row is tied only to one that is there."""
+    if not one.bounced_message:
+        return None
+    cursor = await connection.execute(
+        "select id from messages where id = %s and agent_id = %s", (one.bounced_message, one.agent.id)
+    )
+    row = await cursor.fetchone()
+    return str(row[0]) if row else None
+
+
+async def _reported(connection: Connection, one: Incoming) -> list[str]:
+    """Our messages that this report names. Only where it comes from a mail system, with nobody to answer to."""
     report = one.mail.report
+    if report is None or one.envelope.mail_from:
+        return []
+    cursor = await connection.execute(
+        "select id from messages where agent_id = %s and direction = 'out' and message_id = any(%s)",
+        (one.agent.id, [storable(i) for i in report.original_message_ids]),
+    )
+    return [str(row[0]) for row in await cursor.fetchall()]
+
+
+async def _mark_bounced(connection: Connection, one: Incoming, reason: str) -> None:
+    """A delay is told by the incoming row alone: the mail may yet arrive."""
+    if one.mail.report is not None and not one.mail.report.failed:
+        return
+    ours = [one.bounced_message] if one.bounced_message else await _reported(connection, one)
     await connection.execute(
-        "update messages set state = 'bounced', reason = %s where id = %s and agent_id = %s and direction = 'out'",
-        (storable(report.summary if report else "it came back"), one.bounced_message, one.agent.id),
+        "update messages set state = 'bounced', reason = %s where id = any(%s::uuid[]) and agent_id = %s "
+        "and direction = 'out'",
+        (storable(reason), ours, one.agent.id),
     )
 
 
@@ -260,9 +295,9 @@ async def _insert_reply(connection: Connection, reply: Outgoing) -> str:
     try:
         async with connection.transaction():
             cursor = await connection.execute(
-                "insert into messages (agent_id, thread_id, direction, message_id, in_reply_to, sender, recipient, subject, "
-                "state, turn_id, size, next_attempt_at) values (%s, %s, 'out', %s, %s, %s, %s, %s, 'queued', %s, %s, now()) "
-                "returning id",
+                "insert into messages (agent_id, thread_id, direction, message_id, in_reply_to, sender, recipient, "
+                "subject, state, turn_id, size, next_attempt_at) "
+                "values (%s, %s, 'out', %s, %s, %s, %s, %s, 'queued', %s, %s, now()) returning id",
                 (
                     reply.agent_id,
                     reply.thread_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from tinyfat.domain.mail.message import read_mail
@@ -17,6 +18,8 @@ OFFERS = "tinyfat_offers"  # payload: "<machine id> <turn id>"
 RESULTS = "tinyfat_results"  # payload: "<turn id>"
 LOOK_SECONDS = 2.0  # a waiter looks for itself this often, should a signal have been lost
 USAGE_CHARS_MAX = 10_000
+OFFERS_MAX = 1000  # as many as a box holds
+UNRECEIVED_SECONDS = 3.0
 
 
 class TurnStore:
@@ -52,16 +55,27 @@ class TurnStore:
             if row and row[0]:
                 await signal(connection, OFFERS, f"{row[0]} {turn_id}")
 
-    async def open_for(self, machine_id: str, unreceived_only: bool) -> list[str]:
+    async def open_for(self, machine_id: str) -> list[str]:
         """The turns this machine's box should be working on, oldest first."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
                 "select t.id from turns t join machines m on m.agent_id = t.agent_id and m.id = %s "
-                "where t.state = 'running' and t.outcome is null and (not %s or t.box_received_at is null) "
-                "order by t.position limit 1000",
-                (machine_id, unreceived_only),
+                "where t.state = 'running' and t.outcome is null order by t.position limit %s",
+                (machine_id, OFFERS_MAX),
             )
             return [str(row[0]) for row in await cursor.fetchall()]
+
+    async def unreceived(self, machine_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """(machine id, turn id) of offers that no box has confirmed: the signal or the frame was lost."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "select m.id, t.id from turns t join machines m on m.agent_id = t.agent_id "
+                "where m.id = any(%s::uuid[]) and t.state = 'running' and t.outcome is null "
+                "and t.box_received_at is null and t.offered_at < now() - make_interval(secs => %s) "
+                "order by t.position limit %s",
+                (list(machine_ids), UNRECEIVED_SECONDS, OFFERS_MAX),
+            )
+            return [(str(row[0]), str(row[1])) for row in await cursor.fetchall()]
 
     async def for_box(self, turn_id: str, machine_id: str) -> Turn | None:
         """What the box gets to see; None where it is not this machine's, or nobody waits for it any more."""
@@ -90,7 +104,7 @@ class TurnStore:
             )
 
     async def answered(self, turn_id: str, machine_id: str, result: TurnResult) -> None:
-        """Keep the box's answer. The first one counts; one for another agent's turn, or an ended one, changes nothing."""
+        """Keep the box's answer. The first one counts; one for another agent's or an ended turn changes nothing."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
                 "select 1 from turns where id::text = %s and agent_id = (select agent_id from machines where id = %s)",
@@ -107,9 +121,9 @@ class TurnStore:
     async def load(self, turn_id: str) -> TurnRow:
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
-                "select agent_id, thread_id, message_row, state, session, question, deadline_at, attempt, outcome, answer, "
-                "failure, detail, asked_at, answered_at, usage, extract(epoch from deadline_at - now())::float "
-                "from turns where id = %s",
+                "select agent_id, thread_id, message_row, state, session, question, deadline_at, attempt, outcome, "
+                "answer, failure, detail, asked_at, answered_at, usage, "
+                "extract(epoch from deadline_at - now())::float, result_at from turns where id = %s",
                 (turn_id,),
             )
             row = await cursor.fetchone()
@@ -119,7 +133,7 @@ class TurnStore:
         return _turn_row(turn_id, row, attachments)
 
     async def wait_for_result(self, turn_id: str) -> TurnRow:
-        """Wait until the turn has a result or its deadline has passed, and say which (`result` is None for the latter)."""
+        """Wait for the result, or until the deadline has passed (then `result` is None)."""
         changed = self._waiting.setdefault(turn_id, asyncio.Event())
         try:
             while True:
@@ -146,8 +160,9 @@ class TurnStore:
         """(turn id, attempt) of turns that are first in their thread and have waited a while: their start was lost."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
-                "select id, attempt from (select distinct on (thread_id) id, attempt, state, created_at, position from turns "
-                "where state in ('waiting', 'running') and thread_id is not null order by thread_id, position) first "
+                "select id, attempt from (select distinct on (thread_id) id, attempt, created_at, position "
+                "from turns where state in ('waiting', 'running') and thread_id is not null "
+                "order by thread_id, position) first "
                 "where created_at < now() - interval '1 second' order by position limit %s",
                 (limit,),
             )
@@ -179,8 +194,8 @@ async def _until(event: asyncio.Event, seconds: float) -> None:
 
 async def _keep_result(connection: Connection, turn_id: str, result: TurnResult) -> None:
     cursor = await connection.execute(
-        "update turns set outcome = %s, answer = %s, failure = %s, detail = %s, asked_at = %s, answered_at = %s, usage = %s, "
-        "box_received_at = coalesce(box_received_at, now()) "
+        "update turns set outcome = %s, answer = %s, failure = %s, detail = %s, asked_at = %s, answered_at = %s, "
+        "usage = %s, result_at = now(), box_received_at = coalesce(box_received_at, now()) "
         "where id = %s and outcome is null and state = 'running' returning id",
         (
             result.outcome,
@@ -221,7 +236,7 @@ async def _attachments(connection: Connection, turn_id: str) -> tuple[Attachment
 
 def _turn_row(turn_id: str, row: tuple[Any, ...], attachments: tuple[Attachment, ...]) -> TurnRow:
     agent_id, thread_id, message_row, state, session, question, deadline_at, attempt, outcome = row[:9]
-    answer, failure, detail, asked_at, answered_at, usage, seconds_left = row[9:]
+    answer, failure, detail, asked_at, answered_at, usage, seconds_left, result_at = row[9:]
     result = None
     if outcome:
         result = TurnResult(
@@ -238,5 +253,6 @@ def _turn_row(turn_id: str, row: tuple[Any, ...], attachments: tuple[Attachment,
         deadline_at,
         attempt,
         seconds_left if seconds_left is not None else 0.0,
+        result_at,
         result,
     )

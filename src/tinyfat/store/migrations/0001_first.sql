@@ -36,6 +36,7 @@ create table machines (
     id           uuid primary key,
     agent_id     uuid not null references agents (id),
     kind         text not null,
+    host         text not null,                          -- the executor that keeps it running
     token_hash   bytea not null unique,
     wanted       boolean not null default true,
     link_state   text not null default 'unseen',
@@ -130,6 +131,7 @@ create table turns (
     asked_at        double precision,                   -- Unix seconds by the box's clock
     answered_at     double precision,
     usage           jsonb not null default '{}',
+    result_at       timestamptz,                         -- by our clock: the reply's Date
     ended_at        timestamptz
 );
 create unique index turns_message on turns (message_row);

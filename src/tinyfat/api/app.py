@@ -1,0 +1,68 @@
+"""The HTTP surface of the control plane, put together."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from tinyfat import __version__
+from tinyfat.api import inbound, operator
+from tinyfat.api.box_link import BoxLinks
+from tinyfat.ports.ledger import Conflict, NotFound, StoreUnavailable
+from tinyfat.wiring import World
+
+
+def make_app(world: World, links: BoxLinks, operator_token: str) -> FastAPI:
+    app = FastAPI(title="TinyFat", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app.state.world = world
+    app.state.links = links
+    app.state.operator_token = operator_token
+    app.state.intake = world.intake
+    app.state.mail_size_max = world.settings.mail_size_max
+    secret = world.settings.inbound_secret
+    app.state.inbound_secret = secret.get_secret_value() if secret else ""
+    app.include_router(operator.router)
+    app.include_router(inbound.router)
+    _add_health(app, world)
+    _add_errors(app)
+
+    @app.websocket("/box/link")
+    async def box_link(socket: WebSocket) -> None:
+        await links.serve(socket)
+
+    if world.model_standin is not None:
+        app.mount("/standin/model", world.model_standin)
+    return app
+
+
+def _add_health(app: FastAPI, world: World) -> None:
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        return JSONResponse({"ok": True, "version": __version__})
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        """Can a mail be taken in now?"""
+        try:
+            await world.database.ping()
+        except StoreUnavailable as error:
+            return JSONResponse({"ok": False, "error": str(error)}, 503)
+        return JSONResponse({"ok": True})
+
+
+def _add_errors(app: FastAPI) -> None:
+    def handler(status: int) -> object:
+        async def answer(request: Request, error: Exception) -> JSONResponse:
+            return JSONResponse({"error": str(error)}, status)
+
+        return answer
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        return JSONResponse({"error": f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}"}, 422)
+
+    for kind, status in ((NotFound, 404), (Conflict, 409), (StoreUnavailable, 503), (ValueError, 422)):
+        app.add_exception_handler(kind, handler(status))  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, invalid)

@@ -1,0 +1,173 @@
+"""Where boxes call: one WebSocket for each machine. Turns go down, answers, logs and heartbeats come up.
+
+A box is hostile: whatever it says is about its own agent only, by the machine its token opens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from fastapi import WebSocket, WebSocketDisconnect
+
+from tinyfat.domain.link import (
+    Frame,
+    FrameRefused,
+    Hello,
+    Log,
+    RuntimeSpec,
+    Status,
+    TurnAnswer,
+    TurnOffer,
+    TurnReceived,
+    TurnSettled,
+    Welcome,
+    decode,
+    encode,
+)
+from tinyfat.domain.machines import Machine
+from tinyfat.flows.provision import hash_token
+from tinyfat.ports.ledger import Agents, MachineRecords, StoreUnavailable, Turns
+
+CLOSE_TOKEN_REFUSED = 4401
+CLOSE_NOT_WANTED = 4410
+CLOSE_TRY_AGAIN = 1013
+OFFER_SWEEP_SECONDS = 3.0
+OUTBOX_FRAMES_MAX = 2000  # offers and receipts on their way to one box
+
+SpecOf = Callable[[str, str], RuntimeSpec]  # by the agent's name and runtime
+
+log = logging.getLogger(__name__)
+
+
+class BoxLinks:
+    """The links this process holds."""
+
+    def __init__(self, agents: Agents, records: MachineRecords, turns: Turns, spec: SpecOf) -> None:
+        self._agents = agents
+        self._records = records
+        self._turns = turns
+        self._spec = spec
+        self._links: dict[str, _Link] = {}
+
+    async def serve(self, socket: WebSocket) -> None:
+        """The whole life of one connection."""
+        await socket.accept()
+        try:
+            machine = await self._records.by_token(hash_token(_bearer(socket)))
+        except StoreUnavailable:
+            await socket.close(CLOSE_TRY_AGAIN, "the database is away")
+            return
+        if machine is None:
+            await socket.close(CLOSE_TOKEN_REFUSED, "this token opens no machine")
+        elif not machine.wanted:
+            await socket.close(CLOSE_NOT_WANTED, "this machine is no longer wanted")
+        else:
+            await self._serve_machine(socket, machine)
+
+    async def _serve_machine(self, socket: WebSocket, machine: Machine) -> None:
+        link = _Link(socket, machine)
+        if older := self._links.get(machine.id):
+            older.close()
+        self._links[machine.id] = link
+        writer = asyncio.create_task(link.write(self._turns), name=f"link {machine.id}")
+        try:
+            agent = await self._agents.get(machine.agent_id)
+            link.send(Welcome(self._spec(agent.name, agent.runtime)))
+            for turn_id in await self._turns.open_for(machine.id):
+                link.offer(turn_id)
+            await self._read(link)
+        except (WebSocketDisconnect, FrameRefused, StoreUnavailable, RuntimeError) as error:
+            # RuntimeError: starlette's word for a socket that closed under us. The box dials again.
+            log.info("the link of machine %s ended: %s", machine.id, error or type(error).__name__)
+        finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)  # how it ended, the reader has heard too
+            if self._links.get(machine.id) is link:
+                del self._links[machine.id]
+            with suppress(RuntimeError, WebSocketDisconnect):
+                await socket.close(CLOSE_TRY_AGAIN)
+
+    def offered(self, payload: str) -> None:
+        """A signal: "<machine id> <turn id>"."""
+        machine_id, _, turn_id = payload.partition(" ")
+        if link := self._links.get(machine_id):
+            link.offer(turn_id)
+
+    async def unwanted(self, machine_id: str) -> None:
+        """Tell its box, if it is on the line here, that its time is over."""
+        if link := self._links.get(machine_id):
+            with suppress(RuntimeError, WebSocketDisconnect):
+                await link.socket.close(CLOSE_NOT_WANTED, "this machine is no longer wanted")
+
+    async def sweep(self) -> None:
+        """Offer again what no box has confirmed."""
+        if self._links:
+            for machine_id, turn_id in await self._turns.unreceived(list(self._links)):
+                self.offered(f"{machine_id} {turn_id}")
+
+    async def _read(self, link: _Link) -> None:
+        while True:
+            frame = decode(await link.socket.receive_text())
+            await self._handle(link, frame)
+
+    async def _handle(self, link: _Link, frame: Frame | None) -> None:
+        machine = link.machine
+        match frame:
+            case TurnAnswer(turn_id, result):
+                await self._turns.answered(turn_id, machine.id, result)
+                link.send(TurnSettled(turn_id))
+            case TurnReceived(turn_id):
+                await self._turns.received(turn_id, machine.id)
+            case Status():
+                await self._records.heard(machine.id, frame)
+            case Log(lines):
+                await self._records.add_log(machine.agent_id, lines)
+            case Hello(_, version, held):
+                log.info("machine %s is on the line: box %s, %d turns held", machine.id, version, len(held))
+            case _:
+                pass  # a newer box's frame
+
+
+class _Link:
+    def __init__(self, socket: WebSocket, machine: Machine) -> None:
+        self.socket = socket
+        self.machine = machine
+        # An offer is queued as the turn's id alone: its attachments are loaded when its time comes.
+        self._outbox: asyncio.Queue[Frame | str] = asyncio.Queue(OUTBOX_FRAMES_MAX)
+        self._closing = False
+
+    def send(self, frame: Frame) -> None:
+        self._put(frame)
+
+    def offer(self, turn_id: str) -> None:
+        self._put(turn_id)
+
+    def close(self) -> None:
+        """A newer connection of the same machine took over."""
+        self._closing = True
+        self._put(TurnSettled(""))  # wakes the writer
+
+    def _put(self, item: Frame | str) -> None:
+        # Full: the box does not read. Offers come again by the sweep, receipts when the answer is sent again.
+        with suppress(asyncio.QueueFull):
+            self._outbox.put_nowait(item)
+
+    async def write(self, turns: Turns) -> None:
+        while not self._closing:
+            item = await self._outbox.get()
+            if isinstance(item, str):
+                try:
+                    turn = await turns.for_box(item, self.machine.id)
+                except StoreUnavailable:
+                    continue  # the sweep offers it again
+                if turn is None:
+                    continue
+                item = TurnOffer(turn)
+            await self.socket.send_text(encode(item))
+
+
+def _bearer(socket: WebSocket) -> str:
+    return socket.headers.get("authorization", "").removeprefix("Bearer ")

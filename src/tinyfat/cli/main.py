@@ -1,0 +1,63 @@
+"""The command `tinyfat`. Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyfat import __version__
+from tinyfat.cli import agent, doctor, mail
+from tinyfat.cli.client import CommandFailed
+from tinyfat.cli.output import errors, visible
+from tinyfat.settings import SettingsRefused, load_settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="TinyFat: an always-on AI agent for everyone, on a server of its own.",
+)
+app.add_typer(agent.app, name="agent")
+app.add_typer(mail.app, name="mail")
+app.command("doctor")(doctor.doctor)
+
+
+@app.command()
+def up() -> None:
+    """Start TinyFat and stay: mail comes in, agents answer. Ctrl-C or SIGTERM ends it."""
+    # Here, not above: the other commands start in a fraction of the time without the engine and the server.
+    from tinyfat.cli import up as starting
+
+    settings = load_settings()
+    starting.set_up_log(settings.log)
+    starting.run(settings)
+
+
+@app.command()
+def box(folder: Annotated[Path, typer.Option(help="The box's own folder, with its box.json.")]) -> None:
+    """The supervisor beside an agent's runtime. The machine's driver starts it; people rarely do."""
+    from tinyfat.box.__main__ import main as box_main
+
+    sys.exit(box_main(["--folder", str(folder)]))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    try:
+        app()
+    except SettingsRefused as refused:
+        errors.print(visible(str(refused)), style="red", markup=False)
+        sys.exit(2)
+    except CommandFailed as failed:
+        errors.print(visible(str(failed)), style="red", markup=False)
+        sys.exit(failed.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

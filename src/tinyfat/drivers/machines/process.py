@@ -1,0 +1,183 @@
+"""Machines that are child processes of this host: a folder, a box, the box's runtime. For laptops, tests and demos.
+
+Not isolated from each other: whoever owns one can read the others' folders. Everything that matters is on disk, so a
+control plane that was killed finds its machines again by what the boxes wrote into their folders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from tinyfat.box.process_table import boot, look
+from tinyfat.domain.machines import MachineOrder, MachineSeen, MachineState
+from tinyfat.ports.machines import MachineRefused
+
+FORCE_SECONDS = 30.0  # asked this long ago and still there: it is killed
+ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "SSL_CERT_FILE", "XDG_CACHE_HOME")
+# An npm that was told where its registry and certificates are needs to know it here too.
+ENVIRONMENT_KEPT_PREFIXES = (
+    "npm_config_",
+    "NPM_CONFIG_",
+    "NODE_EXTRA_CA_CERTS",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+
+
+class ProcessMachines:
+    def __init__(self, folder: Path, shared: Path, monotonic: Callable[[], float]) -> None:
+        self._folder = folder
+        self._shared = shared
+        self._monotonic = monotonic
+        self._asked_to_stop: dict[str, float] = {}
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    async def start(self, order: MachineOrder) -> None:
+        """Raises MachineRefused where the folder cannot be written."""
+        folder = self._folder / order.id
+        wanted = json.dumps(
+            {
+                "machine_id": order.id,
+                "agent_name": order.agent_name,
+                "runtime": order.runtime,
+                "link_url": order.link_url,
+                "link_token": order.link_token,
+                "shared_folder": str(self._shared),
+            }
+        )
+        box_file = folder / "box.json"
+        running = (await self.look(order.id)).state is MachineState.RUNNING
+        if running and box_file.is_file() and box_file.read_text() == wanted:
+            return
+        if running:
+            await self._end_now(order.id)  # it knows another address or token: it begins anew
+        self._asked_to_stop.pop(order.id, None)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_private(box_file, wanted)
+            self._spawn(order.id, folder)
+        except OSError as error:
+            raise MachineRefused(f"The box of {order.agent_name} cannot be started in {folder}: {error}") from error
+
+    async def look(self, machine_id: str) -> MachineSeen:
+        self._reap(machine_id)
+        folder = self._folder / machine_id
+        if running := self._processes(machine_id):
+            names = ", ".join(f"{what} (process {process.pid})" for what, process in running.items())
+            return MachineSeen(MachineState.RUNNING if "box" in running else MachineState.UNKNOWN, f"{names} runs")
+        return MachineSeen(MachineState.STOPPED if folder.exists() else MachineState.GONE)
+
+    async def stop(self, machine_id: str) -> None:
+        """SIGTERM; when that was FORCE_SECONDS ago, SIGKILL, to the runtime too."""
+        first = self._asked_to_stop.get(machine_id)
+        if first is None:
+            self._asked_to_stop[machine_id] = self._monotonic()
+            for process in self._processes(machine_id).values():
+                with suppress(psutil.Error):
+                    process.terminate()
+        elif self._monotonic() - first > FORCE_SECONDS:
+            self._kill(machine_id)
+
+    async def delete(self, machine_id: str) -> None:
+        self._kill(machine_id)
+        if not self._processes(machine_id):
+            await asyncio.to_thread(shutil.rmtree, self._folder / machine_id, True)
+
+    def _spawn(self, machine_id: str, folder: Path) -> None:
+        with (folder / "box.err").open("ab") as errors:
+            self._children[machine_id] = subprocess.Popen(
+                [sys.executable, "-m", "tinyfat.box", "--folder", str(folder)],
+                env=_environment(),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,  # it outlives a control plane that is killed
+            )
+
+    def _reap(self, machine_id: str) -> None:
+        child = self._children.get(machine_id)
+        if child is not None and child.poll() is not None:
+            del self._children[machine_id]
+
+    def _processes(self, machine_id: str) -> dict[str, psutil.Process]:
+        """What of this machine runs: its box, its runtime."""
+        folder = self._folder / machine_id
+        found: dict[str, psutil.Process] = {}
+        child = self._children.get(machine_id)
+        if child is not None and child.poll() is None:
+            with suppress(psutil.Error):
+                found["box"] = psutil.Process(child.pid)  # it may not have taken its lock yet
+        elif box := _box_process(folder):
+            found["box"] = box
+        if runtime := _runtime_process(folder):
+            found["runtime"] = runtime
+        return found
+
+    def _kill(self, machine_id: str) -> None:
+        for process in self._processes(machine_id).values():
+            with suppress(psutil.Error, ProcessLookupError, PermissionError):
+                if os.getpgid(process.pid) == process.pid:
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
+
+    async def _end_now(self, machine_id: str) -> None:
+        for process in self._processes(machine_id).values():
+            with suppress(psutil.Error):
+                process.terminate()
+        deadline = self._monotonic() + FORCE_SECONDS
+        while self._processes(machine_id):
+            if self._monotonic() > deadline:
+                self._kill(machine_id)
+            await asyncio.sleep(0.05)
+            self._reap(machine_id)
+
+
+def _environment() -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ENVIRONMENT_KEPT or name.startswith(ENVIRONMENT_KEPT_PREFIXES)
+    }
+    return {**kept, "HOME": os.environ.get("HOME", "/"), "PYTHONUNBUFFERED": "1"}
+
+
+def _write_private(file: Path, text: str) -> None:
+    temporary = file.with_suffix(".new")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as out:
+        out.write(text)
+    temporary.replace(file)
+
+
+def _box_process(folder: Path) -> psutil.Process | None:
+    """The box of this folder, whoever started it. A pid may be another's by now: the command line names the folder."""
+    try:
+        process = psutil.Process(int((folder / "box.pid").read_text().strip()))
+        return process if str(folder) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE else None
+    except (OSError, ValueError, psutil.Error):
+        return None
+
+
+def _runtime_process(folder: Path) -> psutil.Process | None:
+    """The runtime its box wrote down (box/child.py Mark)."""
+    try:
+        mark = json.loads((folder / "runtime.pid").read_text())
+        seen = look(int(mark["pid"]))
+        same = seen is not None and seen.started == mark["started"] and mark["boot"] == boot()
+        return psutil.Process(int(mark["pid"])) if same else None
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return None

@@ -1,0 +1,115 @@
+"""A mail arrives: read it, prove its sender, judge it, commit it, and only then say yes to the peer."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
+
+from tinyfat.domain.agents import Agent, AgentState
+from tinyfat.domain.mail.addresses import AddressRefused, Recipient, bounce_of, parse_recipient, sender_allowed
+from tinyfat.domain.mail.message import Mail, read_mail
+from tinyfat.ports.ledger import Agents, Incoming, MailLedger, NotFound
+from tinyfat.ports.mail import Authentication, Envelope, SenderAuthentication, UnknownRecipient
+from tinyfat.recipes.turn_text import turn_text
+
+READ_ON_LOOP_BYTES_MAX = 64 * 1024  # a larger mail is read in a thread, so that others are not kept waiting
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+StartTurn = Callable[[str, int], Awaitable[None]]
+
+
+class MailIntake:
+    """Implements ports/mail Intake."""
+
+    def __init__(
+        self,
+        domain: str,
+        trusted: Sequence[Network],
+        agents: Agents,
+        ledger: MailLedger,
+        authentication: SenderAuthentication,
+        start_turn: StartTurn,
+        bounce_secret: bytes,
+    ) -> None:
+        self._domain = domain
+        self._trusted = tuple(trusted)
+        self._agents = agents
+        self._ledger = ledger
+        self._authentication = authentication
+        self._start_turn = start_turn
+        self._bounce_secret = bounce_secret
+
+    async def recipient(self, address: str) -> None:
+        await self._agent_of(address)
+
+    async def accept(self, envelope: Envelope, recipients: Sequence[str], raw: bytes) -> str:
+        mail = read_mail(raw) if len(raw) <= READ_ON_LOOP_BYTES_MAX else await asyncio.to_thread(read_mail, raw)
+        proof = await self._prove(envelope, mail, raw)
+        incoming = [await self._incoming(envelope, address, mail, raw, proof) for address in recipients]
+        unique = {one.agent.id: one for one in reversed(incoming)}  # one mail for one agent, however often it is named
+        accepted = await self._ledger.accept(list(unique.values()))
+        for one in accepted:
+            if one.start_turn:
+                await self._start_turn(one.start_turn, 1)
+        return accepted[0].message_id
+
+    async def _agent_of(self, address: str) -> tuple[Agent, Recipient]:
+        """Raises UnknownRecipient."""
+        try:
+            recipient = parse_recipient(address)
+            if recipient.domain != self._domain:
+                raise UnknownRecipient(f"<{address}>: this is not an address of {self._domain}")
+            agent = await self._agents.find(recipient.name)
+        except AddressRefused as refused:
+            raise UnknownRecipient(str(refused)) from None
+        except NotFound:
+            raise UnknownRecipient(f"<{address}>: there is no agent of this name here") from None
+        if agent.state in (AgentState.DESTROYING, AgentState.FAILED):
+            raise UnknownRecipient(f"<{address}>: this agent is not here")
+        return agent, recipient
+
+    async def _is_own_agent(self, address: str) -> bool:
+        if not address.endswith(f"@{self._domain}"):
+            return False
+        try:
+            await self._agent_of(address)
+        except UnknownRecipient:
+            return False
+        return True
+
+    async def _prove(self, envelope: Envelope, mail: Mail, raw: bytes) -> Authentication:
+        if self._is_trusted(envelope.client_ip):
+            return Authentication(True, f"trusted network ({envelope.client_ip})")
+        if not mail.from_address:
+            return Authentication(False, "the From header does not name exactly one address")
+        return await self._authentication.check(raw, envelope, mail.from_address)
+
+    def _is_trusted(self, client_ip: str) -> bool:
+        try:
+            address = ipaddress.ip_address(client_ip)
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None) or address
+        return any(mapped in network for network in self._trusted)
+
+    async def _incoming(
+        self, envelope: Envelope, address: str, mail: Mail, raw: bytes, proof: Authentication
+    ) -> Incoming:
+        agent, recipient = await self._agent_of(address)
+        bounced = bounce_of(address.rpartition("@")[0], self._bounce_secret) or ""
+        patterns = [agent.owner, *await self._agents.senders(agent.id)]
+        return Incoming(
+            agent=agent,
+            tag="" if bounced else recipient.tag,
+            recipient=address,
+            mail=mail,
+            envelope=envelope,
+            raw=raw,
+            question=turn_text(mail, f"{agent.name}@{self._domain}"),
+            proved=proof.passed,
+            authentication=proof.detail,
+            allowed=bool(mail.from_address) and sender_allowed(patterns, mail.from_address),
+            from_own_agent=await self._is_own_agent(mail.from_address),
+            bounced_message=bounced,
+        )

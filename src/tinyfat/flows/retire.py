@@ -1,0 +1,32 @@
+"""An agent's end: its machine stopped, seen to be stopped, deleted, seen to be gone; its mail stays in the ledger."""
+
+from __future__ import annotations
+
+from tinyfat.domain.agents import AgentState
+from tinyfat.engine.steps import Steps
+from tinyfat.flows.watch import MachineRuns, StillThere
+from tinyfat.ports.ledger import Agents
+
+FLOW = "retire"
+
+
+class Retire:
+    def __init__(self, agents: Agents, machine_runs: MachineRuns) -> None:
+        self._agents = agents
+        self._machine_runs = machine_runs
+
+    async def run(self, steps: Steps, agent_id: str) -> None:
+        agent = await self._agents.get(agent_id)
+        complaint = await steps.run("end the machine", lambda: self._end(agent_id))
+        if complaint:
+            # Still DESTROYING: no mail is taken, and `agent destroy` may be said again.
+            await self._agents.become(agent.id, AgentState.DESTROYING, complaint)
+        else:
+            await self._agents.become(agent.id, AgentState.DESTROYED)
+
+    async def _end(self, agent_id: str) -> str:
+        try:
+            await self._machine_runs.end(await self._agents.get(agent_id))
+        except StillThere as still_there:
+            return str(still_there)
+        return ""

@@ -1,0 +1,236 @@
+"""The one place that chooses drivers and the store, and puts the parts together."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from tinyfat.domain.agents import Agent, AgentState
+from tinyfat.domain.link import ModelAccess, RuntimeSpec
+from tinyfat.domain.machines import MachineState
+from tinyfat.domain.mail.judgement import RateCaps
+from tinyfat.drivers.machines.process import ProcessMachines
+from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
+from tinyfat.drivers.mail.dkim_signing import DkimSigner
+from tinyfat.drivers.mail.smtp_in import SmtpIn, tls_context
+from tinyfat.drivers.mail.smtp_out import NoSmarthost, SmtpOut
+from tinyfat.engine.durable import Engine
+from tinyfat.flows import mail_turn, provision, retire
+from tinyfat.flows.delivery import Delivery
+from tinyfat.flows.intake import MailIntake
+from tinyfat.flows.mail_turn import MailTurn
+from tinyfat.flows.provision import Orders, Provision
+from tinyfat.flows.retire import Retire
+from tinyfat.flows.watch import MachineRuns
+from tinyfat.ports.ledger import StoreUnavailable
+from tinyfat.ports.mail import MailOut
+from tinyfat.settings import ModelChoice, Settings
+from tinyfat.standins.model import model_app
+from tinyfat.store.agents import AgentStore
+from tinyfat.store.database import Database
+from tinyfat.store.deliveries import DeliveryStore
+from tinyfat.store.embedded import EmbeddedPostgres, PostgresRefused
+from tinyfat.store.executors import ExecutorStore
+from tinyfat.store.machines import MachineStore
+from tinyfat.store.mail import MailStore
+from tinyfat.store.signals import Signals
+from tinyfat.store.turns import OFFERS, TurnStore
+
+__all__ = ["EmbeddedPostgres", "PostgresRefused", "UnknownMachineKind", "World", "derived", "embedded_postgres"]
+
+STANDIN_KEY = "stand-in"  # the stand-in asks for none; a runtime insists on one
+MACHINE_KINDS = ("process",)
+
+TURN_SWEEP_SECONDS = 2.0
+TURNS_STARTED_AT_ONCE = 200
+DELIVERY_SWEEP_SECONDS = 5.0
+MACHINE_LOOK_SECONDS = 1.0
+OFFER_SWEEP_SECONDS = 3.0
+FORGET_SECONDS = 3600.0
+
+log = logging.getLogger(__name__)
+
+
+class UnknownMachineKind(ValueError):
+    """There is no driver for machines of this kind."""
+
+
+class World:
+    """Everything a control plane process has, put together from its settings."""
+
+    def __init__(self, settings: Settings, database_url: str, secret: bytes, host: str, http_url: str) -> None:
+        self.settings = settings
+        self.host = host
+        self.started_at = time.time()
+        choice = settings.model_choice()
+        self.model = choice or standin_choice(http_url)
+        self.model_standin: ASGIApp | None = None if choice else model_app()
+        self._build_store(database_url)
+        self._build_flows(secret, http_url)
+        self._loops: list[asyncio.Task[None]] = []
+
+    def _build_store(self, database_url: str) -> None:
+        settings = self.settings
+        self.database = Database(database_url)
+        self.signals = Signals(database_url)
+        self.agents = AgentStore(self.database)
+        self.records = MachineStore(self.database)
+        self.turns = TurnStore(self.database, self.signals)
+        self.ledger = MailStore(self.database, RateCaps(settings.mail_rate_thread, settings.mail_rate_sender))
+        self.deliveries = DeliveryStore(self.database, self.host)
+        self.executors = ExecutorStore(self.database)
+        self.engine = Engine(database_url, self.host, self.executors)
+
+    def _build_flows(self, secret: bytes, http_url: str) -> None:
+        settings = self.settings
+        bounce_secret = derived(secret, "bounce")
+        self.machines = ProcessMachines(settings.home / "machines", settings.cache / "runtimes", time.monotonic)
+        self.machine_runs = MachineRuns(self.machines, self.records)
+        self.orders = Orders(derived(secret, "machines"), http_url.replace("http", "ws", 1) + "/box/link")
+        self.delivery = Delivery(settings.domain, self.deliveries, _mail_out(settings), bounce_secret)
+        self.mail_turn = MailTurn(
+            settings.domain,
+            settings.turn_deadline,
+            self.agents,
+            self.turns,
+            self.ledger,
+            self.delivery,
+            self.engine,
+        )
+        self.intake = MailIntake(
+            settings.domain,
+            settings.trusted_networks,
+            self.agents,
+            self.ledger,
+            DnsSenderAuthentication(settings.nameservers or None),
+            self.mail_turn.start,
+            bounce_secret,
+        )
+        provision_flow = Provision(
+            self.agents, self.machines, self.records, self.turns, self.orders, self.machine_runs, self.host
+        )
+        self.engine.flow(mail_turn.FLOW, self.mail_turn.run)
+        self.engine.flow(provision.FLOW, provision_flow.run)
+        self.engine.flow(retire.FLOW, Retire(self.agents, self.machine_runs).run)
+
+    def smtp_in(self) -> SmtpIn:
+        settings = self.settings
+        tls = None
+        if settings.smtp_certificate and settings.smtp_certificate_key:
+            tls = tls_context(settings.smtp_certificate, settings.smtp_certificate_key)
+        listen = settings.smtp_listen
+        return SmtpIn(self.intake, listen.host, listen.port, settings.domain, settings.mail_size_max, tls)
+
+    def check_machine_kind(self, kind: str) -> None:
+        if kind not in MACHINE_KINDS:
+            raise UnknownMachineKind(
+                f"There are no machines of the kind {kind!r}; there are: {', '.join(MACHINE_KINDS)}."
+            )
+
+    def runtime_spec(self, agent_name: str, runtime: str) -> RuntimeSpec:
+        model = ModelAccess(self.model.api, self.model.url, self.model.key, self.model.model)
+        return RuntimeSpec(runtime, agent_name, model, self.settings.runtime_memory)
+
+    async def open(self) -> None:
+        """The database is there and of our schema. Raises SchemaTooNew, StoreUnavailable."""
+        await self.database.open()
+        await self.database.migrate()
+        await self.deliveries.retry_now()
+        await self.engine.launch()
+
+    def begin_loops(self, offered: Callable[[str], None], sweep_offers: Callable[[], Awaitable[None]]) -> None:
+        """What goes on beside the flows: `offered` hears of turns for boxes."""
+        self.signals.on(OFFERS, offered, lambda: None)
+        beats: Sequence[tuple[str, float, Callable[[], Awaitable[None]]]] = (
+            ("turns", TURN_SWEEP_SECONDS, lambda: self.mail_turn.sweep(TURNS_STARTED_AT_ONCE)),
+            ("deliveries", DELIVERY_SWEEP_SECONDS, self.delivery.sweep),
+            ("offers", OFFER_SWEEP_SECONDS, sweep_offers),
+            ("machines", MACHINE_LOOK_SECONDS, self._revive),
+            ("finished flows", FORGET_SECONDS, self.engine.forget_finished),
+        )
+        self._loops = [asyncio.create_task(_again_and_again(*beat), name=beat[0]) for beat in beats]
+        self._loops.append(asyncio.create_task(self.signals.run(), name="signals"))
+
+    async def stop_machines(self) -> None:
+        """An orderly end: the machines that live on this host end with us, and start again with us."""
+        for loop in self._loops:
+            loop.cancel()
+        machines = await self.records.wanted(self.host)
+        ended = await asyncio.gather(*(self.machine_runs.stop(m.id) for m in machines), return_exceptions=True)
+        for error in ended:
+            if isinstance(error, BaseException):
+                log.error("%s", error)
+
+    async def close(self) -> None:
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self.engine.close()
+        await self.database.close()
+
+    async def status(self) -> dict[str, Any]:
+        machines = await self.records.wanted(self.host)
+        looks = [await self.machines.look(machine.id) for machine in machines]
+        return {
+            "domain": self.settings.domain,
+            "smtp_listen": str(self.settings.smtp_listen),
+            "http_listen": str(self.settings.http_listen),
+            "smarthost": str(self.settings.smarthost.address) if self.settings.smarthost else None,
+            "model": {"source": self.model.source, "model": self.model.model},
+            "machines": {"wanted": len(machines), "running": sum(s.state is MachineState.RUNNING for s in looks)},
+            "mail": await self.ledger.counts(),
+            "seconds_up": round(time.time() - self.started_at),
+        }
+
+    async def _revive(self) -> None:
+        await self.machine_runs.revive(self.host, self._agent_to_run, self.orders.of)
+
+    async def _agent_to_run(self, agent_id: str) -> Agent | None:
+        """None while another flow has the agent's machine in hand."""
+        agent = await self.agents.get(agent_id)
+        return agent if agent.state is AgentState.READY else None
+
+
+def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
+    return EmbeddedPostgres(settings.home)
+
+
+def standin_choice(http_url: str) -> ModelChoice:
+    url = f"{http_url}/standin/model/v1"
+    return ModelChoice("openai-completions", url, STANDIN_KEY, "main", "our stand-in: no key is set")
+
+
+def derived(secret: bytes, purpose: str) -> bytes:
+    return hmac.new(secret, purpose.encode(), hashlib.sha256).digest()
+
+
+def _mail_out(settings: Settings) -> MailOut:
+    smarthost = settings.smarthost
+    if smarthost is None:
+        return NoSmarthost()
+    signer = None
+    if settings.dkim_key:
+        signer = DkimSigner(settings.dkim_key.read_bytes(), settings.dkim_selector, settings.domain)
+    address = smarthost.address
+    return SmtpOut(
+        address.host, address.port, smarthost.tls, smarthost.user, smarthost.password, settings.domain, signer
+    )
+
+
+async def _again_and_again(name: str, seconds: float, beat: Callable[[], Awaitable[None]]) -> None:
+    """Until cancelled. One failure is not the end of a loop that mends things."""
+    while True:
+        try:
+            await beat()
+        except StoreUnavailable:
+            log.warning("%s: the database does not answer; trying again", name)
+        except Exception:
+            log.exception("%s: failed; trying again", name)
+        await asyncio.sleep(seconds)
