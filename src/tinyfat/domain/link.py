@@ -6,19 +6,24 @@ The box dials `GET <link_url>` with `Authorization: Bearer <machine token>`. The
     ctrl -> welcome       what to run (RuntimeSpec)
     box  -> status        at once on a change, else every HEARTBEAT_SECONDS
     ctrl -> turn          an offer; may come twice, is done once
-    box  -> turn_received the runtime has it
+    box  -> turn_received the box has it, on its disk: no need to offer it again
     box  -> turn_result   until it is settled, again after every reconnect
     ctrl -> turn_settled  committed (or no longer wanted): the box may forget it
     box  -> log           lines of the runtime's and the box's own output
 
 Every frame is `{"type": ..., ...}`; a frame of an unknown type is ignored, so that either side may be newer.
+A long frame is best sent in fragments (RFC 6455 5.4), so that pings pass between them.
+
+The control plane closes with CLOSE_TOKEN_REFUSED where it does not know the token (the box tries again, slowly), and
+with CLOSE_NOT_WANTED where the machine's end was asked for (the box stops its runtime and exits).
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import math
+import re
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -30,6 +35,21 @@ HEARTBEAT_SECONDS = 10.0
 FRAME_BYTES_MAX = 96 * 1024 * 1024  # a 50 MB mail's attachments, in base64, with room
 LOG_LINES_MAX = 200  # in one frame
 LOG_LINE_CHARS_MAX = 4000
+CLOSE_TOKEN_REFUSED = 4401
+CLOSE_NOT_WANTED = 4410
+
+ID_CHARS_MAX = 200  # of a turn's id or a session's name
+ANSWER_CHARS_MAX = 1_000_000  # of an answer's text; what is longer is cut
+WORDS_CHARS_MAX = 4000  # of a failure, a detail
+ATTACHMENTS_MAX = 200  # in one turn or answer
+FILENAME_CHARS_MAX = 255
+TURNS_HELD_MAX = 1000  # by one box
+USAGE_ITEMS_MAX = 100  # in one object of an answer's usage
+USAGE_DEPTH_MAX = 3
+_UNFIT = re.compile("[\\x00\\ud800-\\udfff]")  # Postgres takes no NUL, UTF-8 no half of a surrogate pair
+_COUNT_MAX = 2**53  # exact in every JSON reader, and fits a bigint
+_MOMENT_MAX = 253_402_300_800.0  # Unix time of the year 10000: the end of what datetime can say
+_SECONDS_MAX = 10_000_000.0  # of a deadline: about four months
 
 
 class FrameRefused(ValueError):
@@ -137,96 +157,153 @@ _TYPES: dict[type, str] = {
 
 
 def encode(frame: Frame) -> str:
+    """ASCII only: half a surrogate pair in somebody's text still makes a text message (RFC 6455 8.1)."""
     body = asdict(frame)
     for holder in ("turn", "result"):
         if holder in body:
             for attachment in body[holder]["attachments"]:
                 attachment["content"] = base64.b64encode(attachment["content"]).decode("ascii")
-    return json.dumps({"type": _TYPES[type(frame)], **body}, ensure_ascii=False)
+    return json.dumps({"type": _TYPES[type(frame)], **body}, ensure_ascii=True)
 
 
 def decode(text: str | bytes) -> Frame | None:
-    """The frame, or None for a type this side does not know. The other side is hostile: FrameRefused for nonsense."""
+    """The frame, or None for a type this side does not know. The other side is hostile: FrameRefused for nonsense.
+
+    What comes out fits a database: no NUL, no half surrogate, no NaN or infinity, every number within its range.
+    """
     try:
-        body = json.loads(text)
+        body = json.loads(text, parse_constant=_no_constant)
         return _decode(body["type"], body)
     except FrameRefused:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise FrameRefused(f"not a frame: {type(error).__name__}") from error
 
 
-def _decode(kind: str, body: dict[str, Any]) -> Frame | None:
+def _decode(kind: object, body: dict[str, Any]) -> Frame | None:
     match kind:
         case "hello":
-            return Hello(
-                int(body["protocol"]), str(body["box_version"]), tuple(map(str, body.get("turns_held", ())))
-            )
+            held = body.get("turns_held", [])[:TURNS_HELD_MAX]
+            return Hello(_count(body["protocol"]), _text(body["box_version"], 100), tuple(map(_id, held)))
         case "welcome":
-            spec = body["spec"]
-            return Welcome(
-                RuntimeSpec(
-                    str(spec["kind"]),
-                    str(spec["agent_name"]),
-                    ModelAccess(**{name: str(spec["model"][name]) for name in ("api", "url", "key", "model")}),
-                    int(spec["memory_bytes_max"]),
-                )
-            )
+            return Welcome(_spec(body["spec"]))
         case "status":
             return Status(
                 RuntimeState(body["state"]),
-                str(body.get("detail", ""))[:LOG_LINE_CHARS_MAX],
-                str(body.get("version", ""))[:100],
-                int(body.get("memory_bytes", 0)),
-                int(body.get("restarts", 0)),
+                _text(body.get("detail", ""), WORDS_CHARS_MAX),
+                _text(body.get("version", ""), 100),
+                _count(body.get("memory_bytes", 0)),
+                _count(body.get("restarts", 0)),
             )
         case "turn":
-            turn = body["turn"]
-            return TurnOffer(
-                Turn(
-                    str(turn["id"]),
-                    str(turn["session"]),
-                    str(turn["text"]),
-                    float(turn["deadline_seconds"]),
-                    _attachments(turn),
-                )
-            )
+            return TurnOffer(_turn(body["turn"]))
         case "turn_received":
-            return TurnReceived(str(body["turn_id"]))
+            return TurnReceived(_id(body["turn_id"]))
         case "turn_result":
-            return TurnAnswer(str(body["turn_id"]), _result(body["result"]))
+            return TurnAnswer(_id(body["turn_id"]), _result(body["result"]))
         case "turn_settled":
-            return TurnSettled(str(body["turn_id"]))
+            return TurnSettled(_id(body["turn_id"]))
         case "log":
-            lines = body["lines"][:LOG_LINES_MAX]
-            return Log(
-                tuple(
-                    LogLine(float(line["at"]), str(line["source"])[:20], str(line["text"])[:LOG_LINE_CHARS_MAX])
-                    for line in lines
-                )
-            )
+            return Log(tuple(_log_line(line) for line in body["lines"][:LOG_LINES_MAX]))
         case _:
             return None
 
 
+def _spec(body: dict[str, Any]) -> RuntimeSpec:
+    model = {name: _text(body["model"][name], WORDS_CHARS_MAX) for name in ("api", "url", "key", "model")}
+    return RuntimeSpec(
+        _text(body["kind"], 100), _text(body["agent_name"], 100), ModelAccess(**model), _count(body["memory_bytes_max"])
+    )
+
+
+def _turn(body: dict[str, Any]) -> Turn:
+    return Turn(
+        _id(body["id"]),
+        _id(body["session"]),
+        _text(body["text"]),
+        _number(body["deadline_seconds"], _SECONDS_MAX),
+        _attachments(body),
+    )
+
+
 def _result(body: dict[str, Any]) -> TurnResult:
-    usage = body.get("usage") or {}
+    usage = _plain(body.get("usage") or {}, USAGE_DEPTH_MAX)
     if not isinstance(usage, dict):
         raise FrameRefused("usage is not an object")
     return TurnResult(
         TurnOutcome(body["outcome"]),
-        str(body.get("text", "")),
+        _text(body.get("text", ""), ANSWER_CHARS_MAX),
         _attachments(body),
-        str(body.get("failure", "")),
-        str(body.get("detail", "")),
-        float(body.get("received_at", 0)),
-        float(body.get("answered_at", 0)),
+        _text(body.get("failure", ""), WORDS_CHARS_MAX),
+        _text(body.get("detail", ""), WORDS_CHARS_MAX),
+        _number(body.get("received_at", 0), _MOMENT_MAX),
+        _number(body.get("answered_at", 0), _MOMENT_MAX),
         usage,
     )
 
 
+def _log_line(body: dict[str, Any]) -> LogLine:
+    return LogLine(_number(body["at"], _MOMENT_MAX), _text(body["source"], 20), _text(body["text"], LOG_LINE_CHARS_MAX))
+
+
 def _attachments(body: dict[str, Any]) -> tuple[Attachment, ...]:
+    listed = body.get("attachments", [])
+    if not isinstance(listed, list) or len(listed) > ATTACHMENTS_MAX:
+        raise FrameRefused(f"attachments are not a list of at most {ATTACHMENTS_MAX}")
     return tuple(
-        Attachment(str(a["filename"]), str(a["media_type"]), base64.b64decode(a["content"], validate=True))
-        for a in body.get("attachments", ())
+        Attachment(
+            _text(item["filename"], FILENAME_CHARS_MAX),
+            _text(item["media_type"], FILENAME_CHARS_MAX),
+            base64.b64decode(item["content"], validate=True),
+        )
+        for item in listed
     )
+
+
+def _text(value: object, chars_max: int | None = None) -> str:
+    if not isinstance(value, str):
+        raise FrameRefused("a text is not a string")
+    return _UNFIT.sub("\ufffd", value[:chars_max])
+
+
+def _id(value: object) -> str:
+    text = _text(value)
+    if not 0 < len(text) <= ID_CHARS_MAX:
+        raise FrameRefused(f"an id has 1 to {ID_CHARS_MAX} characters, not {len(text)}")
+    return text
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= _COUNT_MAX:
+        raise FrameRefused("a count is not a whole number in its range")
+    return value
+
+
+def _number(value: object, largest: float) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= largest:  # type: ignore[operator]
+        raise FrameRefused("a number is not in its range")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _plain(value: object, depth: int) -> object:
+    """Tokens and costs, as the runtime reports them: small, and fit for any JSON reader; the rest becomes None."""
+    match value:
+        case bool() | None:
+            return value
+        case int():
+            return value if abs(value) <= _COUNT_MAX else None
+        case float():
+            return value if math.isfinite(value) else None
+        case str():
+            return _text(value, FILENAME_CHARS_MAX)
+        case dict() if depth:
+            first = list(value.items())[:USAGE_ITEMS_MAX]
+            return {_text(key, FILENAME_CHARS_MAX): _plain(item, depth - 1) for key, item in first}
+        case list() if depth:
+            return [_plain(item, depth - 1) for item in value[:USAGE_ITEMS_MAX]]
+        case _:
+            return None
+
+
+def _no_constant(name: str) -> None:
+    raise FrameRefused(f"{name} is no number of JSON (RFC 8259 section 6)")

@@ -1,0 +1,217 @@
+"""Carries turns to the runtime: each once, those of one session in order, and the answer back to the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tinyfat.box.journal import Journal, TurnPhase
+from tinyfat.box.logbook import Logbook
+from tinyfat.box.outbox import Outbox
+from tinyfat.box.pace import Pace, backoff
+from tinyfat.box.runtime import RuntimeUnavailable
+from tinyfat.box.workplace import Workplace
+from tinyfat.domain.link import FRAME_BYTES_MAX, TurnAnswer, encode
+from tinyfat.domain.turns import Turn, TurnOutcome, TurnResult
+
+
+@dataclass(slots=True)
+class _Held:
+    """A turn from its offer to its answer."""
+
+    turn: Turn
+    deadline_at: float  # Unix time, seconds
+    asked: bool  # the runtime may have it already
+    expiry: asyncio.TimerHandle | None = None  # while it waits
+    trouble: str = ""  # why the runtime has not answered yet, for the operator
+
+
+class TurnDesk:
+    def __init__(
+        self,
+        agent_name: str,
+        journal: Journal,
+        outbox: Outbox,
+        logbook: Logbook,
+        workplace: Workplace,
+        pace: Pace,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._agent_name = agent_name
+        self._journal = journal
+        self._outbox = outbox
+        self._logbook = logbook
+        self._workplace = workplace
+        self._pace = pace
+        self._now = now
+        self._waiting: dict[str, _Held] = {}  # by turn id, in order of their offer
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._busy_sessions: set[str] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._paused = False
+
+    def take_up(self) -> None:
+        """What an earlier box left unfinished."""
+        for held in self._journal.unfinished():
+            self._wait(_Held(held.turn, held.deadline_at, held.asked))
+        self._start_what_can()
+
+    def offer(self, turn: Turn) -> None:
+        """From the control plane; the same one may come many times."""
+        phase = self._journal.phase(turn.id)
+        match phase:
+            case TurnPhase.ANSWERED:
+                self._outbox.answer(turn.id)
+            case TurnPhase.RECEIVED | TurnPhase.ASKED:
+                self._outbox.receipt(turn.id)
+            case _ if self._journal.full:
+                return  # it is offered again; by then there is room
+            case _:
+                self._take(turn, asked_before=phase is TurnPhase.SETTLED)
+
+    def settle(self, turn_id: str) -> None:
+        """Its answer is committed, or nobody wants it any more."""
+        self._journal.settle(turn_id)
+        self._outbox.forget(turn_id)
+        self._no_longer_waits(turn_id)
+        if turn_id in self._running:
+            self._running[turn_id].cancel()
+
+    def pause(self) -> None:
+        """Start no more turns; those that run go on."""
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._start_what_can()
+
+    async def idle(self) -> None:
+        """Until no turn runs."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Leaves what is unfinished to the next box."""
+        self.pause()
+        for turn_id in list(self._waiting):
+            self._no_longer_waits(turn_id)
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _take(self, turn: Turn, asked_before: bool) -> None:
+        deadline_at = self._now() + turn.deadline_seconds
+        at_once = self._may_start(turn.session) and not self._waiting and self._workplace.ready
+        # One write for "received" and "asked" where one follows the other at once.
+        self._journal.take(turn, deadline_at, asked=asked_before or at_once)
+        self._outbox.receipt(turn.id)
+        held = _Held(turn, deadline_at, asked_before)
+        if at_once:
+            self._start(held)
+        else:
+            self._wait(held)
+            self._start_what_can()
+
+    def _wait(self, held: _Held) -> None:
+        turn_id = held.turn.id
+        held.expiry = asyncio.get_running_loop().call_later(self._left(held), self._expired, turn_id)
+        self._waiting[turn_id] = held
+
+    def _no_longer_waits(self, turn_id: str) -> None:
+        held = self._waiting.pop(turn_id, None)
+        if held and held.expiry:
+            held.expiry.cancel()
+
+    def _expired(self, turn_id: str) -> None:
+        del self._waiting[turn_id]
+        self._answered(turn_id, self._too_late("it waited behind other turns"))
+
+    def _may_start(self, session: str) -> bool:
+        return (
+            not self._paused
+            and len(self._running) < self._workplace.turns_at_once
+            and session not in self._busy_sessions
+        )
+
+    def _start_what_can(self) -> None:
+        for held in list(self._waiting.values()):
+            if self._may_start(held.turn.session):
+                self._no_longer_waits(held.turn.id)
+                self._start(held)
+
+    def _start(self, held: _Held) -> None:
+        turn = held.turn
+        self._busy_sessions.add(turn.session)
+        self._idle.clear()
+        task = asyncio.create_task(self._carry(held))
+        self._running[turn.id] = task
+        task.add_done_callback(lambda _: self._finished(turn))
+
+    def _finished(self, turn: Turn) -> None:
+        del self._running[turn.id]
+        self._busy_sessions.discard(turn.session)
+        if not self._running:
+            self._idle.set()
+        self._start_what_can()
+
+    async def _carry(self, held: _Held) -> None:
+        turn_id = held.turn.id
+        try:
+            result = await self._ask(held)
+        except TimeoutError:
+            result = self._too_late(held.trouble or "the runtime was still at it")
+        except Exception as error:  # a mistake of ours: the sender must hear of it, and the operator see it
+            self._logbook.box(f"turn {turn_id} failed: {type(error).__name__}: {error}")
+            result = self._failed(f"{type(error).__name__}: {error}")
+        self._answered(turn_id, result)
+
+    async def _ask(self, held: _Held) -> TurnResult:
+        """Until the runtime answers. Raises TimeoutError at the turn's deadline."""
+        attempt = 0
+        while True:
+            if not self._workplace.ready:
+                held.trouble = f"the runtime is not ready: {self._workplace.why_not}"
+            async with asyncio.timeout(self._left(held)):
+                runtime = await self._workplace.until_ready()
+            asked_before, held.asked = held.asked, True
+            self._journal.mark_asked(held.turn.id)
+            left = self._left(held)
+            try:
+                # The runtime ends at the deadline by itself, and stops what it began; if not, it is left alone.
+                async with asyncio.timeout(left + self._pace.ask_grace):
+                    return await runtime.answer(replace(held.turn, deadline_seconds=left), asked_before)
+            except (RuntimeUnavailable, OSError) as error:  # TimeoutError is an OSError
+                held.trouble = str(error) or type(error).__name__
+            async with asyncio.timeout(self._left(held)):
+                await asyncio.sleep(backoff(attempt, self._pace.ask_pause_first, self._pace.ask_pause_max))
+            self._logbook.box(f"turn {held.turn.id} is asked again: {held.trouble}")
+            attempt += 1
+
+    def _left(self, held: _Held) -> float:
+        return max(0.0, held.deadline_at - self._now())
+
+    def _answered(self, turn_id: str, result: TurnResult) -> None:
+        frame = encode(TurnAnswer(turn_id, result))
+        if len(frame) > FRAME_BYTES_MAX:
+            words = f"{result.text}\n\n(The files that belong to this answer are too large to send.)"
+            frame = encode(TurnAnswer(turn_id, replace(result, text=words, attachments=())))
+        self._journal.answer(turn_id, frame)
+        self._outbox.answer(turn_id)
+
+    def _too_late(self, why: str) -> TurnResult:
+        state = "" if self._workplace.ready else f" (the runtime now: {self._workplace.why_not})"
+        return self._failed(f"its deadline passed: {why}{state}")
+
+    def _failed(self, detail: str) -> TurnResult:
+        words = (
+            f"{self._agent_name} could not answer this in time. Nothing else of yours is lost; please send it again."
+        )
+        return TurnResult(
+            TurnOutcome.FAILED,
+            failure=words,
+            detail=self._logbook.clean(detail),
+            answered_at=self._now(),
+        )

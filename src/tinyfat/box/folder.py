@@ -1,0 +1,140 @@
+"""The box's own folder: who it is, what it runs, and that it is the only box in it.
+
+box.json        who I am; written by the machine's driver
+spec.json       what to run, as the control plane last said: a box starts its runtime without it after a reboot
+box.lock        held while a box runs here
+box.pid         which process holds it, for people
+box.log(.1)     the runtime's output and the box's own
+runtime.pid     which process group the runtime is
+journal.sqlite  the turns
+state/ workspace/  the runtime's and the agent's own
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyfat.box.runtime import Places
+from tinyfat.domain.link import FrameRefused, RuntimeSpec, Welcome, decode, encode
+
+
+class FolderRefused(Exception):
+    """This folder is not a box's folder."""
+
+
+class FolderTaken(Exception):
+    """Another box runs in this folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """box.json. The token opens this machine's own agent and nothing else."""
+
+    machine_id: str
+    agent_name: str
+    runtime: str
+    link_url: str
+    link_token: str
+    shared_folder: Path
+
+    def __repr__(self) -> str:
+        return f"Identity(machine_id={self.machine_id!r}, agent_name={self.agent_name!r}, link_token=***)"
+
+
+class BoxFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.log = self.path / "box.log"
+        self.journal = self.path / "journal.sqlite"
+        self.runtime_pid = self.path / "runtime.pid"
+        self._spec = self.path / "spec.json"
+        self._lock_fd: int | None = None
+        self._inode: tuple[int, int] | None = None
+
+    def identity(self) -> Identity:
+        """Raises FolderRefused."""
+        file = self.path / "box.json"
+        try:
+            body = json.loads(file.read_text("utf-8"))
+            return Identity(
+                _string(body["machine_id"]),
+                _string(body["agent_name"]),
+                _string(body["runtime"]),
+                _string(body["link_url"]),
+                _string(body["link_token"]),
+                Path(_string(body["shared_folder"])),
+            )
+        except OSError as error:
+            raise FolderRefused(f"{file} cannot be read ({error.strerror}): the machine's driver writes it.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise FolderRefused(
+                f"{file} is not what a box needs ({type(error).__name__}: {error}): start the machine again, "
+                "and its driver writes it anew."
+            ) from error
+
+    def lock(self) -> None:
+        """Held until this process ends. Raises FolderTaken."""
+        self._lock_fd = os.open(self.path / "box.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+            raise FolderTaken(f"Another box runs in {self.path}; this one ends.") from error
+        (self.path / "box.pid").write_text(f"{os.getpid()}\n", "ascii")
+        self._inode = self._look()
+
+    def unlock(self) -> None:
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def still_there(self) -> bool:
+        """False once the folder was removed, another one of its name made in its place included."""
+        return self._look() == self._inode
+
+    def places(self, shared: Path) -> Places:
+        places = Places(self.path / "state", self.path / "workspace", shared)
+        for own in (places.state, places.workspace):
+            own.mkdir(mode=0o700, exist_ok=True)
+        shared.mkdir(parents=True, exist_ok=True)
+        return places
+
+    def load_spec(self) -> RuntimeSpec | None:
+        """None where no control plane has spoken yet, or what it said cannot be read: it will say it again."""
+        try:
+            frame = decode(self._spec.read_bytes())
+        except (OSError, FrameRefused):
+            return None
+        return frame.spec if isinstance(frame, Welcome) else None
+
+    def save_spec(self, spec: RuntimeSpec) -> None:
+        write_private(self._spec, encode(Welcome(spec)))
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            seen = self.path.stat()
+        except OSError:
+            return None
+        return seen.st_dev, seen.st_ino
+
+
+def write_private(path: Path, text: str) -> None:
+    """The whole file or the old one, mode 600, on the disk when this returns."""
+    draft = path.with_name(path.name + ".new")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(fd)
+    draft.replace(path)
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a value is missing or is not text")
+    return value

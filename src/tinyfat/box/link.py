@@ -1,0 +1,211 @@
+"""The one connection of a box: outbound, to the control plane, dialled again for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Iterator
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+
+from tinyfat.box.logbook import Logbook
+from tinyfat.box.outbox import Outbox
+from tinyfat.box.pace import Pace, backoff
+from tinyfat.domain.link import (
+    CLOSE_NOT_WANTED,
+    CLOSE_TOKEN_REFUSED,
+    FRAME_BYTES_MAX,
+    Frame,
+    FrameRefused,
+    Hello,
+    RuntimeSpec,
+    Status,
+    TurnOffer,
+    TurnSettled,
+    Welcome,
+    decode,
+    encode,
+)
+from tinyfat.domain.turns import Turn
+
+FRAGMENT_CHARS = 64 * 1024  # pings pass between the fragments of a long frame (RFC 6455 5.4)
+CLOSE_SECONDS = 2.0
+_HTTP_TOKEN_REFUSED = (401, 403)  # how a server refuses before there is a WebSocket to close
+
+
+class NotWanted(Exception):
+    """The control plane wants this machine's end."""
+
+
+class TokenRefused(Exception):
+    """The control plane does not know this machine's token."""
+
+
+class LinkOwner(Protocol):
+    """Whom the link tells. None of these may wait."""
+
+    def hello(self) -> Hello: ...
+
+    def status(self) -> Status: ...
+
+    def welcome(self, spec: RuntimeSpec) -> None: ...
+
+    def offered(self, turn: Turn) -> None: ...
+
+    def settled(self, turn_id: str) -> None: ...
+
+
+class Link:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        owner: LinkOwner,
+        outbox: Outbox,
+        logbook: Logbook,
+        pace: Pace,
+        random: Callable[[], float],  # 0 to 1: so that a fleet does not dial at the same moment
+    ) -> None:
+        self._url = url
+        self._token = token
+        self._owner = owner
+        self._outbox = outbox
+        self._logbook = logbook
+        self._pace = pace
+        self._random = random
+        self._welcomed = False
+
+    async def run(self) -> None:
+        """For ever. Raises NotWanted."""
+        attempt = 0
+        said = ""
+        while True:
+            self._welcomed = False
+            refused = False
+            try:
+                await self._once()
+                words = "the control plane closed the connection"
+            except TokenRefused as error:
+                refused, words = True, str(error)
+            except (OSError, TimeoutError, WebSocketException, FrameRefused) as error:
+                words = f"the control plane at {self._url} cannot be reached: {_in_words(error)}"
+            if self._welcomed:
+                attempt, said = 0, ""
+            if words != said:  # once, not every five seconds while it is away
+                self._logbook.box(f"{words}; dialling again")
+                said = words
+            await asyncio.sleep(self._pause(attempt, refused))
+            attempt += 1
+
+    def _pause(self, attempt: int, refused: bool) -> float:
+        if refused:
+            return self._pace.token_refused_pause
+        return backoff(attempt, self._pace.dial_pause_first, self._pace.dial_pause_max) * (0.5 + self._random() / 2)
+
+    async def _once(self) -> None:
+        socket = await self._dial()
+        try:
+            await self._talk(socket)
+        finally:
+            await socket.close()
+            match socket.close_code:
+                case code if code == CLOSE_NOT_WANTED:
+                    raise NotWanted
+                case code if code == CLOSE_TOKEN_REFUSED:
+                    raise TokenRefused(self._refused_words())
+
+    async def _dial(self) -> ClientConnection:
+        try:
+            return await connect(
+                self._url,
+                additional_headers={"Authorization": f"Bearer {self._token}"},
+                user_agent_header="tinyfat-box",
+                compression=None,  # costs every box memory and time for what is short or compressed already
+                proxy=None if _is_loopback(self._url) else True,
+                max_size=FRAME_BYTES_MAX,
+                open_timeout=self._pace.dial_timeout,
+                ping_interval=self._pace.ping_interval,
+                ping_timeout=self._pace.ping_timeout,
+                close_timeout=CLOSE_SECONDS,
+            )
+        except InvalidStatus as error:
+            if error.response.status_code in _HTTP_TOKEN_REFUSED:
+                raise TokenRefused(self._refused_words()) from error
+            raise
+
+    def _refused_words(self) -> str:
+        return (
+            f"the control plane at {self._url} refuses this machine's token (trying again every "
+            f"{self._pace.token_refused_pause:.0f} s): if the agent still exists, start its machine again"
+        )
+
+    async def _talk(self, socket: ClientConnection) -> None:
+        await socket.send(encode(self._owner.hello()))
+        async with asyncio.timeout(self._pace.welcome_timeout):
+            while not self._welcomed:
+                self._take(decode(await socket.recv()))
+        self._outbox.begin_again(self._owner.status())
+        sender = asyncio.create_task(self._send(socket))
+        try:
+            async for message in socket:
+                self._take(decode(message))
+        finally:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+
+    def _take(self, frame: Frame | None) -> None:
+        match frame:
+            case Welcome(spec):
+                if not self._welcomed:
+                    self._logbook.box("connected to the control plane")
+                self._welcomed = True
+                self._owner.welcome(spec)
+            case TurnOffer(turn):
+                self._owner.offered(turn)
+            case TurnSettled(turn_id):
+                self._owner.settled(turn_id)
+            case _:
+                pass  # a newer control plane may say more than we know
+
+    async def _send(self, socket: ClientConnection) -> None:
+        """Until the connection ends. A failure of ours ends the connection too: it must not go unnoticed."""
+        try:
+            while True:
+                await self._outbox.something.wait()
+                for frame in self._outbox.frames():
+                    await socket.send(frame if len(frame) <= FRAGMENT_CHARS else _fragments(frame))
+        except ConnectionClosed:
+            pass  # the receiver says so
+        except Exception as error:
+            self._logbook.box(f"sending to the control plane failed: {type(error).__name__}: {error}")
+            await socket.close()
+
+
+def _fragments(frame: str) -> Iterator[str]:
+    for start in range(0, len(frame), FRAGMENT_CHARS):
+        yield frame[start : start + FRAGMENT_CHARS]
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _in_words(error: Exception) -> str:
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case InvalidURI():
+            return "that is no WebSocket address (ws:// or wss://); the machine's driver wrote it into box.json"
+        case FrameRefused():
+            return f"it speaks another protocol ({error})"
+        case _:
+            return str(error) or type(error).__name__
