@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,6 +14,7 @@ from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.link import ModelAccess, RuntimeSpec
 from tinyfat.domain.machines import MachineState
 from tinyfat.domain.mail.judgement import RateCaps
+from tinyfat.domain.secrets import derived
 from tinyfat.drivers.machines.process import ProcessMachines
 from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
 from tinyfat.drivers.mail.dkim_signing import DkimSigner
@@ -43,7 +42,7 @@ from tinyfat.store.mail import MailStore
 from tinyfat.store.signals import Signals
 from tinyfat.store.turns import OFFERS, TurnStore
 
-__all__ = ["EmbeddedPostgres", "PostgresRefused", "UnknownMachineKind", "World", "derived", "embedded_postgres"]
+__all__ = ["EmbeddedPostgres", "PostgresRefused", "UnknownMachineKind", "World", "embedded_postgres"]
 
 STANDIN_KEY = "stand-in"  # the stand-in asks for none; a runtime insists on one
 MACHINE_KINDS = ("process",)
@@ -205,10 +204,6 @@ def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
 def standin_choice(http_url: str) -> ModelChoice:
     url = f"{http_url}/standin/model/v1"
     return ModelChoice("openai-completions", url, STANDIN_KEY, "main", "our stand-in: no key is set")
-
-
-def derived(secret: bytes, purpose: str) -> bytes:
-    return hmac.new(secret, purpose.encode(), hashlib.sha256).digest()
 
 
 def _mail_out(settings: Settings) -> MailOut:

@@ -83,8 +83,8 @@ class _Silent:
 
 def _report(agent: dict[str, Any], said: set[str], status: Any) -> None:
     for step in agent["steps"]:
-        if step["ended_at"] and step["name"] not in said:
-            said.add(step["name"])
+        if step["ended_at"] and f"✓ {step['name']}" not in said:
+            said.add(f"✓ {step['name']}")
             console.print(f"  {'✗' if step['detail'] else '✓'} {step['name']}  {_seconds(step):.1f} s")
         elif not step["ended_at"]:
             detail = (agent["machine"] or {}).get("detail", "")

