@@ -47,6 +47,7 @@ __all__ = ["EmbeddedPostgres", "PostgresRefused", "UnknownMachineKind", "World",
 STANDIN_KEY = "stand-in"  # the stand-in asks for none; a runtime insists on one
 MACHINE_KINDS = ("process",)
 
+DNS_SECONDS_MAX = 5.0  # for one question to DNS
 TURN_SWEEP_SECONDS = 2.0
 TURNS_STARTED_AT_ONCE = 200
 DELIVERY_SWEEP_SECONDS = 5.0
@@ -108,7 +109,7 @@ class World:
             settings.trusted_networks,
             self.agents,
             self.ledger,
-            DnsSenderAuthentication(settings.nameservers or None),
+            DnsSenderAuthentication(settings.nameservers or None, DNS_SECONDS_MAX),
             self.mail_turn.start,
             bounce_secret,
         )

@@ -37,6 +37,14 @@ def up() -> None:
 
 
 @app.command()
+def demo() -> None:
+    """See it work: an agent answers two mails of a thread, here and now, and nothing stays behind."""
+    from tinyfat.cli.demo import demo as show
+
+    show()
+
+
+@app.command()
 def box(folder: Annotated[Path, typer.Option(help="The box's own folder, with its box.json.")]) -> None:
     """The supervisor beside an agent's runtime. The machine's driver starts it; people rarely do."""
     from tinyfat.box.__main__ import main as box_main

@@ -67,6 +67,7 @@ class SmtpIn:
             ident="TinyFat",
             tls_context=self._tls,
             timeout=IDLE_SECONDS_MAX,
+            auth_exclude_mechanism=["LOGIN", "PLAIN"],  # nobody logs in here: a sender is proved by DNS or its network
         )
 
 
