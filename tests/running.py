@@ -57,6 +57,7 @@ class TinyFat:
             "TINYFAT_SMTP_LISTEN": f"127.0.0.1:{self.smtp_port}",
             "TINYFAT_HTTP_LISTEN": f"127.0.0.1:{self.http_port}",
             "NO_COLOR": "1",
+            "TINYFAT_MODEL_URL": "http://127.0.0.1:9/v1",  # nobody is there: echo asks no model
             **settings,
         }
         self.process: asyncio.subprocess.Process | None = None
@@ -75,7 +76,14 @@ class TinyFat:
     async def start(self, wait: bool = True) -> None:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tinyfat", "up", env=self.environment, stdout=log, stderr=log, cwd=self.home.parent
+                sys.executable,
+                "-m",
+                "tinyfat",
+                "up",
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                cwd=self.home.parent,
             )
         if wait:
             await self.ready()
@@ -143,7 +151,9 @@ class TinyFat:
 
     def turns_log(self) -> list[dict[str, Any]]:
         """What every echo runtime of this home did, as its process wrote it down itself."""
-        lines = [line for file in self.home.glob("machines/*/state/turns.log") for line in file.read_text().splitlines()]
+        lines = [
+            line for file in self.home.glob("machines/*/state/turns.log") for line in file.read_text().splitlines()
+        ]
         return [json.loads(line) for line in lines if line.strip()]
 
 

@@ -31,7 +31,6 @@ from tinyfat.flows.watch import MachineRuns
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import MailOut
 from tinyfat.settings import ModelChoice, Settings
-from tinyfat.standins.model import model_app
 from tinyfat.store.agents import AgentStore
 from tinyfat.store.database import Database
 from tinyfat.store.deliveries import DeliveryStore
@@ -71,7 +70,7 @@ class World:
         self.started_at = time.time()
         choice = settings.model_choice()
         self.model = choice or standin_choice(http_url)
-        self.model_standin: ASGIApp | None = None if choice else model_app()
+        self.model_standin: ASGIApp | None = None if choice else _model_standin()
         self._build_store(database_url)
         self._build_flows(secret, http_url)
         self._loops: list[asyncio.Task[None]] = []
@@ -205,6 +204,12 @@ def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
 def standin_choice(http_url: str) -> ModelChoice:
     url = f"{http_url}/standin/model/v1"
     return ModelChoice("openai-completions", url, STANDIN_KEY, "main", "our stand-in: no key is set")
+
+
+def _model_standin() -> ASGIApp:
+    from tinyfat.standins.model import model_app  # only where no key is set
+
+    return model_app()
 
 
 def _mail_out(settings: Settings) -> MailOut:

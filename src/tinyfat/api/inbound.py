@@ -1,18 +1,11 @@
 """Mail comes in by HTTP, for providers that receive it for us: the raw message, its envelope in headers, a signature.
 
-    POST /mail/inbound
-    Content-Type: message/rfc822
-    TinyFat-Mail-From: you@example.org        (may be empty: the null return path)
-    TinyFat-Rcpt-To: ada@agents.example.org
-    TinyFat-Client-Ip: 203.0.113.9            (optional: whom the provider heard it from; lets SPF be checked)
-    TinyFat-Helo: mail.example.org            (optional)
-    TinyFat-Timestamp: 1794000000             (Unix seconds)
-    TinyFat-Signature: v1=<hex>               (keys.inbound_signature)
-
-docs/inbound-http.md has the small worker that does this at Cloudflare, and the lines for others.
+docs/inbound-http.md has the headers, the signature, and the small worker that does this at Cloudflare.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -32,18 +25,17 @@ async def inbound(request: Request) -> JSONResponse:
     raw = await _body(request, state.mail_size_max)
     if raw is None:
         return _answer(413, f"The message is over {state.mail_size_max} bytes.")
-    mail_from = request.headers.get("tinyfat-mail-from", "")
     recipient = request.headers.get("tinyfat-rcpt-to", "")
-    if not signature_fits(state.inbound_secret, request, mail_from, recipient, raw):
-        return _answer(401, "The signature does not fit: see docs/inbound-http.md.")
+    said = Envelope(*(request.headers.get(f"tinyfat-{name}", "") for name in ("client-ip", "helo", "mail-from")))
+    if not signature_fits(state.inbound_secret, request, said, recipient, raw):
+        return _answer(
+            401, "The signature does not fit, or TINYFAT_INBOUND_SECRET is not set: see docs/inbound-http.md."
+        )
     if not recipient or not raw:
         return _answer(400, "TinyFat-Rcpt-To and the raw message as the body are needed.")
-    # Whom the provider heard it from; where it does not say, nobody is trusted but what DKIM proves. The provider's
-    # own address counts only without that header, as in a test on one's own machine.
+    # Where the provider does not say whom it heard it from, its own address counts: as in a test on one's own machine.
     peer = request.client.host if request.client else ""
-    envelope = Envelope(
-        request.headers.get("tinyfat-client-ip", peer), request.headers.get("tinyfat-helo", ""), mail_from
-    )
+    envelope = said if said.client_ip else replace(said, client_ip=peer)
     intake: Intake = state.intake
     try:
         kept = await intake.accept(envelope, [recipient], raw)

@@ -8,6 +8,8 @@ import time
 
 from fastapi import HTTPException, Request
 
+from tinyfat.ports.mail import Envelope
+
 SIGNATURE_SECONDS_MAX = 300  # an older signature is a replay
 
 
@@ -18,17 +20,18 @@ def require_operator(request: Request) -> None:
         raise HTTPException(401, "This needs the operator's token: run the command on the host, with its TINYFAT_HOME.")
 
 
-def inbound_signature(secret: str, timestamp: str, mail_from: str, recipient: str, raw: bytes) -> str:
-    """`v1=` and the HMAC-SHA256, in hex, of timestamp, envelope and message, each but the last ended by a newline."""
-    head = f"{timestamp}\n{mail_from}\n{recipient}\n".encode("utf-8", "replace")
-    return "v1=" + hmac.new(secret.encode(), head + raw, hashlib.sha256).hexdigest()
+def inbound_signature(secret: str, timestamp: str, envelope: Envelope, recipient: str, raw: bytes) -> str:
+    """`v1=` and the HMAC-SHA256, in hex, over timestamp, envelope and message (docs/inbound-http.md)."""
+    head = "\n".join((timestamp, envelope.mail_from, recipient, envelope.client_ip, envelope.helo, ""))
+    return "v1=" + hmac.new(secret.encode(), head.encode("utf-8", "replace") + raw, hashlib.sha256).hexdigest()
 
 
-def signature_fits(secret: str, request: Request, mail_from: str, recipient: str, raw: bytes) -> bool:
+def signature_fits(secret: str, request: Request, envelope: Envelope, recipient: str, raw: bytes) -> bool:
+    """False, too, where no secret is set: then nobody may hand in mail."""
     timestamp = request.headers.get("tinyfat-timestamp", "")
-    if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12):
+    if not secret or not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12):
         return False
     if abs(time.time() - int(timestamp)) > SIGNATURE_SECONDS_MAX:
         return False
-    wanted = inbound_signature(secret, timestamp, mail_from, recipient, raw)
+    wanted = inbound_signature(secret, timestamp, envelope, recipient, raw)
     return hmac.compare_digest(request.headers.get("tinyfat-signature", "").encode("utf-8", "replace"), wanted.encode())

@@ -140,8 +140,9 @@ def _say_model(client: Client) -> None:
     console.print(f"  model: {model['model']} ({model['source']})")
     if "stand-in" in model["source"]:
         console.print(
-            "  No key is set, so the model is a stand-in of ours: it knows only what the conversation says. OpenClaw, the\n"
-            "  mail and the memory are real. Set FIREWORKS_API_KEY, ANTHROPIC_API_KEY or OPENAI_API_KEY for a real model."
+            "  No key is set, so the model is a stand-in of ours: it knows only what the conversation says.\n"
+            "  OpenClaw, the mail and the memory are real. For a real model, set FIREWORKS_API_KEY,\n"
+            "  ANTHROPIC_API_KEY or OPENAI_API_KEY."
         )
 
 
