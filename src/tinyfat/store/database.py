@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator
@@ -33,14 +34,16 @@ class Database:
             timeout=CONNECTION_SECONDS_MAX,
             reconnect_timeout=1.0,
             kwargs={"options": f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s"},
-            check=AsyncConnectionPool.check_connection,
             open=False,
         )
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         await self._pool.open()
 
     async def close(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         await self._pool.close()
 
     @asynccontextmanager
@@ -50,7 +53,13 @@ class Database:
             async with self._pool.connection() as connection:
                 yield connection
         except (PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError) as error:
+            self._sweep_pool()
             raise StoreUnavailable(f"The database does not answer: {_first_line(error)}") from error
+
+    def _sweep_pool(self) -> None:
+        """One connection broke: the others likely did too. Looking at each before every use would cost a round trip."""
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.create_task(self._pool.check(), name="look at the pool")
 
     async def ping(self) -> None:
         async with self.transaction() as connection:
