@@ -22,7 +22,7 @@ CUT_MARK = b" \0"  # ends a value that was cut, so that nobody takes it for the 
 PARAMETERS_MAX = 100
 PARAMETER_TEXT_CHARS_MAX = 8_192
 
-_NAME = re.compile(rb"([\x21-\x39\x3b-\x7e]{1,100})[ \t]*:")
+_NAME = re.compile(rb"([\x21-\x39\x3b-\x7e]{1,1000})[ \t]*:")
 _ENCODED_WORD = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=")
 _PARAMETER = re.compile(r';\s*([^=;\s"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 _EXTENDED = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")

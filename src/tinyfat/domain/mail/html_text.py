@@ -48,7 +48,7 @@ def html_to_text(html: str) -> str:
         tree = document_fromstring(bounded.encode("utf-8", "replace"), parser=parser)
         text = str(Inscriptis(tree, _config()).get_text())
     except (LxmlError, ValueError, TypeError, AssertionError, RecursionError, LookupError, AttributeError):
-        return unescape(_TAG.sub(" ", bounded))
+        return re.sub(r"[ \t]+", " ", unescape(_TAG.sub(" ", bounded)))
     return "\n".join(_row(line) if _CELL_END in line else line for line in text.split("\n"))
 
 
