@@ -22,7 +22,6 @@ async def box(plane: Plane, tmp_path: Path) -> AsyncIterator[Box]:
     plane.write_box_json(folder)
     box = Box(folder)
     yield box
-    if box.process is not None:
-        if box.process.returncode is None:
-            await box.terminate()
+    if box.process is not None and box.process.returncode is None:
+        await box.terminate()
     assert box.running() == []

@@ -1,4 +1,4 @@
-"""A control plane for one box, small enough to see through: it writes down every frame and says what a test tells it."""
+"""A control plane for one box, small enough to see through: it keeps every frame and says what a test tells it."""
 
 from __future__ import annotations
 

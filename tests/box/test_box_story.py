@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
+from pathlib import Path
 
 from tests.box.boxes import Box
 from tests.box.plane import MODEL_KEY, TOKEN, Plane, echo_spec, ran, turn, until
+from tinyfat.box.process_table import boot, look
 from tinyfat.domain.link import CLOSE_NOT_WANTED, Hello, Log, RuntimeState, TurnSettled
 from tinyfat.domain.turns import TurnOutcome
 
@@ -46,11 +47,14 @@ async def test_an_offer_that_comes_three_times_is_done_once(box: Box, plane: Pla
     await started(box, plane)
     same = turn("t1", "echo: sleep 0.3")
     await plane.offer(same, same)
+    await until(lambda: plane.receipts("t1"), "the receipt")
+    receipts = plane.receipts("t1")
+    await plane.offer(same)
+    await until(lambda: plane.receipts("t1") > receipts, "another receipt")
     await plane.result("t1")
     await plane.offer(same)
     await until(lambda: len(plane.results("t1")) == 2, "the kept result, sent again")
     assert ran(box.folder) == ["t1"]
-    assert plane.receipts("t1") == 2
     assert plane.results("t1")[0] == plane.results("t1")[1]
 
 
@@ -159,7 +163,7 @@ async def test_a_turn_ends_at_its_deadline_in_plain_words(box: Box, plane: Plane
 
 async def test_a_turn_nobody_wants_any_more_is_dropped(box: Box, plane: Plane) -> None:
     await started(box, plane)
-    await plane.offer(turn("t1", "echo: hang"), turn("t2", "hello"), turn("t3", "waits too"))
+    await plane.offer(turn("t1", "echo: sleep 2"), turn("t2", "hello"), turn("t3", "waits too"))
     await until(lambda: plane.receipts("t2"), "the receipts")
     await plane.say(TurnSettled("t1"))
     await plane.say(TurnSettled("t3"))
@@ -193,13 +197,6 @@ async def test_sigterm_leaves_no_process_and_lets_the_turn_finish(box: Box, plan
     assert plane.results("t1")[0].outcome is TurnOutcome.ANSWERED
 
 
-async def test_a_removed_folder_ends_the_box(box: Box, plane: Plane) -> None:
-    await started(box, plane)
-    shutil.rmtree(box.folder)
-    assert await box.exit() == 0
-    assert box.running() == []
-
-
 async def test_a_machine_that_is_not_wanted_ends(box: Box, plane: Plane) -> None:
     await started(box, plane)
     for socket in list(plane.sockets):
@@ -211,15 +208,11 @@ async def test_a_machine_that_is_not_wanted_ends(box: Box, plane: Plane) -> None
 async def test_a_runtime_left_behind_is_ended_before_a_new_one_starts(box: Box, plane: Plane) -> None:
     """What macOS leaves, where no kernel ends the child with its parent, and a grandchild anywhere."""
     await started(box, plane)
-    mark = (box.folder / "runtime.pid").read_text()
     await box.terminate()
     left = await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
-    from tinyfat.box.process_table import boot, look
-
     seen = look(left.pid)
     assert seen is not None
     (box.folder / "runtime.pid").write_text(f'{{"pid": {left.pid}, "started": "{seen.started}", "boot": "{boot()}"}}')
-    assert str(left.pid) not in mark
     await box.start()
     assert await left.wait() == -signal.SIGKILL
     await plane.connected(2)
@@ -246,13 +239,10 @@ async def test_no_secret_reaches_the_log_or_a_command_line(box: Box, plane: Plan
     await plane.result("t2")
     await until(lambda: "died" in box.log() or "exit code 1" in box.log(), "the crash in the log")
     lines = " ".join(line.text for log in plane.of(Log) for line in log.lines)
-    from pathlib import Path
-
     commands = " ".join(Path(f"/proc/{one.pid}/cmdline").read_text() for one in box.running())
     for place in (box.log(), lines, commands):
         assert place
         assert TOKEN not in place
         assert MODEL_KEY not in place
-    for name in ("box.json", "spec.json", "journal.sqlite", "box.log"):
-        if name != "box.json":
-            assert (box.folder / name).stat().st_mode & 0o077 == 0, name
+    for name in ("spec.json", "journal.sqlite", "box.log"):
+        assert (box.folder / name).stat().st_mode & 0o077 == 0, name

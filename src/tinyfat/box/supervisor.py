@@ -103,6 +103,7 @@ class Supervisor:
                 await self._spec_changed.wait()
                 continue
             self._spec_changed.clear()
+            self._desk.resume()
             keep = asyncio.create_task(self._keep(self._spec))
             changed = asyncio.create_task(self._changed_and_idle())
             try:
@@ -112,7 +113,6 @@ class Supervisor:
             finally:
                 await _cancel(keep, changed)
             self._logbook.box("the control plane changed what to run: the runtime is started anew")
-            self._desk.resume()
 
     async def _keep(self, spec: RuntimeSpec) -> None:
         self._logbook.hide([spec.model.key])
@@ -137,7 +137,6 @@ class Supervisor:
 
     async def _changed_and_idle(self) -> None:
         await self._spec_changed.wait()
-        self._desk.pause()
         if self._workplace.ready:  # else there is nothing to wait for: perhaps the new spec is the cure
             await self._desk.idle()
 
@@ -163,6 +162,7 @@ class Supervisor:
         self._folder.save_spec(spec)
         self._spec = spec
         self._spec_changed.set()
+        self._desk.pause()  # turns that come from now on wait for the runtime they were meant for
 
     def offered(self, turn: Turn) -> None:
         self._desk.offer(turn)

@@ -31,6 +31,7 @@ class EchoSession:
             os.truncate(path, len(whole) + 1 if whole else 0)
         rows = [json.loads(line) for line in whole.split(b"\n") if line]
         if not rows:
+            path.unlink()  # begun anew with its first question
             return None
         session = cls(path, rows[0]["session"])
         session.rows = rows[1:]
