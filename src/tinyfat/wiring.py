@@ -143,6 +143,15 @@ class World:
         await self.database.migrate()
         await self.deliveries.retry_now()
         await self.engine.launch()
+        await self._resume_agents()
+
+    async def _resume_agents(self) -> None:
+        """A crash between an agent's row and its flow: the flow is begun now. One that was begun is not begun again."""
+        for agent in await self.agents.all():
+            if agent.state is AgentState.CREATING:
+                await self.engine.start(provision.FLOW, f"{provision.FLOW}:{agent.id}", agent.id)
+            elif agent.state is AgentState.DESTROYING:
+                await self.engine.start(retire.FLOW, f"{retire.FLOW}:{agent.id}:{self.started_at}", agent.id)
 
     def begin_loops(self, offered: Callable[[str], None], sweep_offers: Callable[[], Awaitable[None]]) -> None:
         """What goes on beside the flows: `offered` hears of turns for boxes."""
@@ -192,9 +201,9 @@ class World:
         await self.machine_runs.revive(self.host, self._agent_to_run, self.orders.of)
 
     async def _agent_to_run(self, agent_id: str) -> Agent | None:
-        """None while another flow has the agent's machine in hand."""
+        """None while its end is under way."""
         agent = await self.agents.get(agent_id)
-        return agent if agent.state is AgentState.READY else None
+        return agent if agent.state in (AgentState.CREATING, AgentState.READY) else None
 
 
 def embedded_postgres(settings: Settings) -> EmbeddedPostgres:

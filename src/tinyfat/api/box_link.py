@@ -34,7 +34,7 @@ from tinyfat.ports.ledger import Agents, MachineRecords, StoreUnavailable, Turns
 CLOSE_TOKEN_REFUSED = 4401
 CLOSE_NOT_WANTED = 4410
 CLOSE_TRY_AGAIN = 1013
-OFFER_SWEEP_SECONDS = 3.0
+DECODE_ON_LOOP_CHARS = 256 * 1024
 OUTBOX_FRAMES_MAX = 2000  # offers and receipts on their way to one box
 
 SpecOf = Callable[[str, str], RuntimeSpec]  # by the agent's name and runtime
@@ -110,7 +110,9 @@ class BoxLinks:
 
     async def _read(self, link: _Link) -> None:
         while True:
-            frame = decode(await link.socket.receive_text())
+            text = await link.socket.receive_text()
+            # A large one, with attachments, is decoded in a thread: one box must not keep the others waiting.
+            frame = decode(text) if len(text) < DECODE_ON_LOOP_CHARS else await asyncio.to_thread(decode, text)
             await self._handle(link, frame)
 
     async def _handle(self, link: _Link, frame: Frame | None) -> None:

@@ -39,13 +39,21 @@ class MailTurn:
         self._ledger = ledger
         self._delivery = delivery
         self._flows = flows
+        self._carried: set[str] = set()  # turns whose flow runs in this process: the sweep need not ask about them
 
     async def run(self, steps: Steps, turn_id: str) -> None:
+        self._carried.add(turn_id)
+        try:
+            await self._carry(steps, turn_id)
+        finally:
+            self._carried.discard(turn_id)
+
+    async def _carry(self, steps: Steps, turn_id: str) -> None:
         await steps.run("offer", lambda: self._turns.offer(turn_id, self._deadline_seconds))
         await steps.run("answer", lambda: self._answer(turn_id))
         reply_row = await steps.run("reply", lambda: self._write_reply(turn_id))
         await steps.run("send", lambda: self._delivery.attempt(reply_row))
-        await self._start_next(turn_id)
+        await steps.run("start the next", lambda: self._start_next(turn_id))
 
     async def start(self, turn_id: str, attempt: int) -> None:
         """Idempotent: the flow's id is the turn's."""
@@ -54,6 +62,8 @@ class MailTurn:
     async def sweep(self, limit: int) -> None:
         """Start what a crash left unstarted; give a turn whose flow broke another flow."""
         for turn_id, attempt in await self._turns.startable(limit):
+            if turn_id in self._carried:
+                continue
             number = attempt
             if await self._flows.broken(f"{FLOW}:{turn_id}:{attempt}"):
                 if attempt >= ATTEMPTS_MAX:

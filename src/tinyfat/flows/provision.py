@@ -5,26 +5,23 @@ from __future__ import annotations
 import hashlib
 import hmac
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.link import RuntimeState
 from tinyfat.domain.machines import MachineOrder
 from tinyfat.domain.turns import TurnOutcome
 from tinyfat.engine.steps import Steps
-from tinyfat.flows.watch import MachineRuns, until
+from tinyfat.flows.watch import MachineRuns, StillThere, until
 from tinyfat.ports.ledger import Agents, MachineRecords, Turns
-from tinyfat.ports.machines import Machines
+from tinyfat.ports.machines import Machines, MachinesError
 
 FLOW = "provision"
 HEARTBEAT_SECONDS_MAX = 60.0
 READY_SECONDS_MAX = 25 * 60.0  # a first installation of the runtime included
 PROBE_SECONDS_MAX = 300.0
 PROBE_QUESTION = "From: TinyFat\nSubject: Are you there?\n\nPlease answer with one short sentence."
-
-
-class ProvisionFailed(Exception):
-    """The agent could not be made; the message says which part failed and what to do."""
 
 
 class Provision:
@@ -47,25 +44,32 @@ class Provision:
         self._host = host
 
     async def run(self, steps: Steps, agent_id: str) -> None:
+        parts: Sequence[tuple[str, Callable[[Agent], Awaitable[str]]]] = (
+            ("order a machine", self._order),
+            ("first word of the box", self._heartbeat),
+            ("runtime ready", self._ready),
+            ("a real question answered", self._question),
+        )
+        for name, part in parts:
+            if complaint := await steps.run(name, partial(self._watched, agent_id, name, part)):
+                await steps.run("undo", partial(self._undo, agent_id, complaint))
+                return
+        await steps.run("done", partial(self._agents.become, agent_id, AgentState.READY, "", AgentState.CREATING))
+
+    async def _watched(self, agent_id: str, name: str, part: Callable[[Agent], Awaitable[str]]) -> str:
+        """A part with its times in the ledger. It gives back "" or its complaint: a failure is a result that is
+        remembered, not an error to be tried again."""
+        await self._agents.step_begun(agent_id, FLOW, name)
         agent = await self._agents.get(agent_id)
-        try:
-            await self._step(steps, agent, "order a machine", lambda: self._order(agent))
-            await self._step(steps, agent, "first word of the box", lambda: self._heartbeat(agent))
-            await self._step(steps, agent, "runtime ready", lambda: self._ready(agent))
-            await self._step(steps, agent, "a real question answered", lambda: self._question(agent))
-        except ProvisionFailed as failed:
-            await self._undo(agent, str(failed))
-            return
-        await self._agents.become(agent_id, AgentState.READY)
-
-    async def _step(self, steps: Steps, agent: Agent, name: str, work: Callable[[], Awaitable[str]]) -> None:
-        await self._agents.step_begun(agent.id, FLOW, name)
-        complaint = await steps.run(name, work)
-        await self._agents.step_ended(agent.id, FLOW, name, complaint)
-        if complaint:
-            raise ProvisionFailed(complaint)
-
-    # Each step gives back "" or its complaint: a failure is a result that is remembered, not an error to be retried.
+        if agent.state is not AgentState.CREATING:
+            complaint = f"{agent.name} was destroyed while it was being made."
+        else:
+            try:
+                complaint = await part(agent)
+            except MachinesError as error:
+                complaint = str(error)
+        await self._agents.step_ended(agent_id, FLOW, name, complaint)
+        return complaint
 
     async def _order(self, agent: Agent) -> str:
         order = self._orders.of(agent)
@@ -113,10 +117,13 @@ class Provision:
             return f"{agent.name} could not answer a first question: {row.result.detail or row.result.failure}"
         return ""
 
-    async def _undo(self, agent: Agent, complaint: str) -> None:
+    async def _undo(self, agent_id: str, complaint: str) -> None:
         """Nothing half made stays behind; the agent's row does, with the reason."""
-        await self._machine_runs.end(agent)
-        await self._agents.become(agent.id, AgentState.FAILED, complaint)
+        try:
+            await self._machine_runs.end(await self._agents.get(agent_id))
+        except StillThere as still_there:
+            complaint = f"{complaint} And: {still_there}"
+        await self._agents.become(agent_id, AgentState.FAILED, complaint, AgentState.CREATING)
 
 
 class Orders:

@@ -6,6 +6,7 @@ from tinyfat.domain.agents import AgentState
 from tinyfat.engine.steps import Steps
 from tinyfat.flows.watch import MachineRuns, StillThere
 from tinyfat.ports.ledger import Agents
+from tinyfat.ports.machines import MachinesError
 
 FLOW = "retire"
 
@@ -16,17 +17,14 @@ class Retire:
         self._machine_runs = machine_runs
 
     async def run(self, steps: Steps, agent_id: str) -> None:
-        agent = await self._agents.get(agent_id)
         complaint = await steps.run("end the machine", lambda: self._end(agent_id))
-        if complaint:
-            # Still DESTROYING: no mail is taken, and `agent destroy` may be said again.
-            await self._agents.become(agent.id, AgentState.DESTROYING, complaint)
-        else:
-            await self._agents.become(agent.id, AgentState.DESTROYED)
+        # With a complaint it is still DESTROYING: no mail is taken, and `agent destroy` may be said again.
+        state = AgentState.DESTROYING if complaint else AgentState.DESTROYED
+        await steps.run("done", lambda: self._agents.become(agent_id, state, complaint))
 
     async def _end(self, agent_id: str) -> str:
         try:
             await self._machine_runs.end(await self._agents.get(agent_id))
-        except StillThere as still_there:
-            return str(still_there)
+        except (StillThere, MachinesError) as error:
+            return str(error)
         return ""

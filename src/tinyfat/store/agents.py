@@ -21,17 +21,16 @@ class AgentStore:
         """Raises Conflict where the name is taken."""
         try:
             async with self._database.transaction() as connection:
-                row = await (
-                    await connection.execute(
-                        "insert into agents (name, owner, runtime, machine_kind, state) values (%s, %s, %s, %s, %s) "
-                        f"returning {_COLUMNS}",
-                        (name, owner, runtime, machine_kind, AgentState.CREATING),
-                    )
-                ).fetchone()
+                cursor = await connection.execute(
+                    "insert into agents (name, owner, runtime, machine_kind, state) values (%s, %s, %s, %s, %s) "
+                    "returning id",
+                    (name, owner, runtime, machine_kind, AgentState.CREATING),
+                )
+                row = await cursor.fetchone()
         except psycopg.errors.UniqueViolation:
             raise Conflict(f"There is an agent {name!r} already; choose another name.") from None
         assert row is not None
-        return _agent(row)
+        return await self.get(str(row[0]))
 
     async def find(self, name: str) -> Agent:
         return await self._one("name = %s and state <> 'destroyed'", name, f"There is no agent {name!r}.")
@@ -54,10 +53,14 @@ class AgentStore:
             )
             return [_agent(row) for row in await cursor.fetchall()]
 
-    async def become(self, agent_id: str, state: AgentState, reason: str = "") -> None:
+    async def become(
+        self, agent_id: str, state: AgentState, reason: str = "", only_from: AgentState | None = None
+    ) -> None:
+        """`only_from`: nothing happens where the agent is in another state by now."""
         async with self._database.transaction() as connection:
             await connection.execute(
-                "update agents set state = %s, reason = %s where id = %s", (state, reason, agent_id)
+                "update agents set state = %s, reason = %s where id = %s and state = coalesce(%s, state)",
+                (state, reason, agent_id, only_from),
             )
 
     async def senders(self, agent_id: str) -> list[str]:

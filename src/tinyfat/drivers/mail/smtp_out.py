@@ -9,7 +9,7 @@ import aiosmtplib
 from tinyfat.drivers.mail.dkim_signing import DkimSigner
 from tinyfat.ports.mail import Delivered, DeliveryDeferred, DeliveryRefused
 
-STEP_SECONDS_MAX = 60.0  # for each command and its answer; six of them stay under the lease of a delivery
+STEP_SECONDS_MAX = 30.0  # for each command and its answer; all of them stay under the lease of a delivery
 
 
 class SmtpOut:
