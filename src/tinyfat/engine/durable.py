@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -89,7 +90,11 @@ class Engine:
             self._beat.cancel()
             with suppress(asyncio.CancelledError):
                 await self._beat
-        await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+        # DBOS made its own thread pool the loop's, and shuts it down: what comes after needs another one.
+        loop = asyncio.get_running_loop()
+        pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="after-dbos")
+        await loop.run_in_executor(pool, lambda: DBOS.destroy(destroy_registry=True))
+        loop.set_default_executor(pool)
 
     async def start(self, flow: str, flow_id: str, subject: str) -> None:
         async def begin() -> None:
