@@ -218,8 +218,11 @@ class TestDkim:
             b"v=1; a=rsa-sha256; d=example.org; s=s1; bh=AA==; b=AA==; h=from" + b":x" * 1500,
             b"v=1; a=rsa-sha256; d=example.org; s=s1; bh=AA==; b=AA==; h=from" + b" " * 100_000,
             b"v=1; a=rsa-sha256; d=example.org; s=../../x; bh=AA==; b=AA==; h=from",
-            b";;;;", b"", b"=", b"v=1" * 3000,
-        ):  # fmt: skip
+            b";;;;",
+            b"",
+            b"=",
+            b"v=1" * 3000,
+        ):
             raw = b"DKIM-Signature: " + value + b"\r\n" + MAIL
             before = time.process_time()
             assert not (await ask(senders, raw, envelope())).passed

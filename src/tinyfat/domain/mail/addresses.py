@@ -95,7 +95,7 @@ def sender_pattern(text: str) -> str:
         domain = domain_name(pattern[1:])
         normal = f"@{domain}" if domain else None
     else:
-        normal = plain_address(pattern)
+        normal = None if "*" in pattern else plain_address(pattern)  # it would look as if it matched more
     if normal is None:
         raise SenderPatternRefused(
             f"{text!r} cannot be allowed: give one address such as maria@example.org, or a whole domain such as "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tinyfat.domain.mail.headers import Headers
+from tinyfat.domain.mail.headers import Headers, parse_parameters
 
 LOOP_HEADER = "X-TinyFat-Loop"
 RECEIVED_MAX = 25  # RFC 5321 6.3 asks for at least 100 in a relay; an answer is due long before
@@ -18,7 +18,7 @@ _SUPPRESSED = ("all", "oof", "autoreply")  # MS-OXCMAIL 2.2.3.2.14; DR, RN and N
 _RESPONDERS = ("x-autoreply", "x-autorespond", "x-autoresponder", "x-auto-reply", "x-mail-autoreply")
 
 
-def automatic_reason(headers: Headers, media_type: str, from_address: str) -> str:
+def automatic_reason(headers: Headers, from_address: str) -> str:
     """Why it counts as automatic, for a person to read; "" where it does not. The null return path is the caller's."""
     auto_submitted = _first_word(headers.first("auto-submitted"))
     if auto_submitted not in ("", "no"):
@@ -26,7 +26,7 @@ def automatic_reason(headers: Headers, media_type: str, from_address: str) -> st
     names = list(headers.names())
     if LOOP_HEADER.lower() in names:
         return f"{LOOP_HEADER}: it is a TinyFat agent's own"
-    if media_type == "multipart/report":
+    if parse_parameters(headers.first("content-type"))[0] == "multipart/report":
         return "a report (multipart/report)"
     precedence = _first_word(headers.first("precedence"))
     if precedence in _PRECEDENCE:

@@ -87,7 +87,7 @@ def _read(raw: bytes) -> Mail:
         text=text_of(root),
         attachments=attachments_of(root),
         defects=(*structure.defects, *sender_defects, *id_defects),
-        automatic=automatic_reason(headers, root.media_type, sender.address),
+        automatic=automatic_reason(headers, sender.address),
         report=read_report(root),
     )
 
