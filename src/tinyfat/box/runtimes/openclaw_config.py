@@ -43,7 +43,7 @@ def configuration(model: ModelAccess, state: Path, workspace: Path, port: int) -
             "controlUi": {"enabled": False},
         },
         # By default its log stands in /tmp, shared by every gateway of the host.
-        "logging": {"level": "info", "consoleStyle": "compact", "file": str(state / "log" / "openclaw.log")},
+        "logging": {"level": "info", "file": str(state / "log" / "openclaw.log")},
         "update": {"checkOnStart": False},
         "discovery": {"mdns": {"mode": "off"}},
         "browser": {"enabled": False},
