@@ -157,7 +157,8 @@ def _make_agent(client: Client) -> None:
                 raise CommandFailed(agent["reason"])
             step = next((s["name"] for s in agent["steps"] if not s["ended_at"]), "")
             detail = (agent["machine"] or {}).get("detail", "")
-            say(f"making the agent ada: {step}{f' ({detail})' if detail else ''}")
+            if step:
+                say(f"making the agent ada: {step}{f' ({detail})' if detail else ''}")
             return bool(agent["state"] == "ready")
 
         _until(made, MAKE_SECONDS_MAX, "ada did not become ready.")

@@ -39,7 +39,7 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
 
 def visible(text: str) -> str:
     """Mail comes from strangers: nothing in it may steer the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text.replace("\r\n", "\n"))
 
 
 def age(iso: str | None) -> str:
