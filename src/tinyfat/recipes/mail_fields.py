@@ -10,7 +10,8 @@ from urllib.parse import quote
 from tinyfat.domain.mail.charsets import one_line
 
 LINE_CHARS = 76  # where we fold; RFC 5322 2.1.1 asks for 78 and allows 998
-_WORD_BYTES = 45  # in base64 with its wrapping: 72 of RFC 2047's 75 characters
+_WORD_CHARS = 72  # RFC 2047 2 allows 75
+_WORD_WRAPPING = len("=?utf-8?b??=")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")
 _TOKEN_VALUE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+")
 
@@ -19,7 +20,9 @@ def text_field(name: str, value: str) -> str:
     """An unstructured field, such as a Subject. Leading ASCII words stay readable: some programs look for "Re:"."""
     words = one_line(value).split(" ")
     plain = next((count for count, word in enumerate(words) if not _plain(word)), len(words))
-    return folded(name, [*words[:plain], *encoded_words(" ".join(words[plain:]))])
+    # The first encoded word stands on the first line: some readers lose the blank before a folded one.
+    room = LINE_CHARS - len(" ".join([f"{name}:", *words[:plain]])) - 1
+    return folded(name, [*words[:plain], *encoded_words(" ".join(words[plain:]), room)])
 
 
 def mailbox_field(name: str, display: str, address: str) -> str:
@@ -49,16 +52,22 @@ def folded(name: str, words: Iterable[str]) -> str:
     return "\r\n".join([*lines, line])
 
 
-def encoded_words(text: str) -> list[str]:
-    """RFC 2047: as many encoded words as it takes, each whole in itself."""
-    words, chunk = [], b""
+def encoded_words(text: str, first_chars: int = _WORD_CHARS) -> list[str]:
+    """RFC 2047: as many encoded words as it takes, each whole in itself, the first in `first_chars` if that can be."""
+    words, chunk = list[bytes](), b""
+    room = _bytes_in(first_chars) if first_chars >= _WORD_CHARS // 2 else _bytes_in(_WORD_CHARS)
     for character in text:
         encoded = character.encode("utf-8", "replace")
-        if len(chunk) + len(encoded) > _WORD_BYTES:
+        if len(chunk) + len(encoded) > room:
             words.append(chunk)
-            chunk = b""
+            chunk, room = b"", _bytes_in(_WORD_CHARS)
         chunk += encoded
     return [f"=?utf-8?b?{base64.b64encode(one).decode('ascii')}?=" for one in [*words, chunk] if one]
+
+
+def _bytes_in(chars: int) -> int:
+    """How many bytes an encoded word of this length carries in base64."""
+    return (min(chars, _WORD_CHARS) - _WORD_WRAPPING) // 4 * 3
 
 
 def filename_parameter(name: str, value: str) -> str:

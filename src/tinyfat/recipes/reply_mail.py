@@ -124,7 +124,7 @@ def _bounded(text: str) -> str:
 
 def _quotation(mail: Mail) -> tuple[str, list[str]]:
     """Who wrote what, short: the sender's own words, without what they quoted themselves."""
-    own = [line.rstrip() for line in mail.text.split("\n") if not line.startswith(">")]
+    own = [line.rstrip() for line in clean_text(mail.text).split("\n") if not line.startswith(">")]
     while own and not own[0]:
         own.pop(0)
     while own and not own[-1]:
@@ -134,8 +134,8 @@ def _quotation(mail: Mail) -> tuple[str, list[str]]:
     quoted = [line[:QUOTED_LINE_CHARS_MAX] for line in own[:QUOTED_LINES_MAX]]
     if len(own) > QUOTED_LINES_MAX or quoted != own[:QUOTED_LINES_MAX]:
         quoted[-1] = f"{quoted[-1][: QUOTED_LINE_CHARS_MAX - 6]} [...]"
-    who = mail.from_name or mail.from_address or "you"
-    return (f"On {mail.date}, {who} wrote:" if mail.date else f"{who} wrote:"), quoted
+    who, date = one_line(mail.from_name) or mail.from_address or "you", one_line(mail.date)
+    return (f"On {date}, {who} wrote:" if date else f"{who} wrote:"), quoted
 
 
 def _plain_text(text: str, attribution: str, quoted: list[str]) -> str:
