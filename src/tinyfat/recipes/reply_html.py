@@ -12,7 +12,7 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 
-MARKDOWN_CHARS_MAX = 100_000  # longer text is shown as it is: some Markdown takes more time than it is worth
+MARKDOWN_CHARS_MAX = 60_000  # longer text is shown as it is: some Markdown takes more time than it is worth
 _SAFE_LINK = re.compile(r"(?:https?://|mailto:|tel:)[^\x00-\x20]", re.IGNORECASE)
 
 

@@ -51,7 +51,9 @@ class ReplyOrder:
     at: datetime  # with its zone: the Date, fixed when the turn ended
     text: str  # Markdown
     attachments: tuple[Attachment, ...] = ()
-    recipient: str = ""  # the mail's From where empty; never its Reply-To, which no proof of the sender covers
+    recipient: str = (
+        ""  # the mail's From where empty. No proof covers a Reply-To: following one is the caller's to judge
+    )
 
 
 def compose_reply(order: ReplyOrder) -> bytes:
