@@ -361,12 +361,26 @@ def test_what_the_standard_library_reads_we_read_too() -> None:
         HEAD
         + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
         + (b"--b\nContent-Type: text/html\n\n" + b"<li>x" * 60_000 + b"\n") * 30,
+        HEAD + b"Content-Type: text/html\r\n\r\n" + b"<ul>" * 900 + b"<li>x" * 2_000_000,
         HEAD + b"Content-Type: a/b" + b';a="' * 2_500_000 + b"\r\n\r\n",
         HEAD + b"Cc: " + b"(" * 10_000_000 + b"\r\n\r\n",
         HEAD + b"References: " + b"<" * 10_000_000 + b"\r\n\r\n",
         HEAD + b"Comments: " + b"=?a?q?" * 1_600_000 + b"\r\n\r\n",
     ],
-    ids=["folds", "fields", "dashes", "parts", "part-fields", "html", "htmls", "quotes", "comments", "angles", "words"],
+    ids=[
+        "folds",
+        "fields",
+        "dashes",
+        "parts",
+        "part-fields",
+        "html",
+        "htmls",
+        "lists",
+        "quotes",
+        "comments",
+        "angles",
+        "words",
+    ],
 )
 def test_ten_megabytes_made_to_hurt_take_moments(raw: bytes) -> None:
     before = time.process_time()

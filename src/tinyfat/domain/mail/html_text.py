@@ -27,8 +27,9 @@ _CSS = STRICT_CSS_PROFILE | {
     "tr": HtmlElement(display=Display.block),
     "td": HtmlElement(suffix=_CELL_END),
     "th": HtmlElement(suffix=_CELL_END),
-    "ul": HtmlElement(display=Display.block, padding_inline=2),
-    "ol": HtmlElement(display=Display.block, padding_inline=2),
+    # Not indented: a thousand lists, one in the other, would put a thousand blanks before each of their lines.
+    "ul": HtmlElement(display=Display.block),
+    "ol": HtmlElement(display=Display.block),
 }
 _NO_TABLES: Any = CustomHtmlTagHandlerMapping(
     start_tag_mapping=dict.fromkeys(("table", "tr", "td", "th")),
