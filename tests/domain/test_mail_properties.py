@@ -109,6 +109,7 @@ def check(mail: Mail) -> None:
 
 
 @given(st.binary(max_size=2_000))
+@settings(deadline=None)
 @example(b"")
 @example(b"Message-ID: <[a@b]>\r\n\r\n")
 def test_random_bytes(raw: bytes) -> None:
@@ -116,23 +117,25 @@ def test_random_bytes(raw: bytes) -> None:
 
 
 @given(MAILISH)
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_bytes_that_look_like_mail(raw: bytes) -> None:
     check(read_mail(raw))
 
 
 @given(mutated())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_real_mail_gone_wrong(raw: bytes) -> None:
     check(read_mail(raw))
 
 
 @given(MAILISH)
+@settings(deadline=None)
 def test_reading_is_a_function(raw: bytes) -> None:
     assert read_mail(raw) == read_mail(raw)
 
 
 @given(st.text(max_size=300))
+@settings(deadline=None)
 def test_header_decoders_take_any_text(text: str) -> None:
     one_line(decode_words(text)).encode("utf-8")
     main, parameters = parse_parameters(text)
@@ -142,5 +145,6 @@ def test_header_decoders_take_any_text(text: str) -> None:
 
 
 @given(st.binary(max_size=200), st.text(max_size=30))
+@settings(deadline=None)
 def test_any_charset_decodes_to_text(content: bytes, charset: str) -> None:
     decode(content, charset).encode("utf-8")
