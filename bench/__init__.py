@@ -1,0 +1,1 @@
+"""Programs that print ratios against peers run beside us: `python -m bench`, `make bench`."""

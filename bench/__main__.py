@@ -1,0 +1,52 @@
+"""`python -m bench [accept|turns|idle ...] [--seconds S] [--json]`: a small table, ratios first of all."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from bench import accept, idle, postfix, turns
+from bench.figures import Figure, as_json, table
+
+PROGRAMS = ("accept", "turns", "idle")
+SECONDS = 30.0
+# Open to pass through, to nobody to look into: Postfix's processes run as users of their own.
+FOLDER_MODE = 0o711
+
+
+async def run(programs: list[str], seconds: float, folder: Path) -> list[Figure]:
+    figures: list[Figure] = []
+    why_not = await postfix.missing() if {"accept", "turns"} & set(programs) else ""
+    if why_not:
+        print(f"no ratios: {why_not}", file=sys.stderr)
+    if "idle" in programs:
+        figures += await idle.measure(folder, seconds)
+    if "accept" in programs:
+        figures += await accept.measure(folder, seconds, with_peer=not why_not)
+    if "turns" in programs:
+        figures += await turns.measure(folder, seconds, with_peer=not why_not)
+    return figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("programs", nargs="*", metavar="accept|turns|idle", help="default: all")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each measurement (default: %(default)g)")
+    parser.add_argument("--json", action="store_true", help="the figures as JSON instead of a table")
+    options = parser.parse_args()
+    if unknown := set(options.programs) - set(PROGRAMS):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(PROGRAMS)}")
+    with tempfile.TemporaryDirectory(prefix="tinyfat-bench-") as name:
+        folder = Path(name)
+        folder.chmod(FOLDER_MODE)
+        figures = uvloop.run(run(options.programs or list(PROGRAMS), options.seconds, folder))
+    print(as_json(figures) if options.json else table(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""What the control plane with the embedded database costs while nothing happens, one echo agent on the line."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from tests.running import TinyFat
+
+from bench.figures import Figure
+from tinyfat.store.embedded import EmbeddedPostgres
+
+SETTLE_SECONDS = 75.0  # after its start: DBOS looks around more often in its first minute
+MEMORY_MB_GOAL = 250.0
+CPU_PERCENT_GOAL = 3.0
+MB = 1e6
+
+
+async def measure(folder: Path, seconds: float) -> list[Figure]:
+    """`seconds`: of looking at the processor's time, after SETTLE_SECONDS of rest."""
+    async with TinyFat(folder / "idle") as tinyfat:
+        started = time.monotonic()
+        await tinyfat.make_agent("ada")
+        print(f"idle: resting for {SETTLE_SECONDS:.0f} s, then looking for {seconds:.0f} s ...", file=sys.stderr)
+        await asyncio.sleep(max(0.0, started + SETTLE_SECONDS - time.monotonic()))
+        assert tinyfat.process is not None
+        plane = psutil.Process(tinyfat.process.pid)
+        database = EmbeddedPostgres(tinyfat.home).process()
+        assert database is not None
+        before = _cpu_seconds(plane), _database_cpu_seconds(database)
+        began = time.monotonic()
+        await asyncio.sleep(seconds)
+        elapsed = time.monotonic() - began
+        after = _cpu_seconds(plane), _database_cpu_seconds(database)
+        own, theirs = plane.memory_info().rss / MB, _proportional_bytes(database) / MB
+    own_cpu, their_cpu = (100 * (late - early) / elapsed for early, late in zip(before, after, strict=True))
+    return [
+        Figure("memory, control plane and database", "MB", own + theirs, goal=MEMORY_MB_GOAL),
+        Figure("  of it the control plane (RSS)", "MB", own),
+        Figure("  of it Postgres (PSS)", "MB", theirs),
+        Figure("processor, control plane and database", "% of a core", own_cpu + their_cpu, goal=CPU_PERCENT_GOAL),
+        Figure("  of it the control plane", "% of a core", own_cpu),
+        Figure("  of it Postgres", "% of a core", their_cpu),
+    ]
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    spent = process.cpu_times()
+    return spent.user + spent.system
+
+
+def _database_cpu_seconds(database: psutil.Process) -> float:
+    """Of the postmaster, its living children and, by the kernel's account of them, the children that ended."""
+    ended = database.cpu_times()
+    living = sum(_cpu_seconds(process) for process in [database, *database.children(recursive=True)])
+    return living + ended.children_user + ended.children_system
+
+
+def _proportional_bytes(database: psutil.Process) -> int:
+    """PSS: what is shared (the buffers) counts once, divided among those that share it."""
+    return sum(process.memory_full_info().pss for process in [database, *database.children(recursive=True)])
