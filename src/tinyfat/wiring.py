@@ -103,12 +103,13 @@ class World:
             self.delivery,
             self.engine,
         )
+        self._authentication = DnsSenderAuthentication(settings.nameservers or None, DNS_SECONDS_MAX)
         self.intake = MailIntake(
             settings.domain,
             settings.trusted_networks,
             self.agents,
             self.ledger,
-            DnsSenderAuthentication(settings.nameservers or None, DNS_SECONDS_MAX),
+            self._authentication,
             self.mail_turn.start,
             bounce_secret,
         )
@@ -180,6 +181,7 @@ class World:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        self._authentication.close()
         await self.engine.close()
         await self.database.close()
 

@@ -69,6 +69,10 @@ class MailIntake:
             raise UnknownRecipient(f"<{address}>: this agent is not here")
         return agent, recipient
 
+    def _names(self, address: str, agent: Agent) -> bool:
+        name = address.removesuffix(f"@{self._domain}").partition("+")[0]
+        return address.endswith(f"@{self._domain}") and name == agent.name
+
     async def _is_own_agent(self, address: str) -> bool:
         if not address.endswith(f"@{self._domain}"):
             return False
@@ -111,5 +115,6 @@ class MailIntake:
             authentication=proof.detail,
             allowed=bool(mail.from_address) and sender_allowed(patterns, mail.from_address),
             from_own_agent=await self._is_own_agent(mail.from_address),
+            from_itself=self._names(mail.from_address, agent),
             bounced_message=bounced,
         )

@@ -95,7 +95,8 @@ class Incoming:
     proved: bool  # an aligned pass, or a trusted network
     authentication: str
     allowed: bool  # on the allow-list
-    from_own_agent: bool
+    from_own_agent: bool  # of this TinyFat
+    from_itself: bool  # the very agent it is for
     bounced_message: str  # id of our message this is a bounce of; "" otherwise
 
 

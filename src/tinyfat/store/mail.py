@@ -44,6 +44,7 @@ class MailStore:
             proved=one.proved,
             allowed=one.allowed,
             from_own_agent=one.from_own_agent,
+            from_itself=one.from_itself,
             is_bounce=bool(one.bounced_message or await _reported(connection, one)),
             turns_in_thread=await _turns_since(connection, "thread_id", thread_id) if known_thread else 0,
             turns_of_sender=await _turns_since(
