@@ -49,8 +49,7 @@ class MachineRuns:
             return
         await self._records.unwanted(machine.id)
         await self.stop(machine.id)
-        await self._machines.delete(machine.id)
-        if not await until(lambda: self._is(machine.id, MachineState.GONE), GONE_SECONDS_MAX):
+        if not await until(lambda: self._deleted(machine.id), GONE_SECONDS_MAX):
             raise StillThere(f"The machine {machine.id} of {agent.name} is still there after it was deleted.")
         await self._records.forget(machine.id)
 
@@ -66,6 +65,10 @@ class MachineRuns:
         if not await until(stopped, GONE_SECONDS_MAX):
             seen = await self._machines.look(machine_id)
             raise StillThere(f"The machine {machine_id} was told to stop and runs on: {seen.detail}")
+
+    async def _deleted(self, machine_id: str) -> bool:
+        await self._machines.delete(machine_id)
+        return await self._is(machine_id, MachineState.GONE)
 
     async def revive(
         self, host: str, agent_to_run: Callable[[str], Awaitable[Agent | None]], order: Callable[[Agent], MachineOrder]

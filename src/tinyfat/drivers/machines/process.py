@@ -19,11 +19,14 @@ from pathlib import Path
 
 import psutil
 
-from tinyfat.box.process_table import boot, look
+from tinyfat.box.child import Mark
+from tinyfat.box.process_table import ProcessSeen, boot, everyone, look, tree
 from tinyfat.domain.machines import MachineOrder, MachineSeen, MachineState
 from tinyfat.ports.machines import MachineRefused
 
 FORCE_SECONDS = 30.0  # asked this long ago and still there: it is killed
+KILLED_SECONDS_MAX = 10.0  # the kernel takes a moment to end what was killed; longer in an uninterruptible wait
+LOOK_SECONDS = 0.05
 ENVIRONMENT_KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "SSL_CERT_FILE", "XDG_CACHE_HOME")
 # An npm that was told where its registry and certificates are needs to know it here too.
 ENVIRONMENT_KEPT_PREFIXES = (
@@ -91,7 +94,12 @@ class ProcessMachines:
             self._kill(machine_id)
 
     async def delete(self, machine_id: str) -> None:
-        self._kill(machine_id)
+        """SIGKILL, and when nothing runs any more the folder goes; what does not die keeps it."""
+        deadline = self._monotonic() + KILLED_SECONDS_MAX
+        while self._processes(machine_id) and self._monotonic() < deadline:
+            self._kill(machine_id)
+            await asyncio.sleep(LOOK_SECONDS)
+            self._reap(machine_id)
         if not self._processes(machine_id):
             await asyncio.to_thread(shutil.rmtree, self._folder / machine_id, True)
 
@@ -113,7 +121,7 @@ class ProcessMachines:
             del self._children[machine_id]
 
     def _processes(self, machine_id: str) -> dict[str, psutil.Process]:
-        """What of this machine runs: its box, its runtime."""
+        """What of this machine runs: its box, its runtime, and what a dead runtime left running."""
         folder = self._folder / machine_id
         found: dict[str, psutil.Process] = {}
         child = self._children.get(machine_id)
@@ -124,6 +132,8 @@ class ProcessMachines:
             found["box"] = box
         if runtime := _runtime_process(folder):
             found["runtime"] = runtime
+        if not found:
+            found.update(_left_by_runtime(folder))
         return found
 
     def _kill(self, machine_id: str) -> None:
@@ -142,7 +152,7 @@ class ProcessMachines:
         while self._processes(machine_id):
             if self._monotonic() > deadline:
                 self._kill(machine_id)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(LOOK_SECONDS)
             self._reap(machine_id)
 
 
@@ -173,11 +183,36 @@ def _box_process(folder: Path) -> psutil.Process | None:
 
 
 def _runtime_process(folder: Path) -> psutil.Process | None:
-    """The runtime its box wrote down (box/child.py Mark)."""
+    """The runtime its box wrote down."""
+    mark = _mark(folder)
+    seen = look(mark.pid) if mark else None
+    return _process(seen) if mark and seen and seen.started == mark.started else None
+
+
+def _left_by_runtime(folder: Path) -> dict[str, psutil.Process]:
+    """Commands a runtime had started and that outlived it, when box and runtime were killed."""
+    mark = _mark(folder)
+    if mark is None:
+        return {}
+    seen = everyone()
+    if any(one.pid == mark.pid for one in seen):
+        return {}  # the pid is another's by now, and so would its children be
+    left = {f"a command of the runtime, {one.pid}": _process(one) for one in tree(mark.pid, seen)}
+    return {what: process for what, process in left.items() if process is not None}
+
+
+def _mark(folder: Path) -> Mark | None:
+    """What the box wrote down about its runtime; None where it has none, or this host was booted since."""
     try:
-        mark = json.loads((folder / "runtime.pid").read_text())
-        seen = look(int(mark["pid"]))
-        same = seen is not None and seen.started == mark["started"] and mark["boot"] == boot()
-        return psutil.Process(int(mark["pid"])) if same else None
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        body = json.loads((folder / "runtime.pid").read_text())
+        mark = Mark(int(body["pid"]), str(body["started"]), str(body["boot"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return mark if mark.boot == boot() else None
+
+
+def _process(seen: ProcessSeen) -> psutil.Process | None:
+    try:
+        return psutil.Process(seen.pid)
+    except psutil.Error:
         return None
