@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 from tests.box.boxes import Box
 from tests.box.plane import MODEL_KEY, TOKEN, Plane, echo_spec, ran, turn, until
 from tinyfat.box.process_table import boot, look
 from tinyfat.domain.link import CLOSE_NOT_WANTED, Hello, Log, RuntimeState, TurnSettled
-from tinyfat.domain.turns import TurnOutcome
+from tinyfat.domain.turns import Attachment, TurnOutcome
 
 
 async def started(box: Box, plane: Plane) -> None:
@@ -32,6 +33,16 @@ async def test_a_turn_there_and_back(box: Box, plane: Plane) -> None:
     second = await plane.result("t2")
     assert "Your first message here began: My boat is called Heron." in second.text
     assert [(file.filename, len(file.content)) for file in second.attachments] == [("report.txt", 1000)]
+
+
+async def test_large_files_go_both_ways(box: Box, plane: Plane) -> None:
+    await started(box, plane)
+    files = (Attachment("in.bin", "application/octet-stream", bytes(range(256)) * 12_000),)
+    question = replace(turn("t1", "echo: attach out.bin 4000000\nTake it."), attachments=files)
+    await plane.offer(question)
+    result = await plane.result("t1")
+    assert "Files with it: in.bin (3072000 bytes)" in result.text
+    assert [(file.filename, len(file.content)) for file in result.attachments] == [("out.bin", 4_000_000)]
 
 
 async def test_a_failure_of_the_runtime_comes_back_as_one(box: Box, plane: Plane) -> None:

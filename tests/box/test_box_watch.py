@@ -277,6 +277,17 @@ async def test_log_lines_are_kept_while_the_control_plane_is_away(run: Run, plan
     assert numbers == list(range(numbers[0], 1500))
 
 
+async def test_a_runtime_that_only_talks_is_cut_short(run: Run, plane: Plane) -> None:
+    script = (
+        "import time\nfor n in range(30000): print('line', n)\nprint('', flush=True); time.sleep(1.1); print('end')\n"
+    )
+    runtime = scripted(run, script + SLEEPS.replace("time.sleep", "print('', flush=True); time.sleep"))
+    run.begin(make=lambda *_: runtime)
+    await until(lambda: "end" in run_log(run), "the last line")
+    assert "more lines of the runtime were dropped" in run.log()
+    assert run.log().count(" line ") < 10_000
+
+
 async def test_a_mistake_in_a_runtime_is_a_failed_turn_not_a_dead_box(run: Run, plane: Plane) -> None:
     runtime = scripted(run, SLEEPS)
     run.begin(make=lambda *_: runtime)

@@ -68,6 +68,9 @@ class Child:
     async def start(cls, command: Command, pid_file: Path, on_line: Callable[[str], None]) -> Child:
         """Raises OSError where it cannot be run."""
         read_fd, write_fd = os.pipe()
+        # A pipe of our own: asyncio's would make `wait` wait for grandchildren that keep the other end open.
+        loop = asyncio.get_running_loop()
+        output, _ = await loop.connect_read_pipe(lambda: _Lines(on_line), os.fdopen(read_fd, "rb", buffering=0))
         try:
             process = await asyncio.create_subprocess_exec(
                 *_leashed(command.argv),
@@ -79,16 +82,19 @@ class Child:
                 start_new_session=True,
             )
         except BaseException:
-            os.close(read_fd)
+            output.close()
             raise
         finally:
             os.close(write_fd)
         seen = look(process.pid)
         mark = Mark(process.pid, seen.started if seen else "", boot())
-        write_private(pid_file, json.dumps(asdict(mark)))
-        # A pipe of our own: asyncio's would make `wait` wait for grandchildren that keep the other end open.
-        loop = asyncio.get_running_loop()
-        output, _ = await loop.connect_read_pipe(lambda: _Lines(on_line), os.fdopen(read_fd, "rb", buffering=0))
+        try:
+            write_private(pid_file, json.dumps(asdict(mark)))
+        except OSError:  # a full disk: unmarked, it could be left behind
+            process.kill()
+            await process.wait()
+            output.close()
+            raise
         return cls(process, output, pid_file)
 
     async def exited(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -61,12 +62,20 @@ class TurnDesk:
 
     def offer(self, turn: Turn) -> None:
         """From the control plane; the same one may come many times."""
+        try:
+            self._offer(turn)
+        except sqlite3.Error as error:  # a full disk: it is offered again
+            self._logbook.box(f"turn {turn.id} could not be written down: {error}")
+
+    def _offer(self, turn: Turn) -> None:
         phase = self._journal.phase(turn.id)
         match phase:
             case TurnPhase.ANSWERED:
                 self._outbox.answer(turn.id)
             case TurnPhase.RECEIVED | TurnPhase.ASKED:
                 self._outbox.receipt(turn.id)
+                if self._outbox.holds(turn.id):
+                    self._outbox.answer(turn.id)
             case _ if self._journal.full:
                 return  # it is offered again; by then there is room
             case _:
@@ -74,7 +83,10 @@ class TurnDesk:
 
     def settle(self, turn_id: str) -> None:
         """Its answer is committed, or nobody wants it any more."""
-        self._journal.settle(turn_id)
+        try:
+            self._journal.settle(turn_id)
+        except sqlite3.Error as error:  # it stays, is sent again, and is settled again
+            self._logbook.box(f"turn {turn_id} could not be settled: {error}")
         self._outbox.forget(turn_id)
         self._no_longer_waits(turn_id)
         if turn_id in self._running:
@@ -176,14 +188,14 @@ class TurnDesk:
                 held.trouble = f"the runtime is not ready: {self._workplace.why_not}"
             async with asyncio.timeout(self._left(held)):
                 runtime = await self._workplace.until_ready()
-            asked_before, held.asked = held.asked, True
-            self._journal.mark_asked(held.turn.id)
             left = self._left(held)
             try:
+                self._journal.mark_asked(held.turn.id)
+                asked_before, held.asked = held.asked, True
                 # The runtime ends at the deadline by itself, and stops what it began; if not, it is left alone.
                 async with asyncio.timeout(left + self._pace.ask_grace):
                     return await runtime.answer(replace(held.turn, deadline_seconds=left), asked_before)
-            except (RuntimeUnavailable, OSError) as error:  # TimeoutError is an OSError
+            except (RuntimeUnavailable, sqlite3.Error, OSError) as error:  # TimeoutError is an OSError
                 held.trouble = str(error) or type(error).__name__
             async with asyncio.timeout(self._left(held)):
                 await asyncio.sleep(backoff(attempt, self._pace.ask_pause_first, self._pace.ask_pause_max))
@@ -194,11 +206,19 @@ class TurnDesk:
         return max(0.0, held.deadline_at - self._now())
 
     def _answered(self, turn_id: str, result: TurnResult) -> None:
+        # Whoever writes the mail, no key of ours leaves in the answer.
+        clean = self._logbook.clean
+        result = replace(result, text=clean(result.text), failure=clean(result.failure), detail=clean(result.detail))
         frame = encode(TurnAnswer(turn_id, result))
         if len(frame) > FRAME_BYTES_MAX:
             words = f"{result.text}\n\n(The files that belong to this answer are too large to send.)"
             frame = encode(TurnAnswer(turn_id, replace(result, text=words, attachments=())))
-        self._journal.answer(turn_id, frame)
+        try:
+            self._journal.answer(turn_id, frame)
+        except sqlite3.Error as error:
+            self._logbook.box(f"the result of turn {turn_id} could not be written down: {error}")
+            self._outbox.answer_unstored(turn_id, frame)
+            return
         self._outbox.answer(turn_id)
 
     def _too_late(self, why: str) -> TurnResult:
@@ -212,6 +232,6 @@ class TurnDesk:
         return TurnResult(
             TurnOutcome.FAILED,
             failure=words,
-            detail=self._logbook.clean(detail),
+            detail=detail,
             answered_at=self._now(),
         )

@@ -16,6 +16,7 @@ from tinyfat.box.runtime import Command, InstallFailed, Runtime
 from tinyfat.box.workplace import Workplace
 from tinyfat.domain.link import RuntimeSpec, RuntimeState, Status
 
+LINES_A_SECOND_MAX = 2000  # of the runtime's output
 _SECRET_NAMES = ("TOKEN", "KEY", "SECRET", "PASSWORD")  # of environment variables whose values no log may show
 
 
@@ -56,6 +57,8 @@ class Keeper:
         self._deaths: deque[float] = deque(maxlen=pace.deaths_max)
         self._attempt = 0
         self._breaker_open = False
+        self._said_second = 0
+        self._said_lines = 0
 
     async def keep(self) -> None:
         try:
@@ -222,7 +225,15 @@ class Keeper:
             self._on_change()
 
     def _runtime_said(self, line: str) -> None:
-        self._logbook.write(RUNTIME, line)
+        """So much a second and no more: a runtime that only talks must not keep the box from its work."""
+        second = int(self._clock())
+        if second != self._said_second:
+            if self._said_lines > LINES_A_SECOND_MAX:
+                self._logbook.box(f"{self._said_lines - LINES_A_SECOND_MAX} more lines of the runtime were dropped")
+            self._said_second, self._said_lines = second, 0
+        self._said_lines += 1
+        if self._said_lines <= LINES_A_SECOND_MAX:
+            self._logbook.write(RUNTIME, line)
 
 
 def _post(loop: asyncio.AbstractEventLoop, say: Callable[[str], None], words: str) -> None:

@@ -82,9 +82,11 @@ class Link:
         """For ever. Raises NotWanted."""
         attempt = 0
         said = ""
+        loop = asyncio.get_running_loop()
         while True:
             self._welcomed = False
             refused = False
+            began = loop.time()
             try:
                 await self._once()
                 words = "the control plane closed the connection"
@@ -92,8 +94,8 @@ class Link:
                 refused, words = True, str(error)
             except (OSError, TimeoutError, WebSocketException, FrameRefused) as error:
                 words = f"the control plane at {self._url} cannot be reached: {_in_words(error)}"
-            if self._welcomed:
-                attempt, said = 0, ""
+            if self._welcomed and loop.time() - began > self._pace.dial_pause_max:
+                attempt, said = 0, ""  # it was well for a while; one that only ever says hello is not
             if words != said:  # once, not every five seconds while it is away
                 self._logbook.box(f"{words}; dialling again")
                 said = words

@@ -17,6 +17,7 @@ class Outbox:
         self._status: Status | None = None
         self._receipts: dict[str, None] = {}  # dicts: sets that keep their order
         self._answers: dict[str, None] = {}
+        self._unstored: dict[str, str] = {}  # results the journal could not take
         self.something = asyncio.Event()
         logbook.on_line = self.something.set
 
@@ -32,14 +33,24 @@ class Outbox:
         self._answers[turn_id] = None
         self.something.set()
 
+    def answer_unstored(self, turn_id: str, frame: str) -> None:
+        """The journal is on a full disk: the result is kept here instead, until it is settled."""
+        self._unstored[turn_id] = frame
+        self.answer(turn_id)
+
+    def holds(self, turn_id: str) -> bool:
+        """Its result is here and not in the journal."""
+        return turn_id in self._unstored
+
     def forget(self, turn_id: str) -> None:
         self._receipts.pop(turn_id, None)
         self._answers.pop(turn_id, None)
+        self._unstored.pop(turn_id, None)
 
     def begin_again(self, status: Status) -> None:
         """A new connection: what the old one carried may not have arrived."""
         self._status = status
-        self._answers = dict.fromkeys(self._journal.answered())
+        self._answers = dict.fromkeys((*self._journal.answered(), *self._unstored))
         self.something.set()
 
     def frames(self) -> Iterator[str]:
@@ -53,7 +64,7 @@ class Outbox:
             elif self._answers:
                 turn_id = next(iter(self._answers))
                 del self._answers[turn_id]
-                frame = self._journal.result(turn_id)
+                frame = self._unstored.get(turn_id) or self._journal.result(turn_id)
                 if frame is not None:
                     yield frame
             elif self._status:

@@ -159,7 +159,10 @@ class Supervisor:
         if spec == self._spec:
             return
         self._logbook.hide([spec.model.key])
-        self._folder.save_spec(spec)
+        try:
+            self._folder.save_spec(spec)
+        except OSError as error:  # a full disk: it is kept in memory, and said again after the next start
+            self._logbook.box(f"what to run could not be written down: {error.strerror}")
         self._spec = spec
         self._spec_changed.set()
         self._desk.pause()  # turns that come from now on wait for the runtime they were meant for

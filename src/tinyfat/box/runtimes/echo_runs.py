@@ -58,6 +58,7 @@ class EchoRuns:
 
     def resume(self) -> None:
         """Take up again what a kill interrupted, as OpenClaw does: under a new run id, after a note."""
+        self._complete_log()
         for session in self._store.sessions.values():
             for row in session.unanswered():
                 run_id = str(uuid.uuid4())
@@ -181,8 +182,29 @@ class EchoRuns:
             saved.append({"name": str(attachment["fileName"]), "size": len(content)})
         return saved
 
-    def _note(self, turn_id: str, session: str, event: str) -> None:
+    def _complete_log(self) -> None:
+        """A kill between a row and its line in turns.log must not make a test count wrong."""
+        lines = self._log.read_text("utf-8").splitlines() if self._log.exists() else []
+        noted = {(entry["turn"], entry["event"]) for entry in map(json.loads, lines)}
+        for session in self._store.sessions.values():
+            for row in session.rows:
+                turn_id, event = _event(row)
+                if turn_id and (turn_id, event) not in noted:
+                    self._note(turn_id, session.name, event, row["at"])
+
+    def _note(self, turn_id: str, session: str, event: str, at: float | None = None) -> None:
         """turns.log: what tests count."""
-        line = json.dumps({"turn": turn_id, "session": session, "event": event, "at": time.time()})
+        line = json.dumps({"turn": turn_id, "session": session, "event": event, "at": at or time.time()})
         with self._log.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def _event(row: Row) -> tuple[str, str]:
+    """What turns.log says of a row; ("", "") where it says nothing."""
+    match row.get("role"):
+        case "user":
+            return row["key"], "received"
+        case "assistant":
+            return row["answers"], "answered"
+        case _:
+            return "", ""
