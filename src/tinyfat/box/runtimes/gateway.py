@@ -84,7 +84,7 @@ class GatewayClient:
             await self._abort(turn)
             raise RuntimeUnavailable(f"no answer within {seconds:g} s") from error
         except GatewayRefused as refused:
-            return self._refused(refused)
+            return self._refused(refused, self._clock())
 
     async def _connected(self) -> GatewayConnection:
         async with self._dialling:
@@ -119,11 +119,14 @@ class GatewayClient:
         }
         received_at = 0.0
         async with contextlib.aclosing(connection.responses("agent", params)) as responses:
-            async for payload in responses:
-                if payload.get("status") in ("accepted", "in_flight"):
-                    received_at = received_at or self._clock()
-                    continue
-                return await self._from_result(payload, received_at or self._clock())
+            try:
+                async for payload in responses:
+                    if payload.get("status") in ("accepted", "in_flight"):
+                        received_at = received_at or self._clock()
+                        continue
+                    return await self._from_result(payload, received_at or self._clock())
+            except GatewayRefused as refused:
+                return self._refused(refused, received_at or self._clock())
         raise RuntimeUnavailable("the runtime's gateway ended the turn without a result")
 
     async def _ask_with_files(self, connection: GatewayConnection, asking: _Asking) -> TurnResult:
@@ -222,12 +225,12 @@ class GatewayClient:
         with contextlib.suppress(GatewayRefused, RuntimeUnavailable):
             await connection.call("chat.abort", {"sessionKey": turn.session}, ABORT_SECONDS_MAX)
 
-    def _refused(self, refused: GatewayRefused) -> TurnResult:
+    def _refused(self, refused: GatewayRefused, received_at: float) -> TurnResult:
         """A run that failed comes as a refusal with a runId; without one the gateway itself could not take it."""
         if refused.payload.get("runId"):
-            return self._failed(MODEL_FAILED, refused.message, self._clock())
+            return self._failed(MODEL_FAILED, refused.message, received_at)
         if refused.code == "INVALID_REQUEST":
-            return self._failed("The agent's runtime could not take this message.", str(refused), self._clock())
+            return self._failed("The agent's runtime could not take this message.", str(refused), received_at)
         raise RuntimeUnavailable(str(refused)) from refused
 
     def _answered(
