@@ -7,6 +7,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,8 +25,7 @@ from tinyfat.box.runtimes.loopback import http_get
 
 RUNTIME_SECONDS_MAX = 30.0
 SCRIPTS_AT_ONCE = 50  # what Postfix's own limit of 20 would hold back
-# Postdrop's own group: so that sendmail takes our configuration without the system's Postfix being asked for leave.
-SCRIPT_USER = "nobody:postdrop"
+SCRIPT_USER = "nobody"  # pipe(8) refuses root and Postfix's own
 
 
 class NoPython(Exception):
@@ -38,8 +38,7 @@ async def by_hand(folder: Path, sink: Sink) -> AsyncIterator[Chain]:
     token = secrets.token_hex(32)
     async with _echo(folder / "echo", token) as port:
         script = await _script(folder / "script")
-        configuration = folder / "postfix" / "configuration"
-        argv = f"{script} ws://127.0.0.1:{port} {token} {configuration} ${{sender}} ${{recipient}}"
+        argv = f"{script} ws://127.0.0.1:{port} {token} ${{sender}} ${{recipient}}"
         services = f"byhand unix - n n - {SCRIPTS_AT_ONCE} pipe\n  flags=R user={SCRIPT_USER} argv={argv}\n"
         settings = {
             "relay_domains": "tinyfat.localhost",
@@ -47,9 +46,8 @@ async def by_hand(folder: Path, sink: Sink) -> AsyncIterator[Chain]:
             "byhand_destination_recipient_limit": "1",
             "byhand_destination_concurrency_limit": str(SCRIPTS_AT_ONCE),
             "relayhost": f"[127.0.0.1]:{sink.port}",
-            "setgid_group": "postdrop",
         }
-        async with Postfix(folder / "postfix", settings, services) as postfix:
+        async with Postfix(folder / "postfix", settings, services, as_the_systems=True) as postfix:
             yield Chain("by hand", postfix.port, folder / "echo", names_turns=False)
 
 
@@ -85,25 +83,18 @@ async def _script(folder: Path) -> str:
     script = folder / "by_hand_pipe.py"
     shutil.copy(Path(__file__).with_name("by_hand_pipe.py"), script)
     for python in (sys.executable, "/usr/bin/python3"):
-        if await _runs(python, packages):
+        if await asyncio.to_thread(_runs, python, packages):
             return f"{python} -s {script}"
     raise NoPython(f"neither {sys.executable} nor /usr/bin/python3 runs as {SCRIPT_USER}")
 
 
-async def _runs(python: str, packages: Path) -> bool:
-    """As the script's user; the first step compiles, as root, what that user may only read."""
-    user, _, group = SCRIPT_USER.partition(":")
-    for arguments, identity in (
-        (("-m", "compileall", "-q", str(packages)), {}),
-        (("-c", "import sys; sys.path.insert(0, sys.argv[1]); import websockets", str(packages)),
-         {"user": user, "group": group, "extra_groups": []}),
-    ):  # fmt: skip
-        try:
-            process = await asyncio.create_subprocess_exec(
-                python, *arguments, stderr=asyncio.subprocess.DEVNULL, **identity
-            )
-        except OSError:
-            return False
-        if await process.wait() != 0:
-            return False
+def _runs(python: str, packages: Path) -> bool:
+    """As the script's user. What that user may only read, root compiles first."""
+    importing = "import sys; sys.path.insert(0, sys.argv[1]); import websockets.sync.client"
+    try:
+        subprocess.run([python, "-m", "compileall", "-q", str(packages)], check=True, capture_output=True)
+        argv = [python, "-c", importing, str(packages)]
+        subprocess.run(argv, check=True, capture_output=True, user=SCRIPT_USER, extra_groups=[])
+    except (OSError, subprocess.CalledProcessError):
+        return False
     return True

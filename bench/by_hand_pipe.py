@@ -1,6 +1,6 @@
 """What a user would write: a mail on standard input, the runtime's answer by sendmail. Run by pipe(8); stands alone.
 
-by_hand_pipe.py URL TOKEN POSTFIX_CONFIGURATION SENDER RECIPIENT
+by_hand_pipe.py URL TOKEN SENDER RECIPIENT
 """
 
 import email
@@ -47,7 +47,7 @@ def call(socket, number, method, params):
 
 
 def main():
-    url, token, configuration, sender, recipient = sys.argv[1:]
+    url, token, sender, recipient = sys.argv[1:]
     mail = email.message_from_binary_file(sys.stdin.buffer, policy=email.policy.default)
     message_id = mail["Message-ID"]
     references = (mail["References"] or "").split()
@@ -59,7 +59,7 @@ def main():
     reply["In-Reply-To"], reply["References"] = message_id, " ".join([*references, message_id])
     reply["Auto-Submitted"] = "auto-replied"
     reply.set_content(text)
-    argv = ["/usr/sbin/sendmail", "-C", configuration, "-i", "-f", recipient, "--", sender]
+    argv = ["/usr/sbin/sendmail", "-i", "-f", recipient, "--", sender]
     subprocess.run(argv, input=reply.as_bytes(), check=True)
 
 

@@ -11,7 +11,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.running import free_port, until
@@ -70,13 +70,24 @@ def _installed() -> bool:
 class Postfix:
     """`async with Postfix(folder, settings, services) as postfix`. The folder's path must be open to all users."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], services: str = "") -> None:
-        """`settings`: main.cf beyond what every instance needs; `services`: further lines of master.cf."""
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str], services: str = "", as_the_systems: bool = False
+    ) -> None:
+        """`settings`: main.cf beyond what every instance needs; `services`: further lines of master.cf.
+
+        `as_the_systems`: to its own processes, and what they start, this is the system's Postfix, so that sendmail
+        hands it mail; to everybody else it is not.
+        """
         self.port = free_port()
         self.configuration = folder / "configuration"
         self.queue = folder / "queue"
         self._data = folder / "data"
         self.log = folder / "mail.log"
+        # Postfix's commands take no configuration from ordinary users but the system's own: so ours lies over it, in a
+        # mount namespace (mount_namespaces(7)) that only this instance sees.
+        over = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/postfix && exec postfix start')
+        in_place = ("postfix", "-c", str(self.configuration), "start")
+        self._start = (*over, str(self.configuration)) if as_the_systems else in_place
         self._main = {**self._needed(folder), **settings}
         self._master = _SERVICES.format(port=self.port) + services
 
@@ -102,27 +113,30 @@ class Postfix:
 
     async def __aenter__(self) -> Postfix:
         for folder in (self.configuration, self.queue, self._data):
-            folder.mkdir(mode=0o755, parents=True)
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         shutil.chown(self._data, "postfix")
+        for file in (*Path("/etc/postfix").glob("postfix-files*"), *Path("/etc/postfix").glob("dynamicmaps.cf*")):
+            if file.is_file():
+                shutil.copy(file, self.configuration)
         main = "".join(f"{name} = {value}\n" for name, value in self._main.items())
         (self.configuration / "main.cf").write_text(main)
         (self.configuration / "master.cf").write_text(self._master)
-        await self._do("start", START_SECONDS_MAX)
+        await self._do(self._start, START_SECONDS_MAX)
         await until(self._answers, START_SECONDS_MAX, f"Postfix answers on port {self.port}")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._do("stop", STOP_SECONDS_MAX)
+        await self._do(("postfix", "-c", str(self.configuration), "stop"), STOP_SECONDS_MAX)
 
-    async def _do(self, what: str, seconds: float) -> None:
+    async def _do(self, argv: Sequence[str], seconds: float) -> None:
         process = await asyncio.create_subprocess_exec(
-            "postfix", "-c", str(self.configuration), what,
+            *argv,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         async with asyncio.timeout(seconds):
             out, _ = await process.communicate()
         if process.returncode != 0:
-            raise PostfixFailed(f"postfix {what}: exit {process.returncode}\n{out.decode()}{self._log_end()}")
+            raise PostfixFailed(f"{' '.join(argv)}: exit {process.returncode}\n{out.decode()}{self._log_end()}")
 
     async def _answers(self) -> bool:
         try:
