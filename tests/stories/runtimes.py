@@ -33,7 +33,8 @@ class Model:
         self.api = api
         self.port = free_port()
         self.bodies: list[Mapping[str, Any]] = []
-        config = uvicorn.Config(model_app(self._seen), host="127.0.0.1", port=self.port, log_level="warning")
+        app = model_app(self._seen)
+        config = uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="warning", lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
 

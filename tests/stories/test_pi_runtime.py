@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -83,6 +84,7 @@ async def test_an_answer_and_a_refusal_are_found_again_without_asking(pi: PiRunt
 async def test_past_its_deadline_pi_is_killed_and_the_question_put_once_more(pi: PiRuntime, model: Model) -> None:
     with pytest.raises(RuntimeUnavailable, match="no answer within"):
         await pi.answer(mail("d1", "model: slow 30\nmodel: say late", seconds=2.0), False)
+    assert len(model.bodies) == 1
     assert running_pi(pi) == []
 
     result = await pi.answer(mail("d1", "model: say late"), True)
@@ -146,14 +148,18 @@ async def test_killed_in_the_middle_pi_is_asked_once_more(pi: PiRuntime, model: 
 async def test_no_key_and_no_mail_is_written_where_others_look(pi: PiRuntime, model: Model, tmp_path: Path) -> None:
     asking = asyncio.ensure_future(pi.answer(mail("s1", "model: slow 0.5\nmodel: say private words"), False))
 
-    async def runs() -> bool:
-        return bool(running_pi(pi))
+    shown: set[bytes] = set()
 
-    await until(runs, 20.0, "pi runs")
-    for pid in running_pi(pi):
-        shown = Path(f"/proc/{pid}/cmdline")
-        assert not shown.exists() or (b"private" not in shown.read_bytes() and KEY.encode() not in shown.read_bytes())
-    await asking
+    async def ended() -> bool:
+        for pid in running_pi(pi):
+            with contextlib.suppress(OSError):
+                shown.add(Path(f"/proc/{pid}/cmdline").read_bytes())
+        return asking.done()
+
+    await until(ended, 20.0, "pi answered")
+    assert (await asking).text == "private words"
+    assert any(b"cli.js" in line for line in shown)
+    assert not any(b"private" in line or KEY.encode() in line for line in shown)
 
     assert [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()] == []
 
@@ -176,15 +182,14 @@ asyncio.run(runtime.answer(Turn("k1", "email:boat", text, 60.0), False))
 
 
 def running_pi(pi: PiRuntime) -> list[int]:
-    """Processes of node that write into this runtime's sessions."""
-    sessions = str(pi._places.state / "sessions")
+    """The processes that work in this agent's workspace (pi renames itself: its command line says nothing)."""
     found = []
     for seen in everyone():
         try:
-            shown = Path(f"/proc/{seen.pid}/cmdline").read_bytes().decode("utf-8", "replace")
+            folder = Path(f"/proc/{seen.pid}/cwd").readlink()
         except OSError:
             continue
-        if sessions in shown and "cli.js" in shown:
+        if folder == pi._places.workspace:
             found.append(seen.pid)
     return found
 
