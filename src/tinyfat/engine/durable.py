@@ -143,6 +143,9 @@ class _DurableSteps:
 
         return await DBOS.run_step_async({"name": name}, patient)
 
+    async def again(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+        return await _through_outages(name, work)
+
 
 async def _through_outages(name: str, work: Callable[[], Awaitable[T]]) -> T:
     loop = asyncio.get_running_loop()

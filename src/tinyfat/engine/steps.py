@@ -21,6 +21,11 @@ class Steps(Protocol):
         """
         ...
 
+    async def again(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do `work` whose whole effect is in the ledger, where doing it again changes nothing: its result is not
+        remembered, which saves two commits, and may be anything. The database's absence is waited out."""
+        ...
+
 
 class FlowStatus(Protocol):
     async def start(self, flow: str, flow_id: str, subject: str) -> None:

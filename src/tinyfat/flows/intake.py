@@ -54,20 +54,20 @@ class MailIntake:
                 await self._start_turn(one.start_turn, 1)
         return accepted[0].message_id
 
-    async def _agent_of(self, address: str) -> tuple[Agent, Recipient]:
-        """Raises UnknownRecipient."""
+    async def _agent_of(self, address: str) -> tuple[Agent, list[str], Recipient]:
+        """The agent, who may write to it, and the address in its parts. Raises UnknownRecipient."""
         try:
             recipient = parse_recipient(address)
             if recipient.domain != self._domain:
                 raise UnknownRecipient(f"<{address}>: this is not an address of {self._domain}")
-            agent = await self._agents.find(recipient.name)
+            agent, patterns = await self._agents.addressee(recipient.name)
         except AddressRefused as refused:
             raise UnknownRecipient(str(refused)) from None
         except NotFound:
             raise UnknownRecipient(f"<{address}>: there is no agent of this name here") from None
         if agent.state in (AgentState.DESTROYING, AgentState.FAILED):
             raise UnknownRecipient(f"<{address}>: this agent is not here")
-        return agent, recipient
+        return agent, patterns, recipient
 
     def _names(self, address: str, agent: Agent) -> bool:
         name = address.removesuffix(f"@{self._domain}").partition("+")[0]
@@ -100,9 +100,8 @@ class MailIntake:
     async def _incoming(
         self, envelope: Envelope, address: str, mail: Mail, raw: bytes, proof: Authentication
     ) -> Incoming:
-        agent, recipient = await self._agent_of(address)
+        agent, patterns, recipient = await self._agent_of(address)
         bounced = bounce_of(address.rpartition("@")[0], self._bounce_secret) or ""
-        patterns = [agent.owner, *await self._agents.senders(agent.id)]
         return Incoming(
             agent=agent,
             tag="" if bounced else recipient.tag,

@@ -14,6 +14,7 @@ from tinyfat.domain.mail.threads import reply_message_id
 from tinyfat.domain.turns import TurnOutcome, TurnResult, TurnState
 from tinyfat.engine.steps import FlowStatus, Steps
 from tinyfat.flows.delivery import Delivery
+from tinyfat.flows.intake import READ_ON_LOOP_BYTES_MAX
 from tinyfat.ports.ledger import Agents, MailLedger, Message, Outgoing, TurnRow, Turns
 from tinyfat.recipes.reply_mail import ReplyOrder, compose_reply, failure_reply, reply_subject
 
@@ -49,11 +50,11 @@ class MailTurn:
             self._carried.discard(turn_id)
 
     async def _carry(self, steps: Steps, turn_id: str) -> None:
-        await steps.run("offer", lambda: self._turns.offer(turn_id, self._deadline_seconds))
-        await steps.run("answer", lambda: self._answer(turn_id))
-        reply_row = await steps.run("reply", lambda: self._write_reply(turn_id))
-        await steps.run("send", lambda: self._delivery.attempt(reply_row))
-        await steps.run("start the next", lambda: self._start_next(turn_id))
+        await steps.again("offer", lambda: self._turns.offer(turn_id, self._deadline_seconds))
+        turn = await steps.again("answer", lambda: self._answer(turn_id))
+        reply_row = await steps.again("reply", lambda: self._write_reply(turn))
+        await steps.again("send", lambda: self._delivery.attempt(reply_row))
+        await steps.again("start the next", lambda: self._start_next(turn))
 
     async def start(self, turn_id: str, attempt: int) -> None:
         """Idempotent: the flow's id is the turn's."""
@@ -72,10 +73,13 @@ class MailTurn:
                 await self._turns.retry_as(turn_id, number)
             await self.start(turn_id, number)
 
-    async def _answer(self, turn_id: str) -> None:
-        row = await self._turns.wait_for_result(turn_id)
-        if row.result is None:
-            await self._turns.give_up(turn_id, await self._silence(row))
+    async def _answer(self, turn_id: str) -> TurnRow:
+        """The turn with its result; the box's, or, after the deadline, ours."""
+        turn = await self._turns.wait_for_result(turn_id)
+        if turn.result is None:
+            await self._turns.give_up(turn_id, await self._silence(turn))
+            turn = await self._turns.load(turn_id)
+        return turn
 
     async def _silence(self, row: TurnRow) -> TurnResult:
         agent = await self._agents.get(row.agent_id)
@@ -88,23 +92,22 @@ class MailTurn:
             f"`tinyfat agent show {agent.name}` tells how it is",
         )
 
-    async def _write_reply(self, turn_id: str) -> str:
+    async def _write_reply(self, turn: TurnRow) -> str:
         """Compose the reply and close the turn with it. The same turn always gives the same mail."""
-        row = await self._turns.load(turn_id)
-        assert row.result is not None and row.thread_id is not None
-        message, raw = await self._ledger.incoming_of(turn_id)
-        agent = await self._agents.get(row.agent_id)
-        mail = await asyncio.to_thread(read_mail, raw)
-        patterns = [agent.owner, *await self._agents.senders(agent.id)]
-        order = self._order(agent.name, row, message, mail, patterns)
-        answered = row.result.outcome is TurnOutcome.ANSWERED
+        assert turn.result is not None and turn.thread_id is not None
+        message, raw = await self._ledger.incoming_of(turn.id)
+        agent = await self._agents.get(turn.agent_id)
+        mail = await asyncio.to_thread(read_mail, raw) if len(raw) > READ_ON_LOOP_BYTES_MAX else read_mail(raw)
+        patterns = [agent.owner, *await self._agents.senders(agent.id)] if mail.reply_to else []
+        order = self._order(agent.name, turn, message, mail, patterns)
+        answered = turn.result.outcome is TurnOutcome.ANSWERED
         # Markdown to HTML, attachments to base64: not on the loop.
-        words = row.result.failure
+        words = turn.result.failure
         raw_reply = await asyncio.to_thread(compose_reply, order) if answered else failure_reply(order, words)
         reply = Outgoing(
-            turn_id=turn_id,
+            turn_id=turn.id,
             agent_id=agent.id,
-            thread_id=row.thread_id,
+            thread_id=turn.thread_id,
             message_id=order.message_id,
             in_reply_to=mail.message_id,
             sender=order.agent_address,
@@ -131,8 +134,7 @@ class MailTurn:
             recipient=elsewhere,
         )
 
-    async def _start_next(self, turn_id: str) -> None:
+    async def _start_next(self, turn: TurnRow) -> None:
         """The conversation's next mail, if one waits. Lost in a crash, `sweep` starts it."""
-        row = await self._turns.load(turn_id)
-        if row.thread_id and (following := await self._ledger.next_turn(row.thread_id)):
+        if turn.thread_id and (following := await self._ledger.next_turn(turn.thread_id)):
             await self.start(following, 1)

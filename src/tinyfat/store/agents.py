@@ -20,7 +20,7 @@ class AgentStore:
     async def create(self, name: str, owner: str, runtime: RuntimeKind, machine_kind: str) -> Agent:
         """Raises Conflict where the name is taken."""
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.connection() as connection:
                 cursor = await connection.execute(
                     "insert into agents (name, owner, runtime, machine_kind, state) values (%s, %s, %s, %s, %s) "
                     "returning id",
@@ -39,15 +39,29 @@ class AgentStore:
         return await self._one("id = %s", agent_id, f"There is no agent with the id {agent_id}.")
 
     async def _one(self, where: str, value: str, complaint: str) -> Agent:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(f"select {_COLUMNS} from agents where {where}".encode(), (value,))  # noqa: S608
             row = await cursor.fetchone()
         if row is None:
             raise NotFound(complaint + " `tinyfat agent list` shows those there are.")
         return _agent(row)
 
+    async def addressee(self, name: str) -> tuple[Agent, list[str]]:
+        """The agent, and who may write to it: its owner first."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                f"select {_COLUMNS}, array(select pattern from agent_senders where agent_id = agents.id) "  # noqa: S608
+                "from agents where name = %s and state <> 'destroyed'",
+                (name,),
+            )
+            row = await cursor.fetchone()
+        if row is None:
+            raise NotFound(f"There is no agent {name!r}.")
+        agent = _agent(row[:-1])
+        return agent, [agent.owner, *row[-1]]
+
     async def all(self) -> list[Agent]:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 f"select {_COLUMNS} from agents where state <> 'destroyed' order by name".encode()  # noqa: S608
             )
@@ -57,21 +71,21 @@ class AgentStore:
         self, agent_id: str, state: AgentState, reason: str = "", only_from: AgentState | None = None
     ) -> None:
         """`only_from`: nothing happens where the agent is in another state by now."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "update agents set state = %s, reason = %s where id = %s and state = coalesce(%s, state)",
                 (state, reason, agent_id, only_from),
             )
 
     async def senders(self, agent_id: str) -> list[str]:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "select pattern from agent_senders where agent_id = %s order by pattern", (agent_id,)
             )
             return [row[0] for row in await cursor.fetchall()]
 
     async def allow(self, agent_id: str, pattern: str) -> None:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "insert into agent_senders (agent_id, pattern) values (%s, %s) on conflict do nothing",
                 (agent_id, pattern),
@@ -79,14 +93,14 @@ class AgentStore:
 
     async def deny(self, agent_id: str, pattern: str) -> bool:
         """False where it was not on the list."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "delete from agent_senders where agent_id = %s and pattern = %s", (agent_id, pattern)
             )
             return cursor.rowcount > 0
 
     async def steps(self, agent_id: str) -> list[Step]:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "select flow, name, started_at, ended_at, detail from agent_steps where agent_id = %s "
                 "order by started_at",
@@ -96,14 +110,14 @@ class AgentStore:
 
     async def step_begun(self, agent_id: str, flow: str, name: str) -> None:
         """Begun again after a crash, it keeps its first start."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "insert into agent_steps (agent_id, flow, name) values (%s, %s, %s) on conflict do nothing",
                 (agent_id, flow, name),
             )
 
     async def step_ended(self, agent_id: str, flow: str, name: str, detail: str = "") -> None:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "update agent_steps set ended_at = coalesce(ended_at, now()), detail = %s "
                 "where agent_id = %s and flow = %s and name = %s",

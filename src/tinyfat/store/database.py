@@ -33,7 +33,10 @@ class Database:
             max_size=CONNECTIONS_MAX,
             timeout=CONNECTION_SECONDS_MAX,
             reconnect_timeout=1.0,
-            kwargs={"options": f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s"},
+            kwargs={
+                "autocommit": True,
+                "options": f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s",
+            },
             open=False,
         )
         self._sweeping: asyncio.Task[None] | None = None
@@ -47,8 +50,8 @@ class Database:
         await self._pool.close()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """Commits at the end, rolls back on an error. Raises StoreUnavailable where the database is not there."""
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Each statement is a commit of its own. Raises StoreUnavailable where the database is not there."""
         try:
             async with self._pool.connection() as connection:
                 yield connection
@@ -56,13 +59,19 @@ class Database:
             self._sweep_pool()
             raise StoreUnavailable(f"The database does not answer: {_first_line(error)}") from error
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Commits at the end, rolls back on an error. Raises StoreUnavailable."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
     def _sweep_pool(self) -> None:
         """One connection broke: the others likely did too. Looking at each before every use would cost a round trip."""
         if self._sweeping is None or self._sweeping.done():
             self._sweeping = asyncio.create_task(self._pool.check(), name="look at the pool")
 
     async def ping(self) -> None:
-        async with self.transaction() as connection:
+        async with self.connection() as connection:
             await connection.execute("select 1")
 
     async def migrate(self) -> int:
@@ -107,6 +116,11 @@ def schema_fingerprint() -> str:
 async def lock_agent(connection: Connection, agent_id: Any) -> None:
     """Until the transaction ends, nobody else adds to this agent's mail: arrival is an order."""
     await connection.execute("select pg_advisory_xact_lock(hashtextextended(%s::text, 0))", (str(agent_id),))
+
+
+def storable(text: str) -> str:
+    """Postgres' text holds every character but NUL, and no lone surrogate."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def _first_line(error: BaseException) -> str:

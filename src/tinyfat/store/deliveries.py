@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.ports.ledger import ToDeliver
-from tinyfat.store.database import Database
-from tinyfat.store.mail import storable
+from tinyfat.store.database import Database, storable
 
 
 class DeliveryStore:
@@ -18,7 +17,7 @@ class DeliveryStore:
 
         A lease of our own earlier life is ours still: there is one process to an executor's id.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "update messages set leased_by = %(me)s, leased_until = now() + make_interval(secs => %(lease)s), "
                 "attempts = attempts + 1 where id = %(id)s and direction = 'out' and state in ('queued', 'deferred') "
@@ -34,7 +33,7 @@ class DeliveryStore:
         return ToDeliver(str(row[0]), row[4], row[1], bytes(row[5]), row[2], row[3])
 
     async def due(self, limit: int) -> list[str]:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "select id from messages where direction = 'out' and state in ('queued', 'deferred') "
                 "and next_attempt_at <= now() and (leased_until is null or leased_until < now() or leased_by = %s) "
@@ -44,7 +43,7 @@ class DeliveryStore:
             return [str(row[0]) for row in await cursor.fetchall()]
 
     async def delivered(self, row_id: str, response: str) -> None:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "update messages set state = 'sent', reason = '', response = %s, delivered_at = now(), "
                 "leased_until = null where id = %s and state in ('queued', 'deferred')",
@@ -52,7 +51,7 @@ class DeliveryStore:
             )
 
     async def deferred(self, row_id: str, response: str, again_seconds: float) -> None:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "update messages set state = 'deferred', reason = %s, response = %s, leased_until = null, "
                 "next_attempt_at = now() + make_interval(secs => %s) where id = %s and state in ('queued', 'deferred')",
@@ -61,7 +60,7 @@ class DeliveryStore:
 
     async def undeliverable(self, row_id: str, state: MessageState, response: str) -> None:
         """`state`: refused (5xx) or expired."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "update messages set state = %s, reason = %s, response = %s, leased_until = null "
                 "where id = %s and state in ('queued', 'deferred')",
@@ -70,7 +69,7 @@ class DeliveryStore:
 
     async def retry_now(self) -> None:
         """After a start: the smarthost may be another one now, or back."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "update messages set next_attempt_at = now() where direction = 'out' "
                 "and state in ('queued', 'deferred')"

@@ -15,7 +15,7 @@ class ExecutorStore:
         self._database = database
 
     async def beat(self, executor_id: str) -> None:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "insert into executors (id) values (%s) on conflict (id) do update set heartbeat_at = now()",
                 (executor_id,),
@@ -23,7 +23,7 @@ class ExecutorStore:
 
     async def leave(self, executor_id: str) -> None:
         """An orderly end: its heartbeat is made old, so that what it left unfinished is free for others at once."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute("update executors set heartbeat_at = '-infinity' where id = %s", (executor_id,))
 
     @asynccontextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyfat.domain.link import LogLine, Status
 from tinyfat.domain.machines import Machine
-from tinyfat.store.database import Database
+from tinyfat.store.database import Database, storable
 
 LOG_LINES_KEPT = 20_000  # for each agent
 LOG_TRIM_EVERY = 500  # lines written between two looks at the oldest
@@ -23,7 +23,7 @@ class MachineStore:
 
     async def create(self, machine_id: str, agent_id: str, kind: str, host: str, token_hash: bytes) -> None:
         """Twice with the same id: once."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "insert into machines (id, agent_id, kind, host, token_hash) values (%s, %s, %s, %s, %s) "
                 "on conflict (id) do update set host = excluded.host, token_hash = excluded.token_hash",
@@ -37,14 +37,14 @@ class MachineStore:
         return await self._one("token_hash = %s", token_hash)
 
     async def _one(self, where: str, value: object) -> Machine | None:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(f"select {_COLUMNS} from machines where {where}".encode(), (value,))  # noqa: S608
             row = await cursor.fetchone()
         return _machine(row) if row else None
 
     async def wanted(self, host: str) -> list[Machine]:
         """The machines this host should keep running."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 f"select {_COLUMNS} from machines where host = %s and wanted order by created_at".encode(),  # noqa: S608
                 (host,),
@@ -52,23 +52,23 @@ class MachineStore:
             return [_machine(row) for row in await cursor.fetchall()]
 
     async def unwanted(self, machine_id: str) -> None:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute("update machines set wanted = false where id = %s", (machine_id,))
 
     async def forget(self, machine_id: str) -> None:
         """Only once it has been seen to be gone."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute("delete from machines where id = %s", (machine_id,))
 
     async def heard(self, machine_id: str, status: Status) -> None:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "update machines set link_state = %s, link_detail = %s, version = %s, memory_bytes = %s, "
                 "restarts = %s, seen_at = now() where id = %s",
                 (
                     status.state,
-                    _storable(status.detail),
-                    _storable(status.version),
+                    storable(status.detail),
+                    storable(status.version),
                     status.memory_bytes,
                     status.restarts,
                     machine_id,
@@ -76,7 +76,7 @@ class MachineStore:
             )
 
     async def add_log(self, agent_id: str, lines: Sequence[LogLine]) -> None:
-        rows = [(agent_id, _time(line.at), line.source, _storable(line.text)) for line in lines]
+        rows = [(agent_id, _time(line.at), line.source, storable(line.text)) for line in lines]
         async with self._database.transaction() as connection:
             async with connection.cursor() as cursor:
                 await cursor.executemany("insert into logs (agent_id, at, source, line) values (%s, %s, %s, %s)", rows)
@@ -94,7 +94,7 @@ class MachineStore:
 
     async def log(self, agent_id: str, after: int, limit: int) -> list[tuple[int, LogLine]]:
         """The newest `limit` lines with an id over `after`, oldest first."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "select * from (select id, at, source, line from logs where agent_id = %s and id > %s "
                 "order by id desc limit %s) newest order by id",
@@ -108,10 +108,6 @@ def _time(seconds: float) -> datetime:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return datetime.now(UTC)  # a box's clock may say anything
-
-
-def _storable(text: str) -> str:
-    return text.replace("\x00", "\ufffd")  # Postgres' text holds every character but this one
 
 
 def _machine(row: tuple[Any, ...]) -> Machine:

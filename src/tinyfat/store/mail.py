@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import psycopg
-
-from tinyfat.domain.mail.judgement import Facts, RateCaps, judge
+from tinyfat.domain.mail.judgement import RateCaps
 from tinyfat.domain.mail.states import MessageState
-from tinyfat.domain.mail.threads import session_key, thread_candidates
+from tinyfat.domain.mail.threads import session_key
 from tinyfat.domain.turns import TurnState
 from tinyfat.ports.ledger import Accepted, Conflict, Incoming, Message, NotFound, Outgoing
-from tinyfat.store.database import Connection, Database, lock_agent
+from tinyfat.store.accepting import MailAcceptance
+from tinyfat.store.database import Connection, Database, lock_agent, storable
 
-RATE_WINDOW_SECONDS = 3600
 LIST_MAX = 10_000
 
 _COLUMNS = (
@@ -24,47 +23,40 @@ _COLUMNS = (
 )
 
 
+# The reply, and the end of its turn, at once. The same turn again: the reply that is there.
+_REPLY = """
+with reply as (
+    insert into messages (agent_id, thread_id, direction, message_id, in_reply_to, sender, recipient, subject, state,
+        turn_id, size, next_attempt_at)
+    values (%(agent)s, %(thread)s, 'out', %(message_id)s, %(in_reply_to)s, %(sender)s, %(recipient)s, %(subject)s,
+        'queued', %(turn)s, %(size)s, now())
+    on conflict (agent_id, direction, message_id, trusted) do nothing returning id
+), body as (
+    insert into message_bodies select id, %(raw)s from reply
+), refs as (
+    insert into thread_refs select %(agent)s, %(message_id)s, %(thread)s from reply on conflict do nothing
+), turn as (
+    update turns set state = %(turn_state)s, ended_at = coalesce(ended_at, now()) where id = %(turn)s
+), question as (
+    update messages set state = %(question_state)s
+    where direction = 'in' and turn_id = %(turn)s and state in ('queued', 'running')
+)
+select id from reply
+union all
+select id from messages where agent_id = %(agent)s and direction = 'out' and message_id = %(message_id)s
+"""
+
+
 class MailStore:
     def __init__(self, database: Database, caps: RateCaps) -> None:
         self._database = database
-        self._caps = caps
+        self._acceptance = MailAcceptance(database, caps)
 
     async def accept(self, incoming: Sequence[Incoming]) -> list[Accepted]:
-        """Commit one mail for each of its agents, all or none. When this returns it is on disk."""
-        async with self._database.transaction() as connection:
-            # Always in the same order, or two mails for two agents could each wait for the other.
-            ordered = sorted(incoming, key=lambda one: one.agent.id)
-            return [await self._accept_one(connection, one) for one in ordered]
-
-    async def _accept_one(self, connection: Connection, one: Incoming) -> Accepted:
-        await lock_agent(connection, one.agent.id)
-        thread_id, known_thread = await _thread_of(connection, one)
-        facts = Facts(
-            null_return_path=not one.envelope.mail_from,
-            proved=one.proved,
-            allowed=one.allowed,
-            from_own_agent=one.from_own_agent,
-            from_itself=one.from_itself,
-            is_bounce=bool(one.bounced_message or await _reported(connection, one)),
-            turns_in_thread=await _turns_since(connection, "thread_id", thread_id) if known_thread else 0,
-            turns_of_sender=await _turns_since(
-                connection, "agent_id = %s and sender", one.mail.from_address, one.agent.id
-            ),
-        )
-        judgement = judge(one.mail, facts, self._caps)
-        row_id = await _insert_incoming(connection, one, thread_id, judgement.state, judgement.reason)
-        if row_id is None:
-            return await _the_first_copy(connection, one)
-        await _remember_references(connection, one, thread_id)
-        if facts.is_bounce:
-            await _mark_bounced(connection, one, judgement.reason)
-        start = ""
-        if judgement.state is MessageState.QUEUED:
-            start = await _add_turn(connection, row_id, one.agent.id, thread_id, one.question)
-        return Accepted(row_id, one.agent.id, judgement.state, False, start)
+        return await self._acceptance.accept(incoming)
 
     async def list(self, agent_id: str) -> list[Message]:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 f"select * from (select {_COLUMNS}, position from messages where agent_id = %s "  # noqa: S608
                 "order by position desc limit %s) newest order by position",
@@ -73,21 +65,25 @@ class MailStore:
             return [_message(row[:-1]) for row in await cursor.fetchall()]
 
     async def show(self, row_id: str) -> tuple[Message, bytes]:
-        return await self._with_body("id::text = %s", row_id)
+        return await self._with_body("id = %s", row_id)
 
     async def incoming_of(self, turn_id: str) -> tuple[Message, bytes]:
-        return await self._with_body("direction = 'in' and turn_id::text = %s", turn_id)
+        return await self._with_body("direction = 'in' and turn_id = %s", turn_id)
 
     async def _with_body(self, where: str, value: str) -> tuple[Message, bytes]:
-        async with self._database.transaction() as connection:
+        try:
+            known = uuid.UUID(value)
+        except ValueError:
+            raise _no_message(value) from None
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 f"select {_COLUMNS}, raw from messages join message_bodies on message_row = id "  # noqa: S608
                 f"where {where}",
-                (value,),
+                (known,),
             )
             row = await cursor.fetchone()
         if row is None:
-            raise NotFound(f"There is no message {value}. `tinyfat mail list NAME` shows those there are.")
+            raise _no_message(value)
         return _message(row[:-1]), bytes(row[-1])
 
     async def release(self, row_id: str) -> Accepted:
@@ -113,23 +109,34 @@ class MailStore:
 
     async def record_reply(self, reply: Outgoing, state: TurnState) -> str:
         """Close the turn and write its reply down, in one commit. Twice: once. Returns the reply's row id."""
-        async with self._database.transaction() as connection:
+        answered = state is TurnState.ANSWERED
+        async with self._database.connection() as connection, connection.pipeline(), connection.transaction():
+            # So that a mail that arrives now either finds the turn open and is found by `next_turn`, or is first.
             await lock_agent(connection, reply.agent_id)
-            row_id = await _insert_reply(connection, reply)
-            await connection.execute(
-                "update turns set state = %s, ended_at = coalesce(ended_at, now()) where id = %s",
-                (state, reply.turn_id),
+            cursor = await connection.execute(
+                _REPLY,
+                {
+                    "agent": reply.agent_id,
+                    "thread": reply.thread_id,
+                    "turn": reply.turn_id,
+                    "message_id": reply.message_id,
+                    "in_reply_to": storable(reply.in_reply_to),
+                    "sender": reply.sender,
+                    "recipient": storable(reply.recipient),
+                    "subject": storable(reply.subject),
+                    "size": len(reply.raw),
+                    "raw": reply.raw,
+                    "turn_state": state,
+                    "question_state": MessageState.ANSWERED if answered else MessageState.FAILED,
+                },
             )
-            await connection.execute(
-                "update messages set state = %s where direction = 'in' and turn_id = %s "
-                "and state in ('queued', 'running')",
-                (MessageState.ANSWERED if state is TurnState.ANSWERED else MessageState.FAILED, reply.turn_id),
-            )
-            return row_id
+            row = await cursor.fetchone()
+        assert row is not None
+        return str(row[0])
 
     async def next_turn(self, thread_id: str) -> str:
         """The thread's first unfinished turn, if it has yet to begin; else empty."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "select id, state from turns where thread_id = %s and state in ('waiting', 'running') "
                 "order by position limit 1",
@@ -140,100 +147,11 @@ class MailStore:
 
     async def counts(self) -> dict[str, int]:
         """How many messages are in which state, as "in queued": 3."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "select direction, state, count(*) from messages group by 1, 2 order by 1, 2"
             )
             return {f"{row[0]} {row[1]}": row[2] for row in await cursor.fetchall()}
-
-
-async def _thread_of(connection: Connection, one: Incoming) -> tuple[str, bool]:
-    """The conversation this mail belongs to, and whether there was one already.
-
-    What the mail answers decides (RFC 5322 3.6.4), whatever became of the subject; then the tag; else it begins one.
-    """
-    candidates = list(thread_candidates(one.mail))
-    own = [one.mail.message_id, *candidates]  # a copy of a known mail belongs where that one is
-    cursor = await connection.execute(
-        "select thread_id from thread_refs where agent_id = %s and message_id = any(%s) "
-        "order by array_position(%s::text[], message_id) limit 1",
-        (one.agent.id, own, own),
-    )
-    if row := await cursor.fetchone():
-        return str(row[0]), True
-    if one.tag:
-        cursor = await connection.execute(
-            "select id from threads where agent_id = %s and tag = %s", (one.agent.id, one.tag)
-        )
-        if row := await cursor.fetchone():
-            return str(row[0]), True
-    cursor = await connection.execute(
-        "insert into threads (agent_id, tag, subject) values (%s, %s, %s) returning id",
-        (one.agent.id, one.tag or None, storable(one.mail.subject)),
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return str(row[0]), False
-
-
-async def _turns_since(connection: Connection, what: str, value: str, *before: str) -> int:
-    cursor = await connection.execute(
-        f"select count(*) from messages where {what} = %s and direction = 'in' and turn_id is not null "  # noqa: S608
-        "and at > now() - make_interval(secs => %s)",
-        (*before, value, RATE_WINDOW_SECONDS),
-    )
-    row = await cursor.fetchone()
-    return int(row[0]) if row else 0
-
-
-async def _insert_incoming(
-    connection: Connection, one: Incoming, thread_id: str, state: MessageState, reason: str
-) -> str | None:
-    """None where this mail is here already."""
-    bounce_of = await _bounced_row(connection, one)
-    cursor = await connection.execute(
-        "insert into messages (agent_id, thread_id, direction, message_id, in_reply_to, sender, recipient, subject, "
-        "state, reason, trusted, authentication, envelope_from, question, bounce_of, size) "
-        "values (%s, %s, 'in', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing returning id",
-        (
-            one.agent.id,
-            thread_id,
-            storable(one.mail.message_id),
-            storable(one.mail.in_reply_to),
-            storable(one.mail.from_address),
-            one.recipient,
-            storable(one.mail.subject),
-            state,
-            reason,
-            one.proved and one.allowed,
-            one.authentication,
-            storable(one.envelope.mail_from),
-            storable(one.question),
-            bounce_of,
-            len(one.raw),
-        ),
-    )
-    row = await cursor.fetchone()
-    if row is None:
-        return None
-    await connection.execute("insert into message_bodies values (%s, %s)", (row[0], one.raw))
-    return str(row[0])
-
-
-async def _the_first_copy(connection: Connection, one: Incoming) -> Accepted:
-    cursor = await connection.execute(
-        "select id, state from messages where agent_id = %s and direction = 'in' and message_id = %s and trusted = %s",
-        (one.agent.id, storable(one.mail.message_id), one.proved and one.allowed),
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    return Accepted(str(row[0]), one.agent.id, MessageState(row[1]), True)
-
-
-async def _remember_references(connection: Connection, one: Incoming, thread_id: str) -> None:
-    """Only what the owner's side wrote may name a conversation: a stranger must not steer who ends up in which."""
-    if one.proved and one.allowed:
-        await _add_references(connection, one.agent.id, thread_id, [one.mail.message_id, *thread_candidates(one.mail)])
 
 
 async def _add_references(connection: Connection, agent_id: str, thread_id: str, ids: Sequence[str]) -> None:
@@ -241,41 +159,6 @@ async def _add_references(connection: Connection, agent_id: str, thread_id: str,
         "insert into thread_refs (agent_id, message_id, thread_id) select %s, unnest(%s::text[]), %s "
         "on conflict do nothing",
         (agent_id, [storable(i) for i in dict.fromkeys(ids)], thread_id),
-    )
-
-
-async def _bounced_row(connection: Connection, one: Incoming) -> str | None:
-    """A bounce address whose seal holds may outlive its message: a row is tied only to one that is there."""
-    if not one.bounced_message:
-        return None
-    cursor = await connection.execute(
-        "select id from messages where id = %s and agent_id = %s", (one.bounced_message, one.agent.id)
-    )
-    row = await cursor.fetchone()
-    return str(row[0]) if row else None
-
-
-async def _reported(connection: Connection, one: Incoming) -> list[str]:
-    """Our messages that this report names. Only where it comes from a mail system, with nobody to answer to."""
-    report = one.mail.report
-    if report is None or one.envelope.mail_from:
-        return []
-    cursor = await connection.execute(
-        "select id from messages where agent_id = %s and direction = 'out' and message_id = any(%s)",
-        (one.agent.id, [storable(i) for i in report.original_message_ids]),
-    )
-    return [str(row[0]) for row in await cursor.fetchall()]
-
-
-async def _mark_bounced(connection: Connection, one: Incoming, reason: str) -> None:
-    """A delay is told by the incoming row alone: the mail may yet arrive."""
-    if one.mail.report is not None and not one.mail.report.failed:
-        return
-    ours = [one.bounced_message] if one.bounced_message else await _reported(connection, one)
-    await connection.execute(
-        "update messages set state = 'bounced', reason = %s where id = any(%s::uuid[]) and agent_id = %s "
-        "and direction = 'out'",
-        (storable(reason), ours, one.agent.id),
     )
 
 
@@ -292,43 +175,8 @@ async def _add_turn(connection: Connection, row_id: str, agent_id: str, thread_i
     return str(row[0]) if row[1] else ""
 
 
-async def _insert_reply(connection: Connection, reply: Outgoing) -> str:
-    try:
-        async with connection.transaction():
-            cursor = await connection.execute(
-                "insert into messages (agent_id, thread_id, direction, message_id, in_reply_to, sender, recipient, "
-                "subject, state, turn_id, size, next_attempt_at) "
-                "values (%s, %s, 'out', %s, %s, %s, %s, %s, 'queued', %s, %s, now()) returning id",
-                (
-                    reply.agent_id,
-                    reply.thread_id,
-                    reply.message_id,
-                    storable(reply.in_reply_to),
-                    reply.sender,
-                    storable(reply.recipient),
-                    storable(reply.subject),
-                    reply.turn_id,
-                    len(reply.raw),
-                ),
-            )
-            row = await cursor.fetchone()
-            assert row is not None
-    except psycopg.errors.UniqueViolation:
-        cursor = await connection.execute(
-            "select id from messages where agent_id = %s and direction = 'out' and message_id = %s",
-            (reply.agent_id, reply.message_id),
-        )
-        row = await cursor.fetchone()
-        assert row is not None
-        return str(row[0])
-    await connection.execute("insert into message_bodies values (%s, %s)", (row[0], reply.raw))
-    await _add_references(connection, reply.agent_id, reply.thread_id, [reply.message_id])
-    return str(row[0])
-
-
-def storable(text: str) -> str:
-    """Postgres' text holds every character but NUL, and no lone surrogate."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+def _no_message(row_id: str) -> NotFound:
+    return NotFound(f"There is no message {row_id}. `tinyfat mail list NAME` shows those there are.")
 
 
 def _message(row: tuple[Any, ...]) -> Message:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from tinyfat.domain.mail.message import read_mail
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult, TurnState
 from tinyfat.ports.ledger import NotFound, StoreUnavailable, TurnRow
-from tinyfat.store.database import Connection, Database
-from tinyfat.store.mail import storable
-from tinyfat.store.signals import Signals, signal
+from tinyfat.store.database import Connection, Database, storable
+from tinyfat.store.signals import Signals
 
 OFFERS = "tinyfat_offers"  # payload: "<machine id> <turn id>"
 RESULTS = "tinyfat_results"  # payload: "<turn id>"
@@ -20,6 +20,39 @@ LOOK_SECONDS = 2.0  # a waiter looks for itself this often, should a signal have
 USAGE_CHARS_MAX = 10_000
 OFFERS_MAX = 1000  # as many as a box holds
 UNRECEIVED_SECONDS = 3.0
+
+# A turn is offered: it runs, its message says so, and whoever holds the box's link hears of it. One round trip.
+_OFFER = """
+with offered as (
+    update turns set state = 'running', offered_at = coalesce(offered_at, now()),
+        deadline_at = coalesce(deadline_at, now() + make_interval(secs => %(deadline)s))
+    where id = %(turn)s and state in ('waiting', 'running') returning id, agent_id
+), marked as (
+    update messages set state = 'running' where turn_id = %(turn)s and direction = 'in' and state = 'queued'
+)
+select pg_notify('tinyfat_offers', machine.id || ' ' || offered.id)
+from offered cross join lateral (
+    select id from machines where agent_id = offered.agent_id and wanted order by created_at desc limit 1
+) machine
+"""
+
+# A turn's first result stays; from a box, only for a turn of its own agent.
+_KEEP_RESULT = """
+with kept as (
+    update turns set outcome = %(outcome)s, answer = %(answer)s, failure = %(failure)s, detail = %(detail)s,
+        asked_at = %(asked_at)s, answered_at = %(answered_at)s, usage = %(usage)s, result_at = now(),
+        box_received_at = coalesce(box_received_at, now())
+    where id = %(turn)s and outcome is null and state = 'running'
+        and (%(machine)s::uuid is null or agent_id = (select agent_id from machines where id = %(machine)s::uuid))
+    returning id
+), attached as (
+    insert into turn_attachments
+    select kept.id, file.* from kept, unnest(
+        %(places)s::int[], %(filenames)s::text[], %(media_types)s::text[], %(contents)s::bytea[]
+    ) file
+)
+select pg_notify('tinyfat_results', id::text) from kept
+"""
 
 
 class TurnStore:
@@ -30,7 +63,7 @@ class TurnStore:
 
     async def probe(self, turn_id: str, agent_id: str, question: str) -> None:
         """A question of our own: is the agent there? Twice with the same id: once."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "insert into turns (id, agent_id, session, question) values (%s, %s, %s, %s) on conflict do nothing",
                 (turn_id, agent_id, f"probe:{turn_id}", question),
@@ -38,26 +71,12 @@ class TurnStore:
 
     async def offer(self, turn_id: str, deadline_seconds: float) -> None:
         """From now on the agent's box is to have it. Offered twice, the deadline stays the first one."""
-        async with self._database.transaction() as connection:
-            cursor = await connection.execute(
-                "update turns set state = 'running', offered_at = coalesce(offered_at, now()), "
-                "deadline_at = coalesce(deadline_at, now() + make_interval(secs => %s)) "
-                "where id = %s and state in ('waiting', 'running') "
-                "returning (select id from machines m where m.agent_id = turns.agent_id and m.wanted "
-                "order by created_at desc limit 1)",
-                (deadline_seconds, turn_id),
-            )
-            row = await cursor.fetchone()
-            await connection.execute(
-                "update messages set state = 'running' where turn_id = %s and direction = 'in' and state = 'queued'",
-                (turn_id,),
-            )
-            if row and row[0]:
-                await signal(connection, OFFERS, f"{row[0]} {turn_id}")
+        async with self._database.connection() as connection:
+            await connection.execute(_OFFER, {"turn": turn_id, "deadline": deadline_seconds})
 
     async def open_for(self, machine_id: str) -> list[str]:
         """The turns this machine's box should be working on, oldest first."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "select t.id from turns t join machines m on m.agent_id = t.agent_id and m.id = %s "
                 "where t.state = 'running' and t.outcome is null order by t.position limit %s",
@@ -67,7 +86,7 @@ class TurnStore:
 
     async def unreceived(self, machine_ids: Sequence[str]) -> list[tuple[str, str]]:
         """(machine id, turn id) of offers that no box has confirmed: the signal or the frame was lost."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "select m.id, t.id from turns t join machines m on m.agent_id = t.agent_id "
                 "where m.id = any(%s::uuid[]) and t.state = 'running' and t.outcome is null "
@@ -79,7 +98,7 @@ class TurnStore:
 
     async def for_box(self, turn_id: str, machine_id: str) -> Turn | None:
         """What the box gets to see; None where it is not this machine's, or nobody waits for it any more."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "select t.session, t.question, extract(epoch from t.deadline_at - now())::float, b.raw "
                 "from turns t join machines m on m.agent_id = t.agent_id and m.id = %s "
@@ -96,41 +115,56 @@ class TurnStore:
         return Turn(turn_id, row[0], row[1], max(0.0, row[2]), attachments)
 
     async def received(self, turn_id: str, machine_id: str) -> None:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
-                "update turns set box_received_at = coalesce(box_received_at, now()) where id::text = %s "
+                "update turns set box_received_at = coalesce(box_received_at, now()) where id = %s "
                 "and agent_id = (select agent_id from machines where id = %s)",
-                (turn_id, machine_id),
+                (_uuid(turn_id), machine_id),
             )
 
     async def answered(self, turn_id: str, machine_id: str, result: TurnResult) -> None:
         """Keep the box's answer. The first one counts; one for another agent's or an ended turn changes nothing."""
-        async with self._database.transaction() as connection:
-            cursor = await connection.execute(
-                "select 1 from turns where id::text = %s and agent_id = (select agent_id from machines where id = %s)",
-                (turn_id, machine_id),
-            )
-            if await cursor.fetchone():
-                await _keep_result(connection, turn_id, result)
+        await self._keep_result(turn_id, machine_id, result)
 
     async def give_up(self, turn_id: str, result: TurnResult) -> None:
         """Nobody answered in time. An answer that is here already stands."""
-        async with self._database.transaction() as connection:
-            await _keep_result(connection, turn_id, result)
+        await self._keep_result(turn_id, None, result)
+
+    async def _keep_result(self, turn_id: str, machine_id: str | None, result: TurnResult) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute(
+                _KEEP_RESULT,
+                {
+                    "turn": _uuid(turn_id),
+                    "machine": machine_id,
+                    "outcome": result.outcome,
+                    "answer": storable(result.text),
+                    "failure": storable(result.failure),
+                    "detail": storable(result.detail),
+                    "asked_at": result.received_at,
+                    "answered_at": result.answered_at,
+                    "usage": _usage(result.usage),
+                    "places": list(range(len(result.attachments))),
+                    "filenames": [storable(a.filename) for a in result.attachments],
+                    "media_types": [storable(a.media_type) for a in result.attachments],
+                    "contents": [a.content for a in result.attachments],
+                },
+            )
 
     async def load(self, turn_id: str) -> TurnRow:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "select agent_id, thread_id, message_row, state, session, question, deadline_at, attempt, outcome, "
                 "answer, failure, detail, asked_at, answered_at, usage, "
-                "extract(epoch from deadline_at - now())::float, result_at from turns where id = %s",
+                "extract(epoch from deadline_at - now())::float, result_at, "
+                "exists (select from turn_attachments where turn_id = turns.id) from turns where id = %s",
                 (turn_id,),
             )
             row = await cursor.fetchone()
             if row is None:
                 raise NotFound(f"There is no turn {turn_id}.")
-            attachments = await _attachments(connection, turn_id) if row[8] else ()
-        return _turn_row(turn_id, row, attachments)
+            attachments = await _attachments(connection, turn_id) if row[-1] else ()
+        return _turn_row(turn_id, row[:-1], attachments)
 
     async def wait_for_result(self, turn_id: str) -> TurnRow:
         """Wait for the result, or until the deadline has passed (then `result` is None)."""
@@ -151,14 +185,14 @@ class TurnStore:
             self._waiting.pop(turn_id, None)
 
     async def finish_probe(self, turn_id: str) -> None:
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "update turns set state = coalesce(outcome, 'failed'), ended_at = now() where id = %s", (turn_id,)
             )
 
     async def startable(self, limit: int) -> list[tuple[str, int]]:
         """(turn id, attempt) of turns that are first in their thread and have waited a while: their start was lost."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "select id, attempt from (select distinct on (thread_id) id, attempt, created_at, position "
                 "from turns where state in ('waiting', 'running') and thread_id is not null "
@@ -170,7 +204,7 @@ class TurnStore:
 
     async def retry_as(self, turn_id: str, attempt: int) -> None:
         """The flow that carried the turn broke: the next one has another number."""
-        async with self._database.transaction() as connection:
+        async with self._database.connection() as connection:
             await connection.execute(
                 "update turns set attempt = %s where id = %s and attempt = %s", (attempt, turn_id, attempt - 1)
             )
@@ -192,32 +226,6 @@ async def _until(event: asyncio.Event, seconds: float) -> None:
         pass
 
 
-async def _keep_result(connection: Connection, turn_id: str, result: TurnResult) -> None:
-    cursor = await connection.execute(
-        "update turns set outcome = %s, answer = %s, failure = %s, detail = %s, asked_at = %s, answered_at = %s, "
-        "usage = %s, result_at = now(), box_received_at = coalesce(box_received_at, now()) "
-        "where id = %s and outcome is null and state = 'running' returning id",
-        (
-            result.outcome,
-            storable(result.text),
-            storable(result.failure),
-            storable(result.detail),
-            result.received_at,
-            result.answered_at,
-            _usage(result.usage),
-            turn_id,
-        ),
-    )
-    if await cursor.fetchone() is None:
-        return
-    for place, attachment in enumerate(result.attachments):
-        await connection.execute(
-            "insert into turn_attachments values (%s, %s, %s, %s, %s)",
-            (turn_id, place, storable(attachment.filename), storable(attachment.media_type), attachment.content),
-        )
-    await signal(connection, RESULTS, turn_id)
-
-
 def _usage(usage: dict[str, Any]) -> str:
     """The box is hostile: what it says of tokens is kept only where it is small and plain."""
     try:
@@ -225,6 +233,14 @@ def _usage(usage: dict[str, Any]) -> str:
     except (ValueError, RecursionError):
         return "{}"
     return text if len(text) <= USAGE_CHARS_MAX and "\\u0000" not in text and "\\ud" not in text else "{}"
+
+
+def _uuid(text: str) -> uuid.UUID | None:
+    """What a box says is a turn's id may be anything; None matches no row."""
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
 
 
 async def _attachments(connection: Connection, turn_id: str) -> tuple[Attachment, ...]:

@@ -103,6 +103,7 @@ create index messages_list on messages (agent_id, position);
 create index messages_due on messages (next_attempt_at) where direction = 'out' and state in ('queued', 'deferred');
 create index messages_rate on messages (agent_id, sender, at) where direction = 'in' and turn_id is not null;
 create index messages_thread on messages (thread_id, at);
+create index messages_turn on messages (turn_id);
 
 create table message_bodies (
     message_row uuid primary key references messages (id),
