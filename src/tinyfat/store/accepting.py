@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tinyfat.domain.mail.judgement import Facts, Judgement, RateCaps, judge
 from tinyfat.domain.mail.states import MessageState
@@ -14,60 +15,75 @@ from tinyfat.store.database import Connection, Database, lock_agent, storable
 
 RATE_WINDOW_SECONDS = 3600
 
-# What the ledger knows before a mail: is it here already; the conversation it belongs to; what its sender had.
-# What a mail answers decides the conversation (RFC 5322 3.6.4), whatever became of the subject; then the tag.
+# What the judgement asks of the ledger: how many turns the mail's conversation and its sender had of late, and which
+# mails of ours it is a report about. What a mail answers decides the conversation (RFC 5322 3.6.4), whatever became of
+# the subject; then the tag. Read without a lock: a cap may be passed by the mails of one moment.
 _KNOWN = """
-with thread as (
+with found as (
     select coalesce(
         (select thread_id from thread_refs where agent_id = %(agent)s and message_id = any(%(ids)s)
          order by array_position(%(ids)s::text[], message_id) limit 1),
         (select id from threads where agent_id = %(agent)s and tag = nullif(%(tag)s, ''))
-    ) as id
+    ) as thread
 )
-select thread.id,
-    (select id from messages where agent_id = %(agent)s and direction = 'in' and message_id = %(message_id)s
-        and trusted = %(trusted)s),
-    (select state from messages where agent_id = %(agent)s and direction = 'in' and message_id = %(message_id)s
-        and trusted = %(trusted)s),
-    (select count(*) from messages where thread_id = thread.id and direction = 'in' and turn_id is not null
+select
+    (select count(*) from messages where thread_id = found.thread and direction = 'in' and turn_id is not null
         and at > now() - make_interval(secs => %(window)s)),
     (select count(*) from messages where agent_id = %(agent)s and sender = %(sender)s and direction = 'in'
         and turn_id is not null and at > now() - make_interval(secs => %(window)s)),
     array(select id::text from messages where agent_id = %(agent)s and direction = 'out'
         and (message_id = any(%(reported)s) or id = any(%(bounced)s)))
-from thread
+from found
 """
 
-# Everything a mail leaves behind, at once. Only what the owner's side wrote may name a conversation: a stranger must
-# not steer who ends up in which. The last line looks at the turns as they were before.
+# Everything a mail leaves behind, at once: in its conversation, or in one it begins. Only what the owner's side wrote
+# may name a conversation: a stranger must not steer who ends up in which. The last lines look at things as they were.
 _KEEP = """
-with thread as (
+with found as (
+    select coalesce(
+        (select thread_id from thread_refs where agent_id = %(agent)s and message_id = any(%(ids)s)
+         order by array_position(%(ids)s::text[], message_id) limit 1),
+        (select id from threads where agent_id = %(agent)s and tag = nullif(%(tag)s, ''))
+    ) as thread
+), copy as (
+    select id, state from messages where agent_id = %(agent)s and direction = 'in' and message_id = %(message_id)s
+        and trusted = %(trusted)s
+), begun as (
     insert into threads (id, agent_id, tag, subject)
-    select %(thread)s, %(agent)s, nullif(%(tag)s, ''), %(subject)s where %(new_thread)s
-), message as (
+    select %(new_thread)s, %(agent)s, nullif(%(tag)s, ''), %(subject)s
+    from found where thread is null and not exists (select from copy)
+), kept as (
     insert into messages (id, agent_id, thread_id, direction, message_id, in_reply_to, sender, recipient, subject,
         state, reason, trusted, authentication, envelope_from, question, bounce_of, size, turn_id)
-    values (%(row)s, %(agent)s, %(thread)s, 'in', %(message_id)s, %(in_reply_to)s, %(sender)s, %(recipient)s,
-        %(subject)s, %(state)s, %(reason)s, %(trusted)s, %(authentication)s, %(envelope_from)s, %(question)s,
-        %(bounce_of)s, %(size)s, %(turn)s)
+    select %(row)s, %(agent)s, coalesce(thread, %(new_thread)s), 'in', %(message_id)s, %(in_reply_to)s, %(sender)s,
+        %(recipient)s, %(subject)s, %(state)s, %(reason)s, %(trusted)s, %(authentication)s, %(envelope_from)s,
+        %(question)s, %(bounce_of)s, %(size)s, %(turn)s
+    from found where not exists (select from copy)
+    returning thread_id
 ), body as (
-    insert into message_bodies values (%(row)s, %(raw)s)
+    insert into message_bodies select %(row)s, %(raw)s from kept
 ), refs as (
     insert into thread_refs (agent_id, message_id, thread_id)
-    select %(agent)s, unnest(%(ids)s::text[]), %(thread)s where %(trusted)s on conflict do nothing
+    select %(agent)s, unnest(%(ids)s::text[]), thread_id from kept where %(trusted)s on conflict do nothing
 ), turn as (
     insert into turns (id, agent_id, thread_id, message_row, session, question)
-    select %(turn)s, %(agent)s, %(thread)s, %(row)s, %(session)s, %(question)s where %(turn)s::uuid is not null
+    select %(turn)s, %(agent)s, thread_id, %(row)s, %(session)s || thread_id, %(question)s
+    from kept where %(turn)s::uuid is not null
 )
-select exists (select from turns where thread_id = %(thread)s and state in ('waiting', 'running'))
+select (select id from copy), (select state from copy),
+    exists (select from turns where thread_id = found.thread and state in ('waiting', 'running'))
+from found
 """
+
+# The lock on an agent's arrivals ends with the commit, and a commit that waits for the disk would make every mail of an
+# agent wait for the disk alone. So that commit does not wait, and this one right behind it does: it is on disk only
+# after everything before it is (one write-ahead log), and the mails of one moment share the wait.
+_NO_WAIT = "set local synchronous_commit = off"
+_WAIT_FOR_DISK = "select pg_current_xact_id()"
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    thread_id: str  # "" where this mail begins a conversation
-    row_id: str  # of the copy that is here already; "" where there is none
-    state: str
     turns_in_thread: int
     turns_of_sender: int
     ours_bounced: Sequence[str]  # rows of our messages that this is a report about
@@ -80,30 +96,46 @@ class MailAcceptance:
 
     async def accept(self, incoming: Sequence[Incoming]) -> list[Accepted]:
         """Commit one mail for each of its agents, all or none. When this returns it is on disk."""
-        async with self._database.connection() as connection, connection.pipeline(), connection.transaction():
-            # Always in the same order, or two mails for two agents could each wait for the other.
-            ordered = sorted(incoming, key=lambda one: one.agent.id)
-            return [await self._accept_one(connection, one) for one in ordered]
+        # Always in the same order, or two mails for two agents could each wait for the other.
+        ordered = sorted(incoming, key=lambda one: one.agent.id)
+        async with self._database.connection() as connection:
+            plans = [_plan(one, await _known(connection, one), self._caps) for one in ordered]
+            cursors = []
+            async with connection.pipeline():
+                async with connection.transaction():
+                    await connection.execute(_NO_WAIT)
+                    for plan in plans:
+                        await lock_agent(connection, plan.incoming.agent.id)
+                        await _mark_bounced(connection, plan)
+                        cursors.append(await connection.execute(_KEEP, _parameters(plan)))
+                await connection.execute(_WAIT_FOR_DISK)
+            rows = [await cursor.fetchone() for cursor in cursors]
+        return [_accepted(plan, row) for plan, row in zip(plans, rows, strict=True) if row is not None]
 
-    async def _accept_one(self, connection: Connection, one: Incoming) -> Accepted:
-        await lock_agent(connection, one.agent.id)
-        known = await _known(connection, one)
-        if known.row_id:
-            return Accepted(known.row_id, one.agent.id, MessageState(known.state), True)
-        facts = Facts(
-            null_return_path=not one.envelope.mail_from,
-            proved=one.proved,
-            allowed=one.allowed,
-            from_own_agent=one.from_own_agent,
-            from_itself=one.from_itself,
-            is_bounce=bool(one.bounced_message or known.ours_bounced),
-            turns_in_thread=known.turns_in_thread,
-            turns_of_sender=known.turns_of_sender,
-        )
-        judgement = judge(one.mail, facts, self._caps)
-        if facts.is_bounce:
-            await _mark_bounced(connection, one, known.ours_bounced, judgement.reason)
-        return await _keep(connection, one, known, judgement)
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    incoming: Incoming
+    known: _Known
+    judgement: Judgement
+    row_id: uuid.UUID
+    turn_id: uuid.UUID | None
+
+
+def _plan(one: Incoming, known: _Known, caps: RateCaps) -> _Plan:
+    facts = Facts(
+        null_return_path=not one.envelope.mail_from,
+        proved=one.proved,
+        allowed=one.allowed,
+        from_own_agent=one.from_own_agent,
+        from_itself=one.from_itself,
+        is_bounce=bool(one.bounced_message or known.ours_bounced),
+        turns_in_thread=known.turns_in_thread,
+        turns_of_sender=known.turns_of_sender,
+    )
+    judgement = judge(one.mail, facts, caps)
+    turn_id = uuid.uuid4() if judgement.state is MessageState.QUEUED else None
+    return _Plan(one, known, judgement, uuid.uuid4(), turn_id)
 
 
 async def _known(connection: Connection, one: Incoming) -> _Known:
@@ -113,8 +145,6 @@ async def _known(connection: Connection, one: Incoming) -> _Known:
             "agent": one.agent.id,
             "ids": _ids(one),  # its own id first: a copy of a known mail belongs where that one is
             "tag": one.tag,
-            "message_id": storable(one.mail.message_id),
-            "trusted": one.proved and one.allowed,
             "sender": storable(one.mail.from_address),
             "window": RATE_WINDOW_SECONDS,
             "reported": _reported(one),
@@ -123,52 +153,52 @@ async def _known(connection: Connection, one: Incoming) -> _Known:
     )
     row = await cursor.fetchone()
     assert row is not None
-    return _Known(str(row[0] or ""), str(row[1] or ""), row[2] or "", row[3], row[4], row[5])
+    return _Known(*row)
 
 
-async def _keep(connection: Connection, one: Incoming, known: _Known, judgement: Judgement) -> Accepted:
-    row_id = uuid.uuid4()
-    turn_id = uuid.uuid4() if judgement.state is MessageState.QUEUED else None
-    thread_id = known.thread_id or str(uuid.uuid4())
-    cursor = await connection.execute(
-        _KEEP,
-        {
-            "row": row_id,
-            "turn": turn_id,
-            "thread": thread_id,
-            "new_thread": not known.thread_id,
-            "agent": one.agent.id,
-            "tag": one.tag,
-            "session": session_key(thread_id),
-            "ids": _ids(one),
-            "message_id": storable(one.mail.message_id),
-            "in_reply_to": storable(one.mail.in_reply_to),
-            "sender": storable(one.mail.from_address),
-            "recipient": storable(one.recipient),
-            "subject": storable(one.mail.subject),
-            "state": judgement.state,
-            "reason": storable(judgement.reason),
-            "trusted": one.proved and one.allowed,
-            "authentication": storable(one.authentication),
-            "envelope_from": storable(one.envelope.mail_from),
-            "question": storable(one.question),
-            "bounce_of": known.ours_bounced[0] if known.ours_bounced else None,
-            "size": len(one.raw),
-            "raw": one.raw,
-        },
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    start = str(turn_id) if turn_id and not row[0] else ""
-    return Accepted(str(row_id), one.agent.id, judgement.state, False, start)
+def _parameters(plan: _Plan) -> dict[str, Any]:
+    one = plan.incoming
+    return {
+        "row": plan.row_id,
+        "turn": plan.turn_id,
+        "new_thread": uuid.uuid4(),
+        "agent": one.agent.id,
+        "tag": one.tag,
+        "session": session_key(""),
+        "ids": _ids(one),
+        "message_id": storable(one.mail.message_id),
+        "in_reply_to": storable(one.mail.in_reply_to),
+        "sender": storable(one.mail.from_address),
+        "recipient": storable(one.recipient),
+        "subject": storable(one.mail.subject),
+        "state": plan.judgement.state,
+        "reason": storable(plan.judgement.reason),
+        "trusted": one.proved and one.allowed,
+        "authentication": storable(one.authentication),
+        "envelope_from": storable(one.envelope.mail_from),
+        "question": storable(one.question),
+        "bounce_of": plan.known.ours_bounced[0] if plan.known.ours_bounced else None,
+        "size": len(one.raw),
+        "raw": one.raw,
+    }
 
 
-async def _mark_bounced(connection: Connection, one: Incoming, rows: Sequence[str], reason: str) -> None:
+def _accepted(plan: _Plan, row: tuple[Any, ...]) -> Accepted:
+    copy_id, copy_state, others_open = row
+    agent_id = plan.incoming.agent.id
+    if copy_id is not None:
+        return Accepted(str(copy_id), agent_id, MessageState(copy_state), True)
+    start = str(plan.turn_id) if plan.turn_id and not others_open else ""
+    return Accepted(str(plan.row_id), agent_id, plan.judgement.state, False, start)
+
+
+async def _mark_bounced(connection: Connection, plan: _Plan) -> None:
     """A report of a delay changes nothing: the mail may yet arrive."""
-    if one.mail.report is None or one.mail.report.failed:
+    report = plan.incoming.mail.report
+    if plan.known.ours_bounced and (report is None or report.failed):
         await connection.execute(
             "update messages set state = 'bounced', reason = %s where id = any(%s::uuid[])",
-            (storable(reason), list(rows)),
+            (storable(plan.judgement.reason), list(plan.known.ours_bounced)),
         )
 
 
