@@ -118,7 +118,9 @@ class _Handler:
         raw = transaction.content
         assert isinstance(raw, bytes)
         peer = session.peer[0] if isinstance(session.peer, tuple) else ""
-        envelope = Envelope(peer, session.host_name or "", transaction.mail_from or "")
+        # aiosmtpd calls the null return path "<>" (RFC 5321 4.5.5).
+        mail_from = "" if transaction.mail_from == "<>" else transaction.mail_from or ""
+        envelope = Envelope(peer, session.host_name or "", mail_from)
         try:
             async with asyncio.timeout(ACCEPT_SECONDS_MAX):
                 kept = await self._intake.accept(envelope, transaction.rcpt_tos, raw)
