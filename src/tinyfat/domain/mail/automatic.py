@@ -9,6 +9,9 @@ from tinyfat.domain.mail.headers import Headers, parse_parameters
 LOOP_HEADER = "X-TinyFat-Loop"
 RECEIVED_MAX = 25  # RFC 5321 6.3 asks for at least 100 in a relay; an answer is due long before
 
+# threads.reply_message_id. Relays take marks off that they do not know, but seldom the Message-ID.
+_AGENTS_MESSAGE_ID = re.compile(r"\s*<turn\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}@")
+
 _ROLE = re.compile(
     r"mailer-daemon|postmaster|bounces?|majordomo|listserv|owner-.+|.+-(?:owner|request|bounces?)|bounces?[-._].+"
 )
@@ -26,6 +29,8 @@ def automatic_reason(headers: Headers, from_address: str) -> str:
     names = list(headers.names())
     if LOOP_HEADER.lower() in names:
         return f"{LOOP_HEADER}: it is a TinyFat agent's own"
+    if _AGENTS_MESSAGE_ID.match(headers.first("message-id")):
+        return "a TinyFat agent's own, by its Message-ID"
     if parse_parameters(headers.first("content-type"))[0] == "multipart/report":
         return "a report (multipart/report)"
     precedence = _first_word(headers.first("precedence"))

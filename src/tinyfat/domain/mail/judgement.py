@@ -48,7 +48,7 @@ def judge(mail: Mail, facts: Facts, caps: RateCaps) -> Judgement:
     3. What is not proved, and then who is not allowed, goes to quarantine: an unproved From could be anyone's, so
        the allow-list is asked only of a proved one.
     4. An agent of ours whose mail does not say it is automatic gets OWN_AGENT_TURNS_MAX answers: two agents that
-       write to each other stop within three exchanges even where a relay strips our marks.
+       write to each other stop within three exchanges even where a relay strips our marks, the Message-ID included.
     5. Rate caps come last, so that mail that would not be answered anyway costs nobody a turn.
     """
     if facts.is_bounce:
