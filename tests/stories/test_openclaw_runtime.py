@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -21,15 +23,20 @@ pytestmark = [pytest.mark.openclaw, pytest.mark.asyncio(loop_scope="module")]
 NOTE = Attachment("note.txt", "text/plain", b"The key lies under the mat.")
 
 
-@pytest.fixture(scope="module", params=[Api.OPENAI, Api.ANTHROPIC], ids=lambda api: str(api.value))
-def model(request: pytest.FixtureRequest) -> AsyncIterator[Model]:
-    with Model(request.param) as model:
+@pytest.fixture(scope="module")
+def model() -> Iterator[Model]:
+    with Model(Api.OPENAI) as model:
         yield model
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def openclaw(model: Model, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    folder = tmp_path_factory.mktemp("openclaw")
+    async with openclaw_in(tmp_path_factory.mktemp("openclaw"), model) as run:
+        yield run
+
+
+@asynccontextmanager
+async def openclaw_in(folder: Path, model: Model) -> AsyncIterator[Running]:
     with places_in(folder) as places:
         runtime = OpenClawRuntime(RuntimeSpec("openclaw", "ada", model.access, 0), places)
         await runtime.install(lambda _: None)
@@ -59,8 +66,7 @@ async def test_an_answer_is_found_again_without_asking(openclaw: Running, model:
 
 
 async def test_a_file_comes_in_and_a_file_goes_out(openclaw: Running, model: Model) -> None:
-    came_in = await openclaw.runtime.answer(mail("f1", "Here is a note.", NOTE, session="files"), False)
-    asked = await openclaw.runtime.answer(mail("f2", "Where does the key lie?", session="files"), False)
+    came_in = await openclaw.runtime.answer(mail("f1", "Where does the key lie?", NOTE, session="files"), False)
     body = "model: write out/report.txt All is well then attach"
     by_agent = await openclaw.runtime.answer(mail("f3", body, session="files"), False)
     by_chat = await openclaw.runtime.answer(mail("f4", body, NOTE, session="files"), False)
@@ -68,7 +74,7 @@ async def test_a_file_comes_in_and_a_file_goes_out(openclaw: Running, model: Mod
     found_again = await openclaw.runtime.answer(mail("f4", body, NOTE, session="files"), True)
 
     assert "I have your attachments: note.txt" in came_in.text
-    assert "You told me: 'The key lies under the mat.'" in asked.text
+    assert "You told me: 'The key lies under the mat.'" in came_in.text
     for result in (by_agent, by_chat, found_again):
         assert result.text == "I wrote out/report.txt."
         assert result.attachments == (Attachment("report.txt", "text/plain", b"All is well"),)
@@ -76,10 +82,13 @@ async def test_a_file_comes_in_and_a_file_goes_out(openclaw: Running, model: Mod
 
 
 async def test_a_file_outside_the_workspace_does_not_go_out(openclaw: Running) -> None:
-    result = await openclaw.runtime.answer(mail("o1", "model: say MEDIA:../state/openclaw.json", session="out"), False)
+    workspace = openclaw.log.parent / "workspace"
+    (workspace / "out" / "link.json").symlink_to(openclaw.log.parent / "state" / "openclaw.json")
+    body = "model: say Look\\nMEDIA:../state/openclaw.json\\nMEDIA:./out/link.json"
+    result = await openclaw.runtime.answer(mail("o1", body, session="out"), False)
 
-    assert result.attachments == ()
-    assert "outside the workspace" in result.detail
+    assert (result.text, result.attachments) == ("Look", ())
+    assert "'./out/link.json' left out: it is outside the workspace" in result.detail
 
 
 async def test_a_mail_is_no_command(openclaw: Running, model: Model) -> None:
@@ -114,39 +123,28 @@ async def test_a_model_that_refuses_is_said_once(openclaw: Running, model: Model
 async def test_killed_in_the_middle_it_answers_once(openclaw: Running, model: Model) -> None:
     plain = mail("k1", "model: slow 2\nmodel: say I was killed once", session="killed")
     with_file = mail("k2", "model: slow 2\nmodel: say I was killed too", NOTE, session="killed-too")
+    unasked = mail("k3", "model: say I came too late", session="killed-early")
+    turns = (plain, with_file, unasked)
     asking = [asyncio.ensure_future(openclaw.runtime.answer(turn, False)) for turn in (plain, with_file)]
 
     async def both_asked() -> bool:
         return model.asked("killed once") == 1 and model.asked("killed too") == 1
 
     await until(both_asked, 20.0, "the model was asked for both turns")
-    await openclaw.kill()
-    outcomes = await asyncio.gather(*asking, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [RuntimeUnavailable] * 2
-
-    await openclaw.start()
-    answers = await asyncio.gather(*(openclaw.runtime.answer(turn, True) for turn in (plain, with_file)))
-    again = await openclaw.runtime.answer(plain, True)
-
-    assert [answer.text for answer in answers] == ["I was killed once", "I was killed too"]
-    assert again == answers[0]
-    # Once before it was killed, and once more: the gateway takes an interrupted turn up again by itself.
-    assert (model.asked("killed once"), model.asked("killed too")) == (2, 2)
-
-
-async def test_killed_before_the_model_was_asked_it_answers_once(openclaw: Running, model: Model) -> None:
-    turn = mail("q1", "model: say asked at last", session="early")
-    asking = asyncio.ensure_future(openclaw.runtime.answer(turn, False))
+    asking.append(asyncio.ensure_future(openclaw.runtime.answer(unasked, False)))
     await asyncio.sleep(0)
     await openclaw.kill()
-    with pytest.raises(RuntimeUnavailable):
-        await asking
+    outcomes = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [RuntimeUnavailable] * 3
 
     await openclaw.start()
-    result = await openclaw.runtime.answer(turn, True)
+    answers = await asyncio.gather(*(openclaw.runtime.answer(turn, True) for turn in turns))
+    again = await openclaw.runtime.answer(plain, True)
 
-    assert result.text == "asked at last"
-    assert model.asked("asked at last") == 1
+    assert [answer.text for answer in answers] == ["I was killed once", "I was killed too", "I came too late"]
+    assert again == answers[0]
+    # Once before it was killed, and once more: the gateway takes an interrupted turn up again by itself.
+    assert (model.asked("killed once"), model.asked("killed too"), model.asked("too late")) == (2, 2, 1)
 
 
 async def test_it_knows_the_first_mail_after_all_that_and_wrote_no_key_down(openclaw: Running) -> None:
@@ -158,3 +156,15 @@ async def test_it_knows_the_first_mail_after_all_that_and_wrote_no_key_down(open
     holding = [path for path in state.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert holding == []
     assert KEY not in openclaw.log.read_text()
+
+
+async def test_a_model_of_the_other_kind_is_asked_in_its_own_way(tmp_path: Path) -> None:
+    with Model(Api.ANTHROPIC) as model:
+        async with openclaw_in(tmp_path, model) as run:
+            first = await run.runtime.answer(mail("m1", "My boat is called Heron."), False)
+            second = await run.runtime.answer(mail("m2", "What is my boat called?"), False)
+            written = await run.runtime.answer(mail("m3", "model: write out/a.txt Well then attach"), False)
+
+    assert first.text == "Hello Eva,\n\nNoted: My boat is called Heron."
+    assert second.text == "Hello Eva,\n\nYou told me: 'My boat is called Heron.'"
+    assert written.attachments == (Attachment("a.txt", "text/plain", b"Well"),)

@@ -32,6 +32,7 @@ class PostOffice(Mailbox):
     def __init__(self) -> None:
         super().__init__()
         self.routes: dict[str, int] = {}
+        self.new_ids = False  # the relay gives each mail a Message-ID of its own, too
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         answer = await super().handle_DATA(server, session, envelope)
@@ -42,6 +43,8 @@ class PostOffice(Mailbox):
         message = email.message_from_bytes(envelope.content, policy=email.policy.SMTP)
         for mark in MARKS:
             del message[mark]
+        if self.new_ids:
+            message.replace_header("Message-ID", new_id())
         sender = str(message["From"].addresses[0].addr_spec)
         async with aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) as onward:
             await onward.sendmail(sender, envelope.rcpt_tos, message.as_bytes())
