@@ -3,7 +3,7 @@
 It greets the sender, notes what it is told, and answers a question with the statement of the same conversation that
 shares most words with it. A line of the last mail may direct it, for tests:
 
-    model: say TEXT                          the whole answer
+    model: say TEXT                          the whole answer; \\n in it begins a new line
     model: write out/report.txt TEXT then attach
                                              a call to the tool `write`, then an answer that attaches the file
     model: status 500 | status 429           an error, with retry-after where it is 429
@@ -104,7 +104,7 @@ def reply(correspondence: Correspondence) -> Reply:
             case "no" if rest == "usage":
                 usage = False
             case "say":
-                return Say(rest, wait_seconds, cut, usage)
+                return Say(rest.replace("\\n", "\n"), wait_seconds, cut, usage)
             case "write":
                 return _write(directive, correspondence, wait_seconds)
     text = answer(correspondence.mails[:-1], mail)
