@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.mail.addresses import AddressRefused, Recipient, bounce_of, parse_recipient, sender_allowed
+from tinyfat.domain.mail.judgement import came_back
 from tinyfat.domain.mail.message import Mail, read_mail
 from tinyfat.ports.ledger import Agents, Incoming, MailLedger, NotFound
 from tinyfat.ports.mail import Authentication, Envelope, SenderAuthentication, UnknownRecipient
@@ -101,10 +102,10 @@ class MailIntake:
         self, envelope: Envelope, address: str, mail: Mail, raw: bytes, proof: Authentication
     ) -> Incoming:
         agent, patterns, recipient = await self._agent_of(address)
-        bounced = bounce_of(address.rpartition("@")[0], self._bounce_secret) or ""
+        sealed = bounce_of(address.rpartition("@")[0], self._bounce_secret) or ""
         return Incoming(
             agent=agent,
-            tag="" if bounced else recipient.tag,
+            tag="" if sealed else recipient.tag,
             recipient=address,
             mail=mail,
             envelope=envelope,
@@ -115,5 +116,5 @@ class MailIntake:
             allowed=bool(mail.from_address) and sender_allowed(patterns, mail.from_address),
             from_own_agent=await self._is_own_agent(mail.from_address),
             from_itself=self._names(mail.from_address, agent),
-            bounced_message=bounced,
+            bounced_message=sealed if came_back(mail, envelope.mail_from) else "",
         )

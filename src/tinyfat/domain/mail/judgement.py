@@ -9,6 +9,7 @@ from tinyfat.domain.mail.states import MessageState
 
 # Two agents that answer each other, their marks lost on the way, stop here. Within the window of the rate caps.
 OWN_AGENT_TURNS_MAX = 3
+MAIL_SYSTEMS = ("mailer-daemon", "postmaster")  # whom a bounce is from
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,18 @@ def judge(mail: Mail, facts: Facts, caps: RateCaps) -> Judgement:
     if facts.turns_of_sender >= caps.turns_of_sender_max:
         return Judgement(MessageState.HELD, f"rate cap: this sender had {facts.turns_of_sender} turns already")
     return Judgement(MessageState.QUEUED, "")
+
+
+def came_back(mail: Mail, return_path: str) -> bool:
+    """Does what came to a bounce address say that our mail did not arrive, and not that its reader is on holiday?
+
+    Automatic answers go to the return path too (RFC 3834 4). A report says what it is; without one (qmail, old Exims)
+    it is the mail system that writes, and nobody it could be answered to.
+    """
+    if mail.report is not None:
+        return True
+    writer = mail.from_address.rpartition("@")[0]
+    return not return_path and writer in ("", *MAIL_SYSTEMS)
 
 
 def _automatic(mail: Mail, facts: Facts) -> str:
