@@ -1,0 +1,128 @@
+"""One fault each, under load: what is killed, how often, and what may be seen afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+
+import psutil
+
+from tests.faults.claims import Verdict
+from tests.faults.rig import Machine, Rig, kill
+from tests.running import TinyFat, until
+
+AT_ONCE_MAX = 16  # deliveries of one control plane under way: so many may be undecided when it is killed
+KILLED_IN_START = 0.25  # so many of the kills hit a control plane that is just starting
+START_SECONDS = 2.0  # about what a start takes
+BACK_SECONDS_MAX = 60.0
+RUNTIME_KILLS_MAX = 4  # of one runtime: at the fifth death in five minutes its box rests it, rightly
+TROUBLE_SECONDS = 12.0
+TROUBLE = 0.4
+
+Scenario = Callable[[Rig, int], Awaitable[Verdict]]
+
+
+async def control(rig: Rig, count: int) -> Verdict:
+    """The control plane SIGKILLed at random points, its own start among them, and started again at once."""
+    agents = ["ada", "bob", "eve"]
+    plane = await rig.up("home", agents)
+    async with rig.load(agents * 2):
+        while rig.faults < count:
+            await rig.pause(0.0, 1.5)
+            await plane.kill()
+            rig.faults += 1
+            if rig.chance.random() < KILLED_IN_START and rig.faults < count:
+                await plane.start(wait=False)
+                await rig.pause(0.0, START_SECONDS)
+                await plane.kill()
+                rig.faults += 1
+            await plane.start()
+    return await rig.verdict(plane, agents, repeats_max=AT_ONCE_MAX * count)
+
+
+async def database(rig: Rig, count: int) -> Verdict:
+    """The embedded Postgres stopped fast, stopped at once, killed, or one of its processes killed, in turn."""
+    agents = ["ada", "bob"]
+    plane = await rig.up("home", agents)
+    async with rig.load(["ada", "ada", "bob", "bob"]):
+        for number in range(count):
+            await rig.pause(0.3, 2.0)
+            await _break_database(rig, plane, number % 4)
+            rig.faults += 1
+    return await rig.verdict(plane, agents, repeats_max=AT_ONCE_MAX * count)
+
+
+async def _break_database(rig: Rig, plane: TinyFat, how: int) -> None:
+    postmaster = _postmaster(plane)
+    assert postmaster is not None, "the database that should be broken does not run"
+    if how == 3:  # one backend gone by SIGKILL: the postmaster ends all sessions and recovers
+        victim = rig.chance.choice(postmaster.children())
+        kill(victim.pid)
+    else:
+        kill(postmaster.pid, (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)[how])
+
+    async def gone() -> bool:
+        return how == 3 or not postmaster.is_running() or postmaster.status() == psutil.STATUS_ZOMBIE
+
+    await until(gone, BACK_SECONDS_MAX, "the database stopped")
+    await plane.ready()
+
+
+def _postmaster(plane: TinyFat) -> psutil.Process | None:
+    try:
+        return psutil.Process(int((plane.home / "postgres" / "postmaster.pid").read_text().split("\n", 1)[0]))
+    except (OSError, ValueError, psutil.Error):
+        return None
+
+
+async def box(rig: Rig, count: int) -> Verdict:
+    """The box killed in mid-turn, one agent's or another's; its control plane starts it again."""
+    agents = ["ada", "bob", "eve"]
+    plane = await rig.up("home", agents)
+    async with rig.load(agents * 2):
+        for number in range(count):
+            machine = Machine(plane, agents[number % len(agents)])
+            await machine.in_turn()
+            await rig.pause(0.0, 0.4)
+            pid = machine.box_pid()
+            rig.faults += kill(pid)
+            await _another(machine.box_pid, pid, f"the box of {machine.agent} is back")
+    return await rig.verdict(plane, agents)
+
+
+async def runtime(rig: Rig, count: int) -> Verdict:
+    """The runtime killed in mid-turn; its box starts it again, and the turn goes on."""
+    agents = [f"agent{number}" for number in range(max(3, -(-count // RUNTIME_KILLS_MAX)))]
+    plane = await rig.up("home", agents)
+    async with rig.load(agents if len(agents) > 4 else agents * 2):
+        for number in range(count):
+            machine = Machine(plane, agents[number % len(agents)])
+            await machine.in_turn()
+            await rig.pause(0.0, 0.25)
+            pid = machine.runtime_pid()
+            rig.faults += kill(pid)
+            await _another(machine.runtime_pid, pid, f"the runtime of {machine.agent} is back")
+    return await rig.verdict(plane, agents)
+
+
+async def _another(pid_now: Callable[[], int | None], old: int | None, what: str) -> None:
+    async def back() -> bool:
+        return pid_now() not in (None, old) and psutil.pid_exists(pid_now() or 0)
+
+    await until(back, BACK_SECONDS_MAX, what)
+
+
+async def smarthost(rig: Rig, count: int) -> Verdict:
+    """The smarthost defers, and breaks connections before and after it kept a mail, `count` times over."""
+    agents = ["ada", "bob"]
+    plane = await rig.up("home", agents)
+    async with rig.load(["ada", "ada", "bob", "bob"]):
+        for _ in range(count):
+            rig.smarthost.trouble = TROUBLE
+            await asyncio.sleep(TROUBLE_SECONDS)
+            rig.smarthost.trouble = 0.0
+            rig.faults = rig.smarthost.troubles.total()
+            await rig.pause(1.0, 2.0)
+    rig.say(", ".join(f"{times} x {trouble}" for trouble, times in rig.smarthost.troubles.items()))
+    return await rig.verdict(plane, agents, repeats_max=rig.smarthost.lost_answers)
