@@ -1,0 +1,159 @@
+"""The hostile corpus through a running TinyFat, from the owner and from strangers: none crashes it, none is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+import pytest_asyncio
+
+from tests.mail_corpus import corpus
+from tests.running import OWNER, TinyFat, letter, until
+from tests.stories.test_http import signed
+from tests.stories.town import House, Operator, PostOffice, new_id
+from tinyfat.domain.mail.states import MessageState
+
+pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
+QUINN = "quinn@tinyfat.localhost"
+STRANGER = "stranger@elsewhere.example"
+SECRET = "a secret of the corpus"
+SENDERS_AT_ONCE = 8
+SETTLED = {
+    MessageState.ANSWERED, MessageState.FAILED, MessageState.QUARANTINED, MessageState.IGNORED, MessageState.HELD,
+    MessageState.BOUNCE,
+}  # fmt: skip
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def quinn(stories: Path) -> AsyncIterator[House]:
+    async with (
+        PostOffice() as office,
+        TinyFat(
+            stories / "corpus",
+            TINYFAT_SMARTHOST=f"127.0.0.1:{office.port}",
+            TINYFAT_INBOUND_SECRET=SECRET,
+            TINYFAT_TURN_DEADLINE="60",
+        ) as tinyfat,
+    ):
+        operator = Operator(tinyfat)
+        await operator.make_agent("quinn")
+        yield House(tinyfat, office, operator)
+        await operator.close()
+
+
+class Peer:
+    """Speaks SMTP as carelessly as the corpus is: the bytes go out as they are, only dots are doubled."""
+
+    def __init__(self, house: House, sender: str) -> None:
+        self.house, self.sender = house, sender
+
+    async def send(self, raw: bytes) -> str:
+        """The answer to DATA; what SMTP does not take is handed in by HTTP, which takes any bytes."""
+        said = await self._by_smtp(raw)
+        return said if said.startswith("250") else await self._by_http(raw)
+
+    async def _by_smtp(self, raw: bytes) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.house.tinyfat.smtp_port)
+        try:
+            await reader.readline()
+            for line in ("EHLO peer.example", f"MAIL FROM:<{self.sender}>", f"RCPT TO:<{QUINN}>", "DATA"):
+                writer.write(line.encode() + b"\r\n")
+                while (answer := await reader.readline())[3:4] == b"-":
+                    pass
+                assert answer[:1] in (b"2", b"3"), answer
+            stuffed = re.sub(rb"(?m)^\.", b"..", raw)
+            writer.write(stuffed + (b".\r\n" if stuffed.endswith(b"\r\n") else b"\r\n.\r\n"))
+            async with asyncio.timeout(60):
+                return (await reader.readline()).decode()
+        finally:
+            writer.close()
+
+    async def _by_http(self, raw: bytes) -> str:
+        url = f"http://127.0.0.1:{self.house.tinyfat.http_port}"
+        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=60.0) as client:
+            headers = signed(raw, secret=SECRET, to=QUINN, mail_from=self.sender)
+            answer = await client.post("/mail/inbound", content=raw, headers=headers)
+        assert answer.status_code == 202, answer.text
+        return f"250 kept as {answer.json()['kept']}"
+
+
+async def send_all(house: House, sender: str) -> list[str]:
+    """The ledger's row of each message."""
+    peer, kept, slots = Peer(house, sender), [], asyncio.Semaphore(SENDERS_AT_ONCE)
+
+    async def one(name: str, raw: bytes) -> None:
+        async with slots:
+            said = await peer.send(raw)
+        match = re.search(r"kept as (\S+)", said)
+        assert match, f"{name}: {said}"
+        kept.append(match[1])
+
+    async with asyncio.TaskGroup() as group:
+        for mail in corpus(sender, QUINN):
+            group.create_task(one(mail.name, mail.raw))
+    return kept
+
+
+@pytest.mark.parametrize("sender", [OWNER, STRANGER])
+async def test_the_corpus_is_taken_in_and_each_message_ends_in_a_named_state(quinn: House, sender: str) -> None:
+    before = {m["id"] for m in await quinn.operator.mail("quinn")}
+    began = time.monotonic()
+    kept = await send_all(quinn, sender)
+    assert len(kept) >= 300
+
+    async def settled() -> bool:
+        counts = (await quinn.operator.ask("GET", "status"))["mail"]
+        return not any(counts.get(f"in {state}") for state in ("queued", "running"))
+
+    await until(settled, 120.0, "every message is settled")
+    rows = [m for m in await quinn.operator.mail("quinn") if m["id"] not in before]
+    coming = [m for m in rows if m["direction"] == "in"]
+    # Some name the same Message-ID, and are the same mail by that; every answer names its row, and every row an answer.
+    assert {m["id"] for m in coming} == set(kept) - before
+    states = Counter(MessageState(m["state"]) for m in coming)
+    assert set(states) <= SETTLED, states
+    assert states[MessageState.FAILED] == 0, [m["subject"] for m in coming if m["state"] == "failed"]
+    if sender == STRANGER:
+        assert states[MessageState.ANSWERED] == 0 and states[MessageState.QUARANTINED] > 200, states
+    else:
+        assert states[MessageState.ANSWERED] > 200, states
+    print(f"{len(kept)} messages from {sender} in {time.monotonic() - began:.1f} s: {dict(states)}")
+
+
+async def test_each_answered_message_has_one_reply_and_it_left(quinn: House) -> None:
+    async def gone() -> bool:
+        counts = (await quinn.operator.ask("GET", "status"))["mail"]
+        return not any(counts.get(f"out {state}") for state in ("queued", "deferred"))
+
+    await until(gone, 60.0, "every reply left")
+    rows = await quinn.operator.mail("quinn")
+    answered = [m["turn_id"] for m in rows if m["direction"] == "in" and m["state"] == "answered"]
+    sent = [m["turn_id"] for m in rows if m["direction"] == "out"]
+    assert {m["state"] for m in rows if m["direction"] == "out"} == {"sent"}
+    assert sorted(sent) == sorted(answered) and len(set(sent)) == len(sent)
+    assert len(quinn.office.received) == len(sent)
+    assert len({one.message_id for one in quinn.office.received}) == len(sent)
+    assert {tuple(one.rcpt_to) for one in quinn.office.received} == {(OWNER,)}
+
+
+async def test_every_message_can_be_shown(quinn: House) -> None:
+    for row in await quinn.operator.mail("quinn"):
+        if row["size"] < 1_000_000:
+            await quinn.operator.ask("GET", f"mail/{row['id']}")
+    listed = await quinn.tinyfat.command("mail", "list", "quinn")
+    assert all(c.isprintable() or c == "\n" for c in listed)
+
+
+async def test_it_is_as_well_as_before(quinn: House) -> None:
+    message_id = new_id()
+    await quinn.tinyfat.send(letter("Still there?", to=QUINN, message_id=message_id))
+    await quinn.office.reply_to(message_id)
+    assert quinn.tinyfat.process is not None and quinn.tinyfat.process.returncode is None
+    log = quinn.tinyfat.log.read_text()
+    assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:3000]
