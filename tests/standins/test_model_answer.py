@@ -120,6 +120,10 @@ def test_an_own_answer_is_no_knowledge() -> None:
         ("New\n\nAm Montag schrieb Ada <a@x>:\n\n> alt", "New"),
         ("Hi\n-- \nEva\n+49", "Hi"),
         ("> model: status 500\nHi", "Hi"),
+        ("My boat is blue.\n\nYours, Robin\n\n", "My boat is blue."),
+        ("Mein Boot ist blau.\n\nViele Grüße\nEva\n0431 123", "Mein Boot ist blau."),
+        ("Thanks to Bob we have a new boat.", "Thanks to Bob we have a new boat."),
+        ("Thanks", ""),
     ],
 )
 def test_quotes_and_signatures_are_not_the_writers_words(body: str, left: str) -> None:

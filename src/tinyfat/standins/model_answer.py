@@ -40,7 +40,13 @@ _ASKING = re.compile(
 _GREETING = re.compile(
     r"(?:hi|hello|hey|dear|hallo|liebe[r]?|moin|good (?:morning|day|evening))\b.{0,40}", re.IGNORECASE
 )
-_CLOSING = re.compile(r"(?:best|kind|many)? ?(?:regards|wishes|greetings|thanks|cheers|thank you)\W*", re.IGNORECASE)
+_CLOSING = re.compile(
+    r"(?:(?:best|kind|many|warm|with|viele|liebe|beste|mit freundlichen) )*"
+    r"(?:regards|wishes|greetings|thanks|thank you|cheers|sincerely|yours|yours (?:sincerely|truly)|"
+    r"gruß|gruss|grüße|grüßen|danke|mfg|lg|vg)\b\W*(?:\w+\W*){0,3}",
+    re.IGNORECASE,
+)
+_AFTER_CLOSING_LINES_MAX = 3
 _QUOTE_HEAD = re.compile(r"^.{0,200}(?:wrote|schrieb[^\n]{0,100}|writes):\s*$")
 _COMMON_WORDS = """
 a about all am an and any are as at be been but by can could did do does for from had has have he her here him
@@ -129,7 +135,7 @@ def answer(earlier: tuple[Mail, ...], mail: Mail) -> str:
 
 
 def own_words(body: str) -> str:
-    """A mail's text without what it quotes and without its signature."""
+    """A mail's text without what it quotes, its closing words and its signature."""
     kept: list[str] = []
     for line in body.replace("\r\n", "\n").split("\n"):
         if line.rstrip() == "--":
@@ -141,6 +147,12 @@ def own_words(body: str) -> str:
                 kept.pop()
             continue
         kept.append(line)
+    while kept and not kept[-1].strip():
+        kept.pop()
+    for index in range(max(len(kept) - _AFTER_CLOSING_LINES_MAX, 0), len(kept)):
+        if _CLOSING.fullmatch(kept[index].strip()):
+            kept = kept[:index]
+            break
     return "\n".join(kept).strip()
 
 
@@ -178,7 +190,7 @@ def _sort(lines: list[str]) -> tuple[list[str], list[str]]:
     for line in lines:
         if line.endswith("?") or (_ASKING.match(line) and not line.endswith((".", "!"))):
             questions.append(line)
-        elif not _GREETING.fullmatch(line.rstrip(" ,!.")) and not _CLOSING.fullmatch(line):
+        elif not _GREETING.fullmatch(line.rstrip(" ,!.")):
             statements.append(line)
     return statements, questions
 
