@@ -44,15 +44,23 @@ class Delivery:
         self._slots = asyncio.Semaphore(AT_ONCE_MAX)
 
     async def attempt(self, row_id: str) -> None:
-        """Try once, unless it is being tried or is done with. Never raises for what the smarthost says."""
+        """Try once, unless it is being tried or is done with; then the replies that waited for it.
+
+        Never raises for what the smarthost says.
+        """
+        following: str | None = row_id
+        while following is not None:  # each round ends a message for good: as long as the conversation, at most
+            following = await self._attempt_one(following)
+
+    async def _attempt_one(self, row_id: str) -> str | None:
+        """The reply that may leave now, if this one was waited for."""
         if row_id in self._attempting:
-            return
+            return None
         self._attempting.add(row_id)
         try:
             async with self._slots:
                 message = await self._deliveries.claim(row_id, LEASE_SECONDS)
-                if message is not None:
-                    await self._send(message)
+                return None if message is None else await self._send(message)
         finally:
             self._attempting.discard(row_id)
 
@@ -60,18 +68,16 @@ class Delivery:
         """Try whatever is due."""
         await asyncio.gather(*(self.attempt(row_id) for row_id in await self._deliveries.due(AT_ONCE_MAX * 4)))
 
-    async def _send(self, message: ToDeliver) -> None:
+    async def _send(self, message: ToDeliver) -> str | None:
         return_path = bounce_address(message.agent_name, self._domain, message.id, self._bounce_secret)
         try:
             delivered = await self._mail_out.send(return_path, message.recipient, message.raw)
         except DeliveryRefused as refused:
-            await self._deliveries.undeliverable(message.id, MessageState.REFUSED, str(refused))
+            return await self._deliveries.undeliverable(message.id, MessageState.REFUSED, str(refused))
         except DeliveryDeferred as deferred:
             if (self._clock() - message.first_at).total_seconds() > EXPIRY_SECONDS:
-                await self._deliveries.undeliverable(
-                    message.id, MessageState.EXPIRED, f"given up after 5 days: {deferred}"
-                )
-            else:
-                await self._deliveries.deferred(message.id, str(deferred), pause_seconds(message.attempts))
-        else:
-            await self._deliveries.delivered(message.id, delivered.response)
+                words = f"given up after 5 days: {deferred}"
+                return await self._deliveries.undeliverable(message.id, MessageState.EXPIRED, words)
+            await self._deliveries.deferred(message.id, str(deferred), pause_seconds(message.attempts))
+            return None
+        return await self._deliveries.delivered(message.id, delivered.response)
