@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tinyfat.cli.client import Client, CommandFailed
-from tinyfat.cli.output import age, console, print_fields, print_json, print_table, visible
+from tinyfat.cli.output import console, local_time, print_fields, print_json, print_table, visible
 from tinyfat.domain.agents import RuntimeKind
 from tinyfat.settings import load_settings
 
@@ -134,9 +134,9 @@ def show(name: Name, as_json: Json = False) -> None:
             ("runtime", f"{agent['runtime']} {machine.get('version', '')}"),
             ("machine", f"{machine.get('kind', 'none')} {machine.get('id', '')}"),
             ("it says", f"{machine.get('state', '-')} {machine.get('detail', '')}"),
-            ("heard of", age(machine.get("seen_at"))),
+            ("heard of", local_time(machine.get("seen_at"))),
             ("memory", f"{machine.get('memory_bytes', 0) / 1e6:.0f} MB, {machine.get('restarts', 0)} restarts"),
-            ("made", age(agent["created_at"])),
+            ("made", local_time(agent["created_at"])),
         ]
     )
     rows = [(s["name"], f"{_seconds(s):.1f} s" if s["ended_at"] else "under way", s["detail"]) for s in agent["steps"]]

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from tinyfat.cli.client import Client
-from tinyfat.cli.output import age, console, print_fields, print_json, print_table, visible
+from tinyfat.cli.output import console, local_time, print_fields, print_json, print_table, visible
 from tinyfat.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="The ledger: every mail in and out, and what became of it.")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
-Row = Annotated[str, typer.Argument(help="The message's id, from `tinyfat mail list`.", metavar="ID")]
+Row = Annotated[str, typer.Argument(help="The message's id, or its beginning.", metavar="ID")]
 
 
 @app.command("list")
@@ -24,9 +24,9 @@ def list_mail(name: Annotated[str, typer.Argument(help="The agent's name.")], as
         return
     rows = [
         (
-            m["id"],
+            m["id"][:8],  # as much as `mail show` needs
             "→" if m["direction"] == "in" else "←",
-            age(m["at"]),
+            local_time(m["at"]),
             m["sender"] if m["direction"] == "in" else m["recipient"],
             m["subject"][:50],
             m["state"] + (f": {m['reason']}" if m["reason"] else ""),
@@ -49,7 +49,7 @@ def show(row_id: Row, as_json: Json = False) -> None:
             ("to", message["recipient"]),
             ("subject", message["subject"]),
             ("message-id", message["message_id"]),
-            ("at", age(message["at"])),
+            ("at", local_time(message["at"])),
             ("state", message["state"] + (f": {message['reason']}" if message["reason"] else "")),
             ("proof", message["authentication"] or "-"),
             ("delivery", message["response"] or "-"),

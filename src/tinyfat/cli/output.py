@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+PIPE_COLUMNS = 200  # where there is no terminal whose width counts
+
 console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+if not console.is_terminal:
+    console = Console(highlight=False, width=PIPE_COLUMNS)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -42,5 +47,5 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text.replace("\r\n", "\n"))
 
 
-def age(iso: str | None) -> str:
-    return iso.replace("T", " ")[:19] if iso else "-"
+def local_time(iso: str | None) -> str:
+    return datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M") if iso else "-"

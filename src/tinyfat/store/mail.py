@@ -16,6 +16,7 @@ from tinyfat.store.accepting import MailAcceptance
 from tinyfat.store.database import Connection, Database, lock_agent, storable
 
 LIST_MAX = 10_000
+ID_DIGITS_MIN = 6  # of an id's beginning
 
 _COLUMNS = (
     "id, agent_id, direction, message_id, in_reply_to, thread_id, sender, recipient, subject, state, reason, size, at, "
@@ -65,26 +66,26 @@ class MailStore:
             return [_message(row[:-1]) for row in await cursor.fetchall()]
 
     async def show(self, row_id: str) -> tuple[Message, bytes]:
-        return await self._with_body("id = %s", row_id)
+        """By the id, or by its beginning where that is one message's alone. Raises NotFound."""
+        first, last = _id_range(row_id)
+        return await self._with_body("id between %s and %s", row_id, first, last)
 
     async def incoming_of(self, turn_id: str) -> tuple[Message, bytes]:
-        return await self._with_body("direction = 'in' and turn_id = %s", turn_id)
+        return await self._with_body("direction = 'in' and turn_id = %s", turn_id, uuid.UUID(turn_id))
 
-    async def _with_body(self, where: str, value: str) -> tuple[Message, bytes]:
-        try:
-            known = uuid.UUID(value)
-        except ValueError:
-            raise _no_message(value) from None
+    async def _with_body(self, where: str, named: str, *values: uuid.UUID) -> tuple[Message, bytes]:
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 f"select {_COLUMNS}, raw from messages join message_bodies on message_row = id "  # noqa: S608
-                f"where {where}",
-                (known,),
+                f"where {where} limit 2",
+                values,
             )
-            row = await cursor.fetchone()
-        if row is None:
-            raise _no_message(value)
-        return _message(row[:-1]), bytes(row[-1])
+            rows = await cursor.fetchall()
+        if len(rows) > 1:
+            raise NotFound(f"Several messages begin with {named}: give more of the id.")
+        if not rows:
+            raise _no_message(named)
+        return _message(rows[0][:-1]), bytes(rows[0][-1])
 
     async def release(self, row_id: str) -> Accepted:
         """Let a message out of quarantine (or from over a rate cap): it becomes a turn. Raises Conflict."""
@@ -173,6 +174,14 @@ async def _add_turn(connection: Connection, row_id: str, agent_id: str, thread_i
     assert row is not None
     await connection.execute("update messages set turn_id = %s where id = %s", (row[0], row_id))
     return str(row[0]) if row[1] else ""
+
+
+def _id_range(text: str) -> tuple[uuid.UUID, uuid.UUID]:
+    """The first and the last id that begin so."""
+    digits = text.replace("-", "").lower()
+    if not ID_DIGITS_MIN <= len(digits) <= 32 or set(digits) - set("0123456789abcdef"):
+        raise _no_message(text)
+    return uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f"))
 
 
 def _no_message(row_id: str) -> NotFound:
