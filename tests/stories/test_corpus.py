@@ -24,6 +24,8 @@ QUINN = "quinn@tinyfat.localhost"
 STRANGER = "stranger@elsewhere.example"
 SECRET = "a secret of the corpus"
 SENDERS_AT_ONCE = 8
+LARGE = 1_000_000  # bytes; once through the whole chain is enough for these
+SHOWN_EVERY = 4
 SETTLED = {
     MessageState.ANSWERED, MessageState.FAILED, MessageState.QUARANTINED, MessageState.IGNORED, MessageState.HELD,
     MessageState.BOUNCE,
@@ -96,7 +98,8 @@ async def send_all(house: House, sender: str) -> list[str]:
 
     async with asyncio.TaskGroup() as group:
         for mail in corpus(sender, QUINN):
-            group.create_task(one(mail.name, mail.raw))
+            if sender == OWNER or len(mail.raw) < LARGE:
+                group.create_task(one(mail.name, mail.raw))
     return kept
 
 
@@ -142,10 +145,9 @@ async def test_each_answered_message_has_one_reply_and_it_left(quinn: House) -> 
     assert {tuple(one.rcpt_to) for one in quinn.office.received} == {(OWNER,)}
 
 
-async def test_every_message_can_be_shown(quinn: House) -> None:
-    for row in await quinn.operator.mail("quinn"):
-        if row["size"] < 1_000_000:
-            await quinn.operator.ask("GET", f"mail/{row['id']}")
+async def test_the_messages_can_be_shown(quinn: House) -> None:
+    for row in (await quinn.operator.mail("quinn"))[::SHOWN_EVERY]:
+        await quinn.operator.ask("GET", f"mail/{row['id']}")
     listed = await quinn.tinyfat.command("mail", "list", "quinn")
     assert all(c.isprintable() or c == "\n" for c in listed)
 

@@ -90,7 +90,7 @@ async def test_a_bounce_in_plain_words_is_tied_by_its_address(house: House) -> N
     """As qmail and old Exims write them: no multipart/report."""
     reply = await replied(house)
     mail = letter(
-        "Hi. This is the qmail-send program. I wasn't able to deliver your message.\n<owner@example.org>: no mailbox here",
+        "Hi. This is the qmail-send program. I wasn't able to deliver it.\n<owner@example.org>: no mailbox here",
         to=reply.mail_from, sender="MAILER-DAEMON@mx.example.org", subject="failure notice", message_id=new_id(),
     )  # fmt: skip
     await house.tinyfat.send(mail, mail_from="", to=reply.mail_from)

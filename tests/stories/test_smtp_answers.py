@@ -69,6 +69,13 @@ async def test_a_mail_over_the_size_is_refused_whether_or_not_it_says_so(house: 
     assert message_id not in [m["message_id"] for m in await house.operator.mail("dora")]
 
 
+async def test_a_line_longer_than_smtp_promises_is_taken(house: House) -> None:
+    message_id = new_id()
+    raw = letter("Hello.", to=DORA, message_id=message_id).as_bytes() + b"A long line: " + b"x" * 50_000 + b"\n"
+    await house.tinyfat.send(raw, to=DORA)
+    await house.office.reply_to(message_id)
+
+
 async def test_starttls_with_our_certificate(house: House) -> None:
     message_id = new_id()
     context = ssl.create_default_context(cafile=house.tinyfat.environment["TINYFAT_SMTP_CERTIFICATE"])
