@@ -118,6 +118,23 @@ async def test_anthropic_calls_a_tool_and_then_attaches(client: httpx2.AsyncClie
     assert second.json()["content"][0]["text"] == "I wrote out/a.txt.\nMEDIA:./out/a.txt"
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "messages"])
+async def test_any_tool_can_be_called(client: httpx2.AsyncClient, path: str) -> None:
+    exec_tool = {"name": "exec", "parameters": {}}
+    tool = {"type": "function", "function": exec_tool} if path == "chat/completions" else exec_tool
+    request = asked('model: call exec {"command": "date"}', tools=[tool])
+    first = await client.post(f"/v1/{path}", json=request)
+    if path == "messages":
+        result = {"type": "tool_result", "tool_use_id": "x", "content": [{"type": "text", "text": "Monday"}]}
+        request["messages"].append({"role": "user", "content": [result]})
+    else:
+        request["messages"].append({"role": "tool", "tool_call_id": "x", "content": "Monday"})
+    second = await client.post(f"/v1/{path}", json=request)
+
+    assert "date" in first.text
+    assert "exec gave: Monday" in second.text
+
+
 async def test_a_tool_that_is_not_offered_is_not_called(client: httpx2.AsyncClient) -> None:
     response = await client.post("/v1/chat/completions", json=asked("model: write out/a.txt x then attach"))
 

@@ -55,7 +55,7 @@ def test_a_mail_is_found_in_what_a_runtime_sends(text: str, mails: list[Mail]) -
     st.text(max_size=300) | st.lists(st.sampled_from([STAMP, HEADER, RUNTIME, CONTEXT, FILE, "\n", "x?"])).map("".join)
 )
 def test_any_text_is_read_and_answered(text: str) -> None:
-    correspondence = Correspondence(tuple(read_text(text)), 0, frozenset())
+    correspondence = Correspondence(tuple(read_text(text)), (), frozenset())
 
     assert isinstance(reply(correspondence), Say) or "model:" in text
 
@@ -80,7 +80,7 @@ def test_a_question_is_answered_from_an_earlier_mail() -> None:
     earlier = (mail("Hi Ada,\n\nMy boat is called Heron and lies in Kiel. The weather is fine.\n\nBest regards\nEva"),)
 
     later = mail("What is my boat called?\n\nOn Mon, Ada wrote:\n> Noted: nonsense")
-    said = reply(Correspondence((*earlier, later), 0, frozenset()))
+    said = reply(Correspondence((*earlier, later), (), frozenset()))
 
     assert isinstance(said, Say)
     assert said.text == "Hello Eva,\n\nYou told me: 'My boat is called Heron and lies in Kiel.'"

@@ -6,6 +6,7 @@ shares most words with it. A line of the last mail may direct it, for tests:
     model: say TEXT                          the whole answer; \\n in it begins a new line
     model: write out/report.txt TEXT then attach
                                              a call to the tool `write`, then an answer that attaches the file
+    model: call NAME {"argument": ...}       a call to that tool, then what it gave back
     model: status 500 | status 429           an error, with retry-after where it is 429
     model: slow 2                            that many seconds before the answer
     model: hang                              no answer
@@ -15,9 +16,10 @@ shares most words with it. A line of the last mail may direct it, for tests:
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tinyfat.standins.model_reading import Correspondence, Mail, texts_in_order
 
@@ -69,7 +71,7 @@ class Say:
 @dataclass(frozen=True, slots=True)
 class CallTool:
     name: str
-    arguments: dict[str, str]
+    arguments: dict[str, Any]
     wait_seconds: float = 0.0
 
 
@@ -113,6 +115,8 @@ def reply(correspondence: Correspondence) -> Reply:
                 return Say(rest.replace("\\n", "\n"), wait_seconds, cut, usage)
             case "write":
                 return _write(directive, correspondence, wait_seconds)
+            case "call":
+                return _call(rest, correspondence, wait_seconds)
     text = answer(correspondence.mails[:-1], mail)
     return Say(text, wait_seconds, cut, usage)
 
@@ -218,6 +222,21 @@ def _write(directive: str, correspondence: Correspondence, wait_seconds: float) 
         return CallTool("write", {"path": path, "content": text}, wait_seconds)
     done = f"I wrote {path}."
     return Say(f"{done}\nMEDIA:./{path.removeprefix('./')}" if attach else done)
+
+
+def _call(rest: str, correspondence: Correspondence, wait_seconds: float) -> Reply:
+    name, _, written = rest.partition(" ")
+    if correspondence.tool_results:
+        return Say(f"{name} gave: {correspondence.tool_results[-1][:NOTED_CHARS_MAX]}")
+    if name not in correspondence.tools:
+        return Say(f"I was offered no tool `{name}`, only: {', '.join(sorted(correspondence.tools))}.")
+    try:
+        arguments = json.loads(written or "{}")
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        return Say("model: call takes a tool's name and a JSON object")
+    return CallTool(name, arguments, wait_seconds)
 
 
 def _seconds(text: str) -> float:

@@ -25,7 +25,7 @@ def events(answer: Say | CallTool, model: str, tokens: Tokens | None) -> list[st
     """Server-sent events; this vendor always counts, so `tokens` is given."""
     usage = _usage(answer, tokens or (0, 0))
     message = {**_head(answer, model), "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 0}}
-    empty = _block(answer) | ({"text": ""} if isinstance(answer, Say) else {"input": dict[str, str]()})
+    empty = _block(answer) | ({"text": ""} if isinstance(answer, Say) else {"input": dict[str, Any]()})
     parts = [
         _event("message_start", {"message": message}),
         _event("content_block_start", {"index": 0, "content_block": empty}),

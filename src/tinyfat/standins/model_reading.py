@@ -44,7 +44,7 @@ class Mail:
 @dataclass(frozen=True, slots=True)
 class Correspondence:
     mails: tuple[Mail, ...]
-    tool_results: int  # since the last mail
+    tool_results: tuple[str, ...]  # since the last mail
     tools: frozenset[str]  # names on offer
 
 
@@ -54,19 +54,18 @@ def read_request(body: Mapping[str, Any], api: Api) -> Correspondence:
     if not isinstance(messages, list) or not messages:
         raise ValueError("messages must be a non-empty list")
     mails: list[Mail] = []
-    tool_results = 0
+    tool_results: list[str] = []
     for message in messages[-MESSAGES_MAX:]:
         if not isinstance(message, dict):
             raise ValueError("a message must be an object")  # noqa: TRY004 - the request is wrong, not our call
-        results = _tool_results(message)
-        tool_results += results
+        tool_results += _tool_results(message)
         if message.get("role") != "user":
             continue
         found = read_text(_text(message.get("content")))
         if found:
             mails += found
-            tool_results = 0
-    return Correspondence(tuple(mails), tool_results, _tools(body, api))
+            tool_results = []
+    return Correspondence(tuple(mails), tuple(tool_results), _tools(body, api))
 
 
 def read_text(text: str) -> list[Mail]:
@@ -128,13 +127,14 @@ def _text(content: Any) -> str:
     return "\n".join(str(part.get("text", "")) for part in parts)
 
 
-def _tool_results(message: Mapping[str, Any]) -> int:
-    if message.get("role") == "tool":
-        return 1
+def _tool_results(message: Mapping[str, Any]) -> list[str]:
     content = message.get("content")
+    if message.get("role") == "tool":
+        return [_text(content)]
     if message.get("role") != "user" or not isinstance(content, list):
-        return 0
-    return sum(1 for part in content if isinstance(part, dict) and part.get("type") == "tool_result")
+        return []
+    results = [part for part in content if isinstance(part, dict) and part.get("type") == "tool_result"]
+    return [_text(part.get("content")) for part in results]
 
 
 def _tools(body: Mapping[str, Any], api: Api) -> frozenset[str]:
