@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import tinyfat
 from tests.running import until
 from tests.stories.runtimes import KEY, Model, mail, places_in
 from tinyfat.box.process_table import everyone
@@ -108,7 +107,7 @@ async def test_a_box_killed_in_the_middle_finds_the_answer_of_its_orphan(pi: PiR
     turn = mail("k1", "model: slow 1.5\nmodel: say from an orphan")
     asking = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", ASK, str(pi._places.state.parent), str(model.api.value), model.access.url, turn.text),
-        env={**os.environ, "PYTHONPATH": f"{Path(tinyfat.__file__).parent.parent}{os.pathsep}."},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
     async def asked() -> bool:
