@@ -55,6 +55,7 @@ class EmbeddedPostgres:
         self.log = home / "postgres.log"
         self._binaries = _binaries()
         self._sockets = _socket_folder(home)
+        self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -80,6 +81,7 @@ class EmbeddedPostgres:
         except psutil.TimeoutExpired:
             process.send_signal(signal.SIGQUIT)  # "immediate": it recovers at the next start
             await asyncio.to_thread(process.wait, STOP_SECONDS_MAX)
+        self._reap()
 
     def process(self) -> psutil.Process | None:
         """The running server of this data folder, whoever started it."""
@@ -101,13 +103,19 @@ class EmbeddedPostgres:
         if run.returncode != 0:
             raise PostgresRefused(f"The embedded Postgres could not make {self.data}:\n{run.stderr[-2000:]}")
 
+    def _reap(self) -> None:
+        """What we started and has ended leaves no zombie."""
+        if self._child is not None and self._child.poll() is not None:
+            self._child = None
+
     async def _launch(self) -> None:
+        self._reap()
         options = [word for name, value in OPTIONS.items() for word in ("-c", f"{name}={value}")]
         postgres = self._binaries / "postgres"
         argv = [str(postgres), "-D", str(self.data), "-h", "", "-k", str(self._sockets), *options]
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C at the terminal must not stop the database before us.
-            subprocess.Popen(  # noqa: ASYNC220 - returns at once
+            self._child = subprocess.Popen(  # noqa: ASYNC220 - returns at once
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=_not_root()
             )
 
