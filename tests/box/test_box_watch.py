@@ -343,6 +343,63 @@ def run_log(run: Run) -> str:
     return run.log() if run.folder.log.exists() else ""
 
 
+async def test_a_peer_that_went_silent_is_noticed_and_dialled_again(run: Run, plane: Plane) -> None:
+    async with Wire(plane.port) as wire:
+        plane.write_box_json(run.folder.path, link_url=f"ws://127.0.0.1:{wire.port}/box/link")
+        run.begin(replace(FAST, ping_interval=0.1, ping_timeout=0.2))
+        await plane.state(RuntimeState.READY)
+        wire.cut()
+        await plane.connected(2)
+        await plane.offer(turn("t1", "hello"))
+        await plane.result("t1")
+        run.stop.set()
+        await run.over()
+
+
+class Wire:
+    """Passes bytes on, until it is cut: then neither side hears of the other, and nobody is told."""
+
+    def __init__(self, to_port: int) -> None:
+        self._to_port = to_port
+        self._flowing = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Wire:
+        self._flowing.set()
+        self._server = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()
+
+    def cut(self) -> None:
+        """Those that are open; a new connection goes through."""
+        self._flowing.clear()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
+        self._writers += [writer, far_writer]
+        flowing = self._flowing
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            self._tasks.append(asyncio.create_task(self._pass_on(source, sink, flowing)))
+
+    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, flowing: asyncio.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                await flowing.wait()
+                sink.write(data)
+            sink.close()
+
+
 async def test_hello_comes_first_on_every_connection(run: Run, plane: Plane) -> None:
     run.begin()
     await plane.state(RuntimeState.READY)

@@ -129,7 +129,9 @@ class Keeper:
             self.memory_bytes = 0
             self._workplace.closed("it is being stopped")
             try:
-                await child.end(stop_seconds)
+                # In a task of its own: in one that is being cancelled, asyncio.timeout does not work before
+                # Python 3.11.4 (gh-102780), and SIGKILL would never come.
+                await asyncio.create_task(child.end(stop_seconds))
             except NotGone as error:
                 self._logbook.box(str(error))  # the next start looks for it again
 
