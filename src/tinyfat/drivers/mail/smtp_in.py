@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, Session
 from aiosmtpd.smtp import Envelope as Transaction
@@ -21,8 +21,6 @@ from tinyfat.ports.mail import AuthenticationUnknown, Envelope, Intake, UnknownR
 SESSIONS_MAX = 200
 IDLE_SECONDS_MAX = 300.0  # RFC 5321 4.5.3.2.7
 RECIPIENTS_MAX = 100  # RFC 5321 4.5.3.1.8: at least 100
-# RFC 5321 4.5.3.1.6 lets a peer send 1000, and asks us to take more where we can: others do, and a 500 loses the mail.
-LINE_BYTES_MAX = 64 * 1024
 ACCEPT_SECONDS_MAX = 120.0  # DNS, reading and committing; then 451
 
 log = logging.getLogger(__name__)
@@ -76,16 +74,16 @@ class SmtpIn:
 class _Smtp(SMTP):
     """One connection, counted: beyond SESSIONS_MAX a peer is asked to come later."""
 
-    line_length_limit = LINE_BYTES_MAX
-
     def __init__(self, handler: object, *, sessions: set[_Smtp], **arguments: Any) -> None:
         super().__init__(handler, **arguments)
         self._open_sessions = sessions
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if len(self._open_sessions) >= SESSIONS_MAX and isinstance(transport, asyncio.Transport):
-            transport.write(b"421 4.3.2 Too many connections; come again in a minute\r\n")
-            transport.close()
+        # Called once more after STARTTLS: that is no new session.
+        if self not in self._open_sessions and len(self._open_sessions) >= SESSIONS_MAX:
+            stream = cast(asyncio.Transport, transport)  # uvloop's is one by its methods, not by its class
+            stream.write(b"421 4.3.2 Too many connections; come again in a minute\r\n")
+            stream.close()
         self._open_sessions.add(self)
         super().connection_made(transport)
 
