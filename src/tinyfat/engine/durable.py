@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
+import dbos._workflow_commands as _workflow_commands
 from dbos import DBOS, DBOSConfig, SetWorkflowID, WorkflowStatusString
 
 from tinyfat.engine.steps import Flow
@@ -25,6 +26,7 @@ T = TypeVar("T")
 # when a flow's steps change so that old ones cannot go on; then both versions run until the old one has drained.
 APPLICATION_VERSION = "1"
 HEARTBEAT_SECONDS = 5.0
+BACKGROUND_SECONDS = 60.0
 STALE_SECONDS = 20.0  # a process that was silent this long is dead
 OUTAGE_SECONDS_MAX = 6 * 3600.0  # a step waits this long for a database that is away
 OUTAGE_PAUSE_SECONDS_MAX = 2.0
@@ -68,6 +70,9 @@ class Engine:
             "max_executor_threads": 32,
         }
         DBOS(config=config)
+        # Private, like `_recover_pending_workflows` below: once a second it looks for delayed flows and for flows past a
+        # timeout, and we have neither. Idle, that was a third of what the engine cost.
+        _workflow_commands._BACKGROUND_JOBS_INTERVAL_SEC = BACKGROUND_SECONDS
         self._beat: asyncio.Task[None] | None = None
 
     def flow(self, name: str, run: Flow) -> None:
