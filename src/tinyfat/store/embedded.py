@@ -12,6 +12,8 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +26,8 @@ import psycopg
 
 START_SECONDS_MAX = 120.0  # recovery after a crash included
 STOP_SECONDS_MAX = 30.0
+LAUNCHES_MAX = 20  # of one start
+LAUNCH_PAUSE_SECONDS = 1.0
 SOCKET_PATH_CHARS_MAX = 100  # the kernel's limit is 104 on macOS, 108 on Linux, the name included
 SOCKET_NAME = ".s.PGSQL.5432"
 USER = "tinyfat"
@@ -94,14 +98,19 @@ class EmbeddedPostgres:
             return None
 
     async def _initialise(self) -> None:
+        """In a folder beside, renamed when it is whole: what a crash left half made is never taken for a database."""
+        for left in self.data.parent.glob(f"{self.data.name}.making-*"):
+            await asyncio.to_thread(shutil.rmtree, left, True)
+        draft = self.data.with_name(f"{self.data.name}.making-{secrets.token_hex(4)}")
         initdb = self._binaries / "initdb"
-        argv = [str(initdb), "-D", str(self.data), "-U", USER, "--auth=trust", "-E", "utf8", "--locale=C"]
+        argv = [str(initdb), "-D", str(draft), "-U", USER, "--auth=trust", "-E", "utf8", "--locale=C"]
         disguise = _not_root()
         run = await asyncio.to_thread(
             lambda: subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=disguise)
         )
         if run.returncode != 0:
             raise PostgresRefused(f"The embedded Postgres could not make {self.data}:\n{run.stderr[-2000:]}")
+        _rename(draft, self.data)
 
     def _reap(self) -> None:
         """What we started and has ended leaves no zombie."""
@@ -120,18 +129,36 @@ class EmbeddedPostgres:
             )
 
     async def _answering(self) -> None:
+        """One that ended at once is started again: a process of its killed predecessor may not have let go yet."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + START_SECONDS_MAX
+        launches = 1
         while loop.time() < deadline:
             try:
                 async with await psycopg.AsyncConnection.connect(self.url, connect_timeout=5):
                     return
             except psycopg.OperationalError:
                 await asyncio.sleep(0.02)
+            if self.process() is None and (self._child is None or self._child.poll() is not None):
+                if launches == LAUNCHES_MAX:
+                    break
+                launches += 1
+                await asyncio.sleep(LAUNCH_PAUSE_SECONDS)
+                await self._launch()
         raise PostgresRefused(
-            f"The embedded Postgres does not answer after {START_SECONDS_MAX:.0f} s; the end of {self.log}:\n"
+            f"The embedded Postgres does not answer; the end of {self.log}:\n"
             + self.log.read_text(errors="replace")[-2000:]
         )
+
+
+def _rename(draft: Path, final: Path) -> None:
+    """Durable when it returns."""
+    draft.rename(final)
+    folder = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _binaries() -> Path:
