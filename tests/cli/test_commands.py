@@ -1,0 +1,316 @@
+"""The commands, as a person and as a program uses them: what they print, how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from tests.cli.in_process import command
+from tests.running import OWNER, TinyFat, free_port, letter, until
+from tests.stories.town import Operator, PostOffice, new_id
+
+pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="module")]
+FAILED, WRONG_USE, NOT_FOUND = 1, 2, 3
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def office() -> AsyncIterator[PostOffice]:
+    async with PostOffice() as office:
+        yield office
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tinyfat(office: PostOffice, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TinyFat]:
+    home = tmp_path_factory.mktemp("commands") / "home"
+    async with TinyFat(home, TINYFAT_SMARTHOST=f"127.0.0.1:{office.port}") as tinyfat:
+        await tinyfat.make_agent("ada")
+        yield tinyfat
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def operator(tinyfat: TinyFat) -> AsyncIterator[Operator]:
+    operator = Operator(tinyfat)
+    yield operator
+    await operator.close()
+
+
+def refused(tinyfat: TinyFat, code: int, *arguments: str) -> str:
+    """What it says on standard error; on standard output it says nothing."""
+    ended = command(tinyfat, *arguments)
+    assert ended.code == code, ended
+    assert ended.out == "" and "Traceback" not in ended.err
+    return " ".join(ended.err.split())
+
+
+def said(tinyfat: TinyFat, *arguments: str) -> str:
+    ended = command(tinyfat, *arguments)
+    assert ended.code == 0, ended
+    return ended.out
+
+
+def told(tinyfat: TinyFat, *arguments: str) -> Any:
+    return json.loads(said(tinyfat, *arguments, "--json"))
+
+
+async def answered(tinyfat: TinyFat, office: PostOffice, text: str, **more: str) -> str:
+    message_id = new_id()
+    await tinyfat.send(letter(text, message_id=message_id, **more))
+    await office.reply_to(message_id)
+    return message_id
+
+
+async def test_an_agent_from_create_to_destroy(tinyfat: TinyFat, operator: Operator) -> None:
+    made = await tinyfat.json("agent", "create", "Bob", "--owner", "Owner@Example.ORG", "--runtime", "echo", "--wait")
+    assert (made["name"], made["address"], made["owner"]) == ("bob", "bob@tinyfat.localhost", OWNER)
+    assert (made["state"], made["runtime"], made["machine"]["state"]) == ("ready", "echo", "ready")
+    assert [step["name"] for step in made["steps"]][-1] == "a real question answered"
+    shown = await tinyfat.json("agent", "show", "bob")
+    assert shown["id"] == made["id"] and shown["machine"]["kind"] == "process"
+    assert {"ada", "bob"} <= {agent["name"] for agent in await tinyfat.json("agent", "list")}
+    for words in (await tinyfat.command("agent", "list"), await tinyfat.command("agent", "show", "BOB")):
+        assert "bob@tinyfat.localhost" in words and "ready" in words
+
+    folder = tinyfat.home / "machines" / made["machine"]["id"]
+    box = psutil.Process(int((folder / "box.pid").read_text()))
+    everything = [box, *box.children(recursive=True)]
+    assert len(everything) >= 2
+    destroyed = await tinyfat.json("agent", "destroy", "bob", "--yes")
+    assert (destroyed["id"], destroyed["state"]) == (made["id"], "destroyed")
+    assert not folder.exists()
+    assert [p for p in everything if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    assert "bob" not in {agent["name"] for agent in await tinyfat.json("agent", "list")}
+    refused(tinyfat, NOT_FOUND, "agent", "show", "bob")
+    with pytest.raises(Exception, match="550"):
+        await tinyfat.send(letter("Hello?", to="bob@tinyfat.localhost"))
+    again = await operator.make_agent("bob")  # the name is free
+    assert again["id"] != made["id"]
+    assert await tinyfat.json("mail", "list", "bob") == []
+
+
+async def test_create_without_wait_says_how_to_follow_it(tinyfat: TinyFat, operator: Operator) -> None:
+    words = said(tinyfat, "agent", "create", "cal", "--owner", OWNER, "--runtime", "echo")
+    assert "tinyfat agent show cal" in " ".join(words.split())
+
+    async def ready() -> bool:
+        return bool((await operator.ask("GET", "agents/cal"))["state"] == "ready")
+
+    await until(ready, 60.0, "cal is ready")
+
+
+async def test_an_agent_destroyed_while_it_is_made_stays_destroyed(tinyfat: TinyFat, operator: Operator) -> None:
+    said(tinyfat, "agent", "create", "dan", "--owner", OWNER, "--runtime", "echo")
+    destroyed = told(tinyfat, "agent", "destroy", "dan", "--yes")
+    assert destroyed["state"] == "destroyed"
+    again = await operator.make_agent("dan")  # its name is free, and nothing of the first one comes back
+    assert (await operator.ask("GET", f"destroyed/{destroyed['id']}"))["state"] == "destroyed"
+    assert len([a for a in told(tinyfat, "agent", "list") if a["name"] == "dan"]) == 1
+    machines = {path.name for path in (tinyfat.home / "machines").iterdir()}
+    agents = {a["machine"]["id"] for a in told(tinyfat, "agent", "list")}
+    assert again["machine"]["id"] in agents and machines == agents
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-ada", "ada-", "a.b", "a_b", "a b", "postmaster", "ABUSE", "xn--ada", "x" * 64, "a\nb", "аdа", "a/b"]
+)
+async def test_a_name_that_cannot_be_is_refused(tinyfat: TinyFat, name: str) -> None:
+    words = refused(tinyfat, WRONG_USE, "agent", "create", "--owner", OWNER, "--runtime", "echo", "--", name)
+    assert "name" in words
+
+
+async def test_a_name_that_is_taken_is_refused(tinyfat: TinyFat) -> None:
+    words = refused(tinyfat, FAILED, "agent", "create", "ADA", "--owner", OWNER, "--runtime", "echo")
+    assert "already" in words and "another name" in words
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["agent", "create", "eve"],
+        ["agent", "create", "eve", "--owner", "nobody"],
+        ["agent", "create", "eve", "--owner", "@example.org"],
+        ["agent", "create", "eve", "--owner", OWNER, "--runtime", "gpt"],
+        ["agent", "create", "eve", "--owner", OWNER, "--machine", "cloud"],
+        ["agent", "allow", "ada", "not an address"],
+        ["agent", "allow", "ada", "@"],
+        ["agent", "deny", "ada", OWNER],
+        ["agent", "logs", "ada", "--lines", "0"],
+        ["agent", "fly", "ada"],
+        ["mail", "list"],
+        ["nothing"],
+        ["agent", "show", "ada", "--nonsense"],
+    ],
+)
+async def test_wrong_use_is_2_and_says_what_would_be_right(tinyfat: TinyFat, arguments: list[str]) -> None:
+    assert refused(tinyfat, WRONG_USE, *arguments)
+    assert "eve" not in {agent["name"] for agent in told(tinyfat, "agent", "list")}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["agent", "show", "nobody"],
+        ["agent", "destroy", "nobody", "--yes"],
+        ["agent", "allow", "nobody", "x@example.org"],
+        ["agent", "deny", "nobody", "x@example.org"],
+        ["agent", "logs", "nobody"],
+        ["mail", "list", "nobody"],
+        ["mail", "show", "nothing"],
+        ["mail", "show", "%"],
+        ["mail", "show", "________"],
+        ["mail", "show", "../status"],
+        ["mail", "show", "a/b"],
+        ["mail", "show", ""],
+        ["agent", "show", ""],
+        ["agent", "show", ".."],
+        ["mail", "show", "00000000-0000-0000-0000-000000000000"],
+        ["mail", "release", "nothing"],
+    ],
+)
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+async def test_what_is_not_there_is_3(tinyfat: TinyFat, arguments: list[str], as_json: list[str]) -> None:
+    words = refused(tinyfat, NOT_FOUND, *arguments, *as_json)
+    assert "There is no" in words and "tinyfat" in words
+
+
+async def test_allow_and_deny(tinyfat: TinyFat) -> None:
+    allowed = told(tinyfat, "agent", "allow", "ada", "Friend@Example.ORG")
+    assert allowed["allowed"] == ["friend@example.org"]
+    assert "@far.example" in said(tinyfat, "agent", "allow", "ada", "@Far.Example")
+    assert told(tinyfat, "agent", "show", "ada")["allowed"] == ["@far.example", "friend@example.org"]
+    assert "@far.example" in said(tinyfat, "agent", "show", "ada")
+    denied = told(tinyfat, "agent", "deny", "ada", "friend@example.org")
+    assert denied["allowed"] == ["@far.example"] and denied["removed"] is True
+    assert told(tinyfat, "agent", "deny", "ada", "friend@example.org")["removed"] is False
+    assert "was not on the list" in said(tinyfat, "agent", "deny", "ada", "friend@example.org")
+    said(tinyfat, "agent", "deny", "ada", "@far.example")
+    said(tinyfat, "agent", "allow", "ada", "a/b@example.org")
+    assert told(tinyfat, "agent", "deny", "ada", "a/b@example.org")["removed"] is True
+
+
+async def test_mail_list_and_show_and_release(tinyfat: TinyFat, office: PostOffice, operator: Operator) -> None:
+    first = await answered(tinyfat, office, "Hello, Ada.", subject="A \x1b[31mred\x1b[0m subject".replace("\x1b", "="))
+    rows: list[dict[str, Any]] = told(tinyfat, "mail", "list", "ada")
+    coming = next(m for m in rows if m["message_id"] == first)
+    going = next(m for m in rows if m["in_reply_to"] == first)
+    assert (coming["direction"], going["direction"]) == ("in", "out")
+    assert (coming["state"], coming["thread"]) == ("answered", going["thread"])
+    assert going["message_id"].startswith("<") and going["message_id"].endswith("@tinyfat.localhost>")
+    assert datetime.fromisoformat(coming["at"]) <= datetime.fromisoformat(going["at"])
+    shown = told(tinyfat, "mail", "show", coming["id"])
+    assert shown["text"].strip() == "Hello, Ada." and "Message-ID" in shown["raw"]
+    assert (shown["turn"]["state"], shown["turn"]["outcome"]) == ("answered", "answered")
+    assert "Hello, Ada." in said(tinyfat, "mail", "show", going["id"])
+    assert coming["id"][:8] in said(tinyfat, "mail", "list", "ada")
+    assert told(tinyfat, "mail", "show", coming["id"][:8])["id"] == coming["id"]
+
+    stranger = new_id()
+    await tinyfat.send(
+        letter("Let me in.", sender="s@strange.example", message_id=stranger), mail_from="s@strange.example"
+    )
+    kept = await operator.incoming("ada", stranger)
+    assert "quarantined" in said(tinyfat, "mail", "list", "ada")
+    assert "tinyfat agent allow" in " ".join(said(tinyfat, "mail", "release", kept["id"]).split())
+    await office.reply_to(stranger)
+    assert "is answered" in refused(tinyfat, FAILED, "mail", "release", kept["id"])
+    assert "only one in quarantine" in refused(tinyfat, FAILED, "mail", "release", going["id"])
+    second = new_id()
+    await tinyfat.send(
+        letter("And again.", sender="s@strange.example", message_id=second), mail_from="s@strange.example"
+    )
+    released = told(tinyfat, "mail", "release", (await operator.incoming("ada", second))["id"])
+    assert released["state"] in ("queued", "running", "answered") and released["message_id"] == second
+
+
+async def test_nothing_in_a_mail_steers_the_terminal(tinyfat: TinyFat, office: PostOffice, operator: Operator) -> None:
+    message_id = new_id()
+    raw = letter("x", message_id=message_id).as_bytes()
+    raw = raw.replace(b"Subject: Hello", b"Subject: =?utf-8?q?=1B]0;owned=07=1B[31m=E2=80=AE?=").replace(
+        b"\nx", b"\n\x1b[2J\x9b31m[bold]markup[/bold]"
+    )
+    await tinyfat.send(raw, to="ada@tinyfat.localhost")
+    await office.reply_to(message_id)
+    row = await operator.incoming("ada", message_id)
+    words = [said(tinyfat, "mail", "list", "ada"), said(tinyfat, "mail", "show", row["id"])]
+    assert [c for c in "".join(words) if not (c.isprintable() or c == "\n")] == []
+    assert "[bold]markup[/bold]" in words[1]
+
+
+async def test_logs_and_logs_that_follow(tinyfat: TinyFat, operator: Operator) -> None:
+    lines = told(tinyfat, "agent", "logs", "ada")
+    assert {"id", "at", "source", "text"} <= set(lines[0]) and {line["source"] for line in lines} >= {"box"}
+    assert lines[-1]["text"] in said(tinyfat, "agent", "logs", "ada")
+    assert len(said(tinyfat, "agent", "logs", "ada", "--lines", "1").splitlines()) == 1
+    following = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tinyfat", "agent", "logs", "ada", "--follow", "--json",
+        env={**tinyfat.environment, "PYTHONUNBUFFERED": "1"}, stdout=asyncio.subprocess.PIPE, cwd=tinyfat.home.parent,
+    )  # fmt: skip
+    assert following.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            seen = json.loads(await following.stdout.readline())
+            assert seen["id"] == lines[0]["id"]
+            await tinyfat.send(letter("echo: crash", message_id=new_id()))  # the box will have something to say
+            while seen["id"] <= lines[-1]["id"]:
+                seen = json.loads(await following.stdout.readline())
+    finally:
+        following.send_signal(2)
+        await following.wait()
+    assert following.returncode == 130
+
+
+async def test_doctor_says_what_works(tinyfat: TinyFat) -> None:
+    findings = {f["what"]: f for f in told(tinyfat, "doctor")}
+    assert {"python", "home", "disk", "postgres", "tinyfat", "smtp", "http", "model", "smarthost"} <= set(findings)
+    assert findings["tinyfat"]["verdict"] == "ok" and findings["smarthost"]["verdict"] == "ok"
+    assert findings["model"]["verdict"] == "ok" and "TINYFAT_MODEL_URL" in findings["model"]["words"]
+    assert "TINYFAT_SMTP_LISTEN" in said(tinyfat, "doctor")
+
+
+async def test_doctor_says_what_does_not_and_what_to_do(tmp_path: Path) -> None:
+    down = TinyFat(
+        tmp_path / "home",
+        TINYFAT_SMARTHOST=f"127.0.0.1:{free_port()}",
+        TINYFAT_DATABASE_URL="postgresql://127.0.0.1:1/none",
+        TINYFAT_MAIL_TRUST="0.0.0.0/0",
+    )
+    ended = command(down, "doctor", "--json")
+    assert ended.code == FAILED
+    findings = {f["what"]: f for f in json.loads(ended.out)}
+    for what in ("smarthost", "postgres", "senders"):
+        assert findings[what]["verdict"] == "wrong" and findings[what]["advice"], what
+    assert findings["tinyfat"]["verdict"] == "note" and "tinyfat up" in findings["tinyfat"]["advice"]
+    assert not down.home.exists()  # looking makes nothing
+
+
+@pytest.mark.parametrize(
+    "arguments", [["agent", "list"], ["mail", "list", "ada"], ["agent", "create", "a", "--owner", OWNER]]
+)
+async def test_without_a_running_one_a_command_says_how_to_start_it(tmp_path: Path, arguments: list[str]) -> None:
+    assert "tinyfat up" in refused(TinyFat(tmp_path / "home"), FAILED, *arguments)
+
+
+async def test_a_wrong_setting_is_2_and_named(tmp_path: Path) -> None:
+    wrong = TinyFat(tmp_path / "home", TINYFAT_SMTP_LISTEN="2525")
+    for arguments in (["up"], ["agent", "list"], ["doctor"]):
+        words = refused(wrong, WRONG_USE, *arguments)
+        assert "TINYFAT_SMTP_LISTEN" in words and "HOST:PORT" in words
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "tinyfat.toml").write_text('domain = "a b"\n')
+    right = TinyFat(tmp_path / "home")
+    words = refused(right, WRONG_USE, "up")
+    assert "tinyfat.toml: domain" in words and "a b" in words
+
+
+async def test_version_and_help(tinyfat: TinyFat) -> None:
+    assert said(tinyfat, "version").strip()
+    for words in ([], ["agent"], ["mail"], ["agent", "create"]):
+        assert "Usage" in said(tinyfat, *words, "--help")
