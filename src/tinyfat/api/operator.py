@@ -101,7 +101,7 @@ async def allow(name: str, sender: Sender, world: Here) -> dict[str, Any]:
     return await _shown(world, agent)
 
 
-@router.delete("/agents/{name}/senders/{pattern}")
+@router.delete("/agents/{name}/senders/{pattern:path}")  # an address may hold a slash (RFC 5321 4.1.2)
 async def deny(name: str, pattern: str, world: Here) -> dict[str, Any]:
     agent = await world.agents.find(name.lower())
     if sender_pattern(pattern) == agent.owner:

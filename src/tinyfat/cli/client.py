@@ -68,11 +68,21 @@ class Client:
             ) from None
         if response.is_success:
             return response.json()
+        if response.status_code in (307, 404) and not _says_error(response):
+            # No such route: a name with a slash in it, or an empty one (which is redirected).
+            raise NothingThere(f"There is no {'/'.join(parts)!r}. `tinyfat agent list` shows what there is.")
         raise _failure(response.status_code)(_complaint(response))
 
 
 def _failure(status: int) -> type[CommandFailed]:
     return {404: NothingThere, 422: WrongUse, 400: WrongUse}.get(status, CommandFailed)
+
+
+def _says_error(response: httpx2.Response) -> bool:
+    try:
+        return "error" in response.json()
+    except ValueError:
+        return False
 
 
 def _complaint(response: httpx2.Response) -> str:
