@@ -3,7 +3,7 @@
     --short            the short form of all (the default), under 10 minutes
     --count N          so many kills of the control plane, and more of the others
     --seed S           repeat the random choices of an earlier run (the machine's own timing stays its own)
-    --only SCENARIO    control, first, database, box, runtime, two or smarthost
+    --only SCENARIO    control, first, database, host, box, runtime, smarthost or two
 
 Exit code 0 only if every claim held.
 """
@@ -37,6 +37,7 @@ class Plan:
     share: float  # of --count
     slow: float = 0.2  # the share of mails whose turn takes a while
     pace: float = 0.5  # seconds between two mails of one conversation
+    talk: int = 25  # mails of one conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +55,19 @@ class Result:
 
 PLANS = (
     Plan("control", scenarios.control, CONTROL_SHORT, 1.0, pace=0.3),
+    Plan("first", scenarios.first, 4, 0.05),
     Plan("database", scenarios.database, 8, 0.1),
+    Plan("host", scenarios.host, 5, 0.1, slow=0.4),
     Plan("box", scenarios.box, 9, 0.1, slow=0.6),
     Plan("runtime", scenarios.runtime, 9, 0.1, slow=0.6),
-    Plan("smarthost", scenarios.smarthost, 1, 0.02),
+    Plan("smarthost", scenarios.smarthost, 1, 0.02, talk=3),
     Plan("two", two, 1, 0.01, pace=1.5),
 )
 
 
 async def run(plan: Plan, count: int, seed: int, folder: Path) -> Result:
     began = time.monotonic()
-    rig = Rig(plan.name, folder / plan.name, seed, slow=plan.slow, pace=plan.pace)
+    rig = Rig(plan.name, folder / plan.name, seed, slow=plan.slow, pace=plan.pace, talk=plan.talk)
     verdict, trouble = None, ""
     try:
         async with rig:

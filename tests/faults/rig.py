@@ -13,6 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.faults.claims import Evidence, Verdict, judge
 from tests.faults.sender import Sender
 from tests.faults.smarthost import Smarthost
@@ -28,15 +30,18 @@ FINAL = {"answered", "failed", "sent"}
 class Rig:
     """`async with Rig(...) as rig`: a smarthost; `up` adds control planes, which end with it."""
 
-    def __init__(self, name: str, folder: Path, seed: int, *, slow: float = 0.2, pace: float = 0.5) -> None:
+    def __init__(
+        self, name: str, folder: Path, seed: int, *, slow: float = 0.2, pace: float = 0.5, talk: int = 25
+    ) -> None:
         self.name = name
         self.folder = folder
         self.chance = random.Random(f"{seed} {name}")
         self.smarthost = Smarthost(seed)
         self.planes: list[TinyFat] = []
-        self.sender = Sender(seed, self._ports, slow=slow, pace=pace)
+        self.sender = Sender(seed, self._ports, slow=slow, pace=pace, talk=talk)
         self.senders_know: list[TinyFat] = []  # the control planes they send to
         self.faults = 0
+        self._ledger: list[dict[str, Any]] = []
         self._stack = AsyncExitStack()
         self._began = time.monotonic()
 
@@ -52,6 +57,13 @@ class Rig:
 
     async def up(self, name: str, agents: Sequence[str], **settings: str) -> TinyFat:
         """A control plane with its agents, ready."""
+        plane = self.plane(name, **settings)
+        await self._stack.enter_async_context(plane)
+        await asyncio.gather(*(plane.make_agent(agent) for agent in agents))
+        return plane
+
+    def plane(self, name: str, **settings: str) -> TinyFat:
+        """One that is not started yet, and that whoever starts it ends."""
         plane = TinyFat(
             self.folder / name,
             TINYFAT_SMARTHOST=f"127.0.0.1:{self.smarthost.port}",
@@ -59,10 +71,8 @@ class Rig:
             TINYFAT_MAIL_RATE_SENDER="100000",
             **settings,
         )
-        await self._stack.enter_async_context(plane)
         self.planes.append(plane)
         self.senders_know.append(plane)
-        await asyncio.gather(*(plane.make_agent(agent) for agent in agents))
         return plane
 
     @asynccontextmanager
@@ -94,21 +104,22 @@ class Rig:
             await until(answered, SETTLE_SECONDS_MAX, "every mail has its reply")
             await until(final, SETTLE_SECONDS_MAX, "every row of the ledger has its final state")
 
-    async def verdict(
-        self, asked: TinyFat, agents: Sequence[str], *, repeats_max: int = 0, bad_news_for: Sequence[str] = ()
-    ) -> Verdict:
-        """`asked`: the control plane whose command line tells the ledger. It is killed and started once more, so that
-        what it forgot to write down would be done again under our eyes."""
+    async def collect(self, asked: TinyFat, agents: Sequence[str]) -> None:
+        """Settle, and take down the ledger as `asked` tells it by its command line. It is killed and started once more
+        before, so that what it forgot to write down would be done again under our eyes."""
         await self.settled(asked, agents)
         await asked.kill()
         await asked.start()
         await asyncio.sleep(QUIET_SECONDS)
-        ledger: list[dict[str, Any]] = []
         for agent in agents:
-            ledger += await asked.mail(agent)
+            self._ledger += await asked.mail(agent)
+
+    def verdict(self, *, repeats_max: int = 0, bad_news_for: Sequence[str] = ()) -> Verdict:
+        """On all that was collected. `repeats_max`: second copies of a reply that can be explained."""
         turns = [line for plane in self.planes for line in plane.turns_log()]
         replies = list(self.smarthost.received)
-        return judge(Evidence(self.sender.conversations, replies, ledger, turns, frozenset(bad_news_for), repeats_max))
+        allowed = frozenset(bad_news_for)
+        return judge(Evidence(self.sender.conversations, replies, self._ledger, turns, allowed, repeats_max))
 
     def _ports(self) -> Sequence[int]:
         return [plane.smtp_port for plane in self.senders_know]
@@ -118,6 +129,17 @@ class Rig:
             await asyncio.sleep(PROGRESS_SECONDS)
             replies = len(self.smarthost.answered())
             self.say(f"{self.faults} faults, {self.sender.accepted} mails accepted, {replies} answered")
+
+
+def processes(plane: TinyFat) -> list[psutil.Process]:
+    """Everything of this home that runs: the control plane, the database, the boxes, the runtimes."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            ours = any(str(plane.home) in word for word in process.cmdline())
+            if ours or (plane.process is not None and process.pid == plane.process.pid):
+                found += [process, *process.children(recursive=True)]
+    return list(dict.fromkeys(found))
 
 
 class Machine:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import psutil
 
 from tests.faults.claims import Verdict
-from tests.faults.rig import Machine, Rig, kill
-from tests.running import TinyFat, until
+from tests.faults.rig import Machine, Rig, kill, processes
+from tests.running import OWNER, TinyFat, until
+from tinyfat.flows.delivery import AT_ONCE_MAX  # deliveries under way: so many may be undecided at each kill
 
-AT_ONCE_MAX = 16  # deliveries of one control plane under way: so many may be undecided when it is killed
 KILLED_IN_START = 0.25  # so many of the kills hit a control plane that is just starting
 START_SECONDS = 2.0  # about what a start takes
+FIRST_STARTS = 2  # of one home, that are killed
 BACK_SECONDS_MAX = 60.0
 RUNTIME_KILLS_MAX = 4  # of one runtime: at the fifth death in five minutes its box rests it, rightly
 TROUBLE_SECONDS = 12.0
@@ -38,7 +40,39 @@ async def control(rig: Rig, count: int) -> Verdict:
                 await plane.kill()
                 rig.faults += 1
             await plane.start()
-    return await rig.verdict(plane, agents, repeats_max=AT_ONCE_MAX * count)
+    await rig.collect(plane, agents)
+    return rig.verdict(repeats_max=AT_ONCE_MAX * count)
+
+
+async def first(rig: Rig, count: int) -> Verdict:
+    """The control plane SIGKILLed in the first start on a new home, and while its first agent is made."""
+    for number in range(count):
+        agent = f"first{number}"
+        plane = rig.plane(f"home{number}")
+        rig.senders_know = [plane]
+        for _ in range(FIRST_STARTS):
+            await plane.start(wait=False)
+            await rig.pause(0.0, START_SECONDS * 1.5)
+            await plane.kill()
+            rig.faults += 1
+        async with plane:
+            await plane.command("agent", "create", agent, "--owner", OWNER, "--runtime", "echo")
+            await rig.pause(0.0, START_SECONDS)
+            await plane.kill()
+            rig.faults += 1
+            await plane.start()
+            await until(partial(_ready, plane, agent), BACK_SECONDS_MAX, f"{agent} is ready")
+            conversation = rig.sender.begin(agent, agent)
+            for _ in range(3):
+                await rig.sender.write(conversation, rig.chance)
+            await rig.collect(plane, [agent])
+    return rig.verdict(repeats_max=AT_ONCE_MAX * count)
+
+
+async def _ready(plane: TinyFat, agent: str) -> bool:
+    state = (await plane.json("agent", "show", agent))["state"]
+    assert state in ("creating", "ready"), f"{agent} is {state}"
+    return bool(state == "ready")
 
 
 async def database(rig: Rig, count: int) -> Verdict:
@@ -50,7 +84,8 @@ async def database(rig: Rig, count: int) -> Verdict:
             await rig.pause(0.3, 2.0)
             await _break_database(rig, plane, number % 4)
             rig.faults += 1
-    return await rig.verdict(plane, agents, repeats_max=AT_ONCE_MAX * count)
+    await rig.collect(plane, agents)
+    return rig.verdict(repeats_max=AT_ONCE_MAX * count)
 
 
 async def _break_database(rig: Rig, plane: TinyFat, how: int) -> None:
@@ -76,6 +111,24 @@ def _postmaster(plane: TinyFat) -> psutil.Process | None:
         return None
 
 
+async def host(rig: Rig, count: int) -> Verdict:
+    """The whole host: control plane, database, boxes and runtimes killed in one moment, and started again."""
+    agents = ["ada", "bob", "eve"]
+    plane = await rig.up("home", agents)
+    async with rig.load(agents * 2):
+        for _ in range(count):
+            await rig.pause(1.0, 4.0)
+            victims = processes(plane)
+            assert len(victims) > 2 * len(agents), f"only these run: {victims}"
+            for victim in victims:
+                kill(victim.pid)
+            await plane.kill()
+            rig.faults += 1
+            await plane.start()
+    await rig.collect(plane, agents)
+    return rig.verdict(repeats_max=AT_ONCE_MAX * count)
+
+
 async def box(rig: Rig, count: int) -> Verdict:
     """The box killed in mid-turn, one agent's or another's; its control plane starts it again."""
     agents = ["ada", "bob", "eve"]
@@ -88,7 +141,8 @@ async def box(rig: Rig, count: int) -> Verdict:
             pid = machine.box_pid()
             rig.faults += kill(pid)
             await _another(machine.box_pid, pid, f"the box of {machine.agent} is back")
-    return await rig.verdict(plane, agents)
+    await rig.collect(plane, agents)
+    return rig.verdict()
 
 
 async def runtime(rig: Rig, count: int) -> Verdict:
@@ -103,7 +157,8 @@ async def runtime(rig: Rig, count: int) -> Verdict:
             pid = machine.runtime_pid()
             rig.faults += kill(pid)
             await _another(machine.runtime_pid, pid, f"the runtime of {machine.agent} is back")
-    return await rig.verdict(plane, agents)
+    await rig.collect(plane, agents)
+    return rig.verdict()
 
 
 async def _another(pid_now: Callable[[], int | None], old: int | None, what: str) -> None:
@@ -117,7 +172,7 @@ async def smarthost(rig: Rig, count: int) -> Verdict:
     """The smarthost defers, and breaks connections before and after it kept a mail, `count` times over."""
     agents = ["ada", "bob"]
     plane = await rig.up("home", agents)
-    async with rig.load(["ada", "ada", "bob", "bob"]):
+    async with rig.load(agents * 4):
         for _ in range(count):
             rig.smarthost.trouble = TROUBLE
             await asyncio.sleep(TROUBLE_SECONDS)
@@ -125,4 +180,5 @@ async def smarthost(rig: Rig, count: int) -> Verdict:
             rig.faults = rig.smarthost.troubles.total()
             await rig.pause(1.0, 2.0)
     rig.say(", ".join(f"{times} x {trouble}" for trouble, times in rig.smarthost.troubles.items()))
-    return await rig.verdict(plane, agents, repeats_max=rig.smarthost.lost_answers)
+    await rig.collect(plane, agents)
+    return rig.verdict(repeats_max=rig.smarthost.lost_answers)

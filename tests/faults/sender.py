@@ -14,7 +14,6 @@ from tests.running import OWNER, letter
 STEP_SECONDS_MAX = 30.0  # one answer of the receiving server
 DELIVERY_SECONDS_MAX = 180.0  # one mail, all attempts; a real server would go on for days
 PAUSE_SECONDS = (0.05, 0.4)  # between two attempts; a real server waits for minutes
-CONVERSATION_MAILS_MAX = 25  # then another one begins
 LOST_ANSWERS = 0.05  # so many connections break between the final dot and the answer
 
 
@@ -45,13 +44,15 @@ class Figures:
 class Sender:
     """What stays the same over a scenario: where to send, how often an answer gets lost, what was accepted."""
 
-    def __init__(self, seed: int, ports: Callable[[], Sequence[int]], *, slow: float, pace: float) -> None:
+    def __init__(self, seed: int, ports: Callable[[], Sequence[int]], *, slow: float, pace: float, talk: int) -> None:
         """`ports`: the receiving servers, like MX hosts of the same preference. `slow`: the share of mails whose turn
-        takes 0.3 s. `pace`: seconds between two mails of a conversation, on average."""
+        takes 0.3 s. `pace`: seconds between two mails of a conversation, on average. `talk`: mails of a conversation;
+        then another one begins."""
         self._seed = seed
         self._ports = ports
         self._slow = slow
         self._pace = pace
+        self._talk = talk
         self.conversations: list[Conversation] = []
         self.figures = Figures()
         self._round = 0
@@ -103,7 +104,7 @@ class Sender:
         while not stop.is_set():
             part += 1
             conversation = self.begin(agent, f"{agent}-{self._round}-{number}-{part}")
-            while not stop.is_set() and len(conversation.accepted) < CONVERSATION_MAILS_MAX:
+            while not stop.is_set() and len(conversation.accepted) < self._talk:
                 await self.write(conversation, chance)
                 await _wait(stop, chance.uniform(0.2, 1.8) * self._pace)
 

@@ -8,6 +8,7 @@ from tests.faults.claims import Verdict
 from tests.faults.rig import Rig
 from tests.running import until
 from tinyfat.engine.durable import HEARTBEAT_SECONDS, STALE_SECONDS
+from tinyfat.flows.delivery import AT_ONCE_MAX
 from tinyfat.store.embedded import EmbeddedPostgres
 
 TURN_DEADLINE_SECONDS = 12  # a turn whose box cannot be reached becomes bad news after so long
@@ -53,7 +54,8 @@ async def _two(rig: Rig, url: str, count: int) -> Verdict:
         await dying.start()
         rig.senders_know.append(dying)
         await _bob_is_back(rig)
-    return await rig.verdict(living, ["ada", "bob"], repeats_max=16 * count * 2, bad_news_for=["bob"])
+    await rig.collect(living, ["ada", "bob"])
+    return rig.verdict(repeats_max=AT_ONCE_MAX * count * 2, bad_news_for=["bob"])
 
 
 async def _bob_is_back(rig: Rig) -> None:

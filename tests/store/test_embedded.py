@@ -39,20 +39,28 @@ async def test_a_home_whose_first_start_died_half_way_is_usable(tmp_path: Path) 
 async def test_a_stuck_process_of_a_killed_server_delays_the_next_one_only_while_it_lives(tmp_path: Path) -> None:
     postgres = EmbeddedPostgres(tmp_path)
     await postgres.start()
-    async with await psycopg.AsyncConnection.connect(postgres.url) as connection:
-        stuck = psutil.Process(connection.info.backend_pid)
-        stuck.send_signal(signal.SIGSTOP)
-        server = postgres.process()
-        assert server is not None
-        server.kill()
-        server.wait(10)
-        starting = asyncio.create_task(postgres.start())
+    try:
+        async with await psycopg.AsyncConnection.connect(postgres.url) as connection:
+            stuck = psutil.Process(connection.info.backend_pid)
+            stuck.send_signal(signal.SIGSTOP)
+            try:
+                await _killed(postgres)
+                starting = asyncio.create_task(postgres.start())
 
-        async def refused() -> bool:
-            return "still in use" in postgres.log.read_text()
+                async def refused() -> bool:
+                    return "still in use" in postgres.log.read_text()
 
-        await until(refused, 30, "the next server sees that the memory is in use")
-        assert not starting.done()
-        stuck.send_signal(signal.SIGCONT)
-        await asyncio.wait_for(starting, 30)
-    await postgres.stop()
+                await until(refused, 30, "the next server sees that the memory is in use")
+                assert not starting.done()
+            finally:
+                stuck.send_signal(signal.SIGCONT)
+            await asyncio.wait_for(starting, 30)
+    finally:
+        await postgres.stop()
+
+
+async def _killed(postgres: EmbeddedPostgres) -> None:
+    server = postgres.process()
+    assert server is not None
+    server.kill()
+    await asyncio.to_thread(server.wait, 10)
