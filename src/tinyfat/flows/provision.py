@@ -15,9 +15,10 @@ from tinyfat.domain.turns import TurnOutcome
 from tinyfat.engine.steps import Steps
 from tinyfat.flows.watch import MachineRuns, StillThere, until
 from tinyfat.ports.ledger import Agents, MachineRecords, Turns
-from tinyfat.ports.machines import Machines, MachinesError
+from tinyfat.ports.machines import Machines, MachinesError, MachinesUnreachable
 
 FLOW = "provision"
+ORDER_SECONDS_MAX = 120.0  # a provider that does not answer is asked again for so long
 HEARTBEAT_SECONDS_MAX = 60.0
 READY_SECONDS_MAX = 25 * 60.0  # a first installation of the runtime included
 PROBE_SECONDS_MAX = 300.0
@@ -76,8 +77,18 @@ class Provision:
         await self._records.create(
             order.id, agent.id, agent.machine_kind, self._host, self._orders.token_hash(order.id)
         )
-        await self._machines.start(order)
-        return ""
+        unreachable = ""
+
+        async def ordered() -> bool:
+            nonlocal unreachable
+            try:
+                await self._machines.start(order)
+            except MachinesUnreachable as error:
+                unreachable = str(error)
+                return False
+            return True
+
+        return "" if await until(ordered, ORDER_SECONDS_MAX) else unreachable
 
     async def _heartbeat(self, agent: Agent) -> str:
         async def seen() -> bool:

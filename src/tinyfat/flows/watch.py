@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from tinyfat.domain.agents import Agent
-from tinyfat.domain.machines import MachineOrder, MachineState
+from tinyfat.domain.machines import MachineOrder, MachineSeen, MachineState
 from tinyfat.ports.ledger import MachineRecords
-from tinyfat.ports.machines import Machines, MachinesError
+from tinyfat.ports.machines import Machines, MachinesError, MachinesUnreachable
 
 LOOK_SECONDS_FIRST = 0.02
 LOOK_SECONDS_MAX = 0.5
@@ -50,25 +51,38 @@ class MachineRuns:
         await self._records.unwanted(machine.id)
         await self.stop(machine.id)
         if not await until(lambda: self._deleted(machine.id), GONE_SECONDS_MAX):
-            raise StillThere(f"The machine {machine.id} of {agent.name} is still there after it was deleted.")
+            seen = await self._seen(machine.id)
+            raise StillThere(
+                f"The machine {machine.id} of {agent.name} is still there after it was deleted: {_words(seen)}."
+            )
         await self._records.forget(machine.id)
 
     async def stop(self, machine_id: str) -> None:
-        """Ask again at each look: a driver may turn from asking to forcing."""
+        """Raises StillThere."""
+        if not await until(lambda: self._stopped(machine_id), GONE_SECONDS_MAX):
+            seen = await self._seen(machine_id)
+            raise StillThere(f"The machine {machine_id} was told to stop and runs on: {_words(seen)}.")
 
-        async def stopped() -> bool:
-            if await self._is(machine_id, MachineState.STOPPED, MachineState.GONE):
-                return True
+    # Asked again at each look: a driver may turn from asking to forcing, and a provider may have lost the first word.
+
+    async def _stopped(self, machine_id: str) -> bool:
+        if (await self._seen(machine_id)).state in (MachineState.STOPPED, MachineState.GONE):
+            return True
+        with suppress(MachinesUnreachable):
             await self._machines.stop(machine_id)
-            return False
-
-        if not await until(stopped, GONE_SECONDS_MAX):
-            seen = await self._machines.look(machine_id)
-            raise StillThere(f"The machine {machine_id} was told to stop and runs on: {seen.detail}")
+        return False
 
     async def _deleted(self, machine_id: str) -> bool:
-        await self._machines.delete(machine_id)
-        return await self._is(machine_id, MachineState.GONE)
+        with suppress(MachinesUnreachable):
+            await self._machines.delete(machine_id)
+        return (await self._seen(machine_id)).state is MachineState.GONE
+
+    async def _seen(self, machine_id: str) -> MachineSeen:
+        """A provider that does not answer says nothing about the machine."""
+        try:
+            return await self._machines.look(machine_id)
+        except MachinesUnreachable as error:
+            return MachineSeen(MachineState.UNKNOWN, str(error))
 
     async def revive(
         self, host: str, agent_to_run: Callable[[str], Awaitable[Agent | None]], order: Callable[[Agent], MachineOrder]
@@ -76,12 +90,13 @@ class MachineRuns:
         """Start again what should run on this host and does not."""
         for machine in await self._records.wanted(host):
             try:
-                if await self._is(machine.id, MachineState.RUNNING):
+                if (await self._machines.look(machine.id)).state is MachineState.RUNNING:
                     continue
                 if agent := await agent_to_run(machine.agent_id):
                     await self._machines.start(order(agent))
             except MachinesError as error:
                 log.error("machine %s could not be started again: %s", machine.id, error)
 
-    async def _is(self, machine_id: str, *states: MachineState) -> bool:
-        return (await self._machines.look(machine_id)).state in states
+
+def _words(seen: MachineSeen) -> str:
+    return seen.detail.rstrip(".") or seen.state
