@@ -1,0 +1,169 @@
+"""An agent comes to be, or it does not, and then nothing of it runs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.flows.small_world import PlainSteps, SmallWorld, small_world
+from tests.running import until
+from tinyfat.domain.agents import Agent, AgentState
+from tinyfat.domain.link import RuntimeState
+from tinyfat.domain.turns import TurnOutcome
+from tinyfat.flows import provision, watch
+from tinyfat.store.database import Database
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEARTBEAT_SECONDS_MAX", "READY_SECONDS_MAX", "PROBE_SECONDS_MAX"):
+        monkeypatch.setattr(provision, name, 0.5)
+    monkeypatch.setattr(provision, "ORDER_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(watch, "GONE_SECONDS_MAX", 0.5)
+
+
+async def made(world: SmallWorld, agent: Agent) -> Agent:
+    await world.provision.run(PlainSteps(), agent.id)
+    return await world.agents.get(agent.id)
+
+
+async def call_home(world: SmallWorld, agent: Agent, *states: RuntimeState) -> None:
+    """What the box says once its machine runs."""
+
+    async def runs() -> bool:
+        return bool(world.machines.running())
+
+    await until(runs, 5.0, "the machine runs")
+    for state in states:
+        await world.box_says(agent, state, "its last words")
+
+
+async def failed_for(world: SmallWorld, agent: Agent, *words: str) -> None:
+    now = await world.agents.get(agent.id)
+    assert now.state is AgentState.FAILED
+    assert all(word in now.reason for word in words), now.reason
+    assert world.machines.running() == []
+    assert await world.records.of_agent(agent.id) is None
+
+
+async def test_ready_means_it_answered(database: Database) -> None:
+    async with small_world(database) as world:
+        agent = await world.new_agent()
+        ready, _ = await asyncio.gather(
+            made(world, agent), call_home(world, agent, RuntimeState.STARTING, RuntimeState.READY)
+        )
+        assert ready.state is AgentState.READY
+        assert [turn.session.partition(":")[0] for turn in world.box.asked] == ["probe"]
+        steps = await world.agents.steps(agent.id)
+        assert len(steps) == 4 and all(step.ended_at and not step.detail for step in steps)
+        assert world.machines.began == [world.orders.of(agent).id]
+
+
+async def test_a_provider_that_refuses_is_said(database: Database) -> None:
+    async with small_world(database) as world:
+        world.machines.lies.refuse_starts = 1
+        agent = await world.new_agent()
+        await made(world, agent)
+        await failed_for(world, agent, "no room left")
+
+
+async def test_a_provider_that_does_not_answer_for_a_while_is_asked_again(database: Database) -> None:
+    async with small_world(database) as world:
+        world.machines.lies.unreachable = 3
+        agent = await world.new_agent()
+        ready, _ = await asyncio.gather(made(world, agent), call_home(world, agent, RuntimeState.READY))
+        assert ready.state is AgentState.READY
+
+
+async def test_a_provider_that_never_answers_is_said(database: Database) -> None:
+    async with small_world(database) as world:
+        world.machines.lies.unreachable = 100_000
+        agent = await world.new_agent()
+        await made(world, agent)
+        now = await world.agents.get(agent.id)
+        assert now.state is AgentState.FAILED and "does not answer" in now.reason
+
+
+async def test_an_order_that_came_to_nothing_is_noticed(database: Database) -> None:
+    async with small_world(database) as world:
+        world.machines.lies.start_nothing = 1
+        agent = await world.new_agent()
+        await made(world, agent)
+        await failed_for(world, agent, "did not call home", "tinyfat doctor")
+
+
+async def test_a_box_that_never_calls_is_undone(database: Database) -> None:
+    async with small_world(database) as world:
+        agent = await world.new_agent()
+        await made(world, agent)
+        await failed_for(world, agent, "did not call home")
+        assert world.machines.began and world.machines.ended
+
+
+@pytest.mark.parametrize("state", [RuntimeState.CRASH_LOOP, RuntimeState.INSTALLING])
+async def test_a_runtime_that_does_not_come_up_is_undone_with_its_words(
+    database: Database, state: RuntimeState
+) -> None:
+    async with small_world(database) as world:
+        agent = await world.new_agent()
+        await asyncio.gather(made(world, agent), call_home(world, agent, state))
+        await failed_for(world, agent, "did not come up", "its last words")
+
+
+async def test_one_that_does_not_answer_the_first_question_is_undone(database: Database) -> None:
+    async with small_world(database) as world:
+        world.box.silent = True
+        agent = await world.new_agent()
+        await asyncio.gather(made(world, agent), call_home(world, agent, RuntimeState.READY))
+        await failed_for(world, agent, "did not answer a first question")
+
+
+async def test_one_that_answers_with_a_failure_is_undone(database: Database) -> None:
+    async with small_world(database) as world:
+        world.box.outcome = TurnOutcome.FAILED
+        agent = await world.new_agent()
+        await asyncio.gather(made(world, agent), call_home(world, agent, RuntimeState.READY))
+        await failed_for(world, agent, "the model refused")
+
+
+async def test_what_cannot_be_undone_is_said_too(database: Database) -> None:
+    async with small_world(database) as world:
+        world.machines.lies.stop_nothing = 100_000
+        agent = await world.new_agent()
+        await made(world, agent)
+        now = await world.agents.get(agent.id)
+        assert now.state is AgentState.FAILED
+        assert "did not call home" in now.reason and "runs on" in now.reason
+        machine = await world.records.of_agent(agent.id)
+        assert machine is not None and not machine.wanted  # not forgotten: `agent destroy` can try again
+
+
+async def test_an_agent_destroyed_while_it_is_made_does_not_come_back(database: Database) -> None:
+    async with small_world(database) as world:
+        agent = await world.new_agent("dan")
+        making = asyncio.create_task(made(world, agent))
+        await call_home(world, agent)
+        await world.agents.become(agent.id, AgentState.DESTROYING)
+        await world.retire.run(PlainSteps(), agent.id)
+        await world.new_agent("dan")  # its name is free
+        assert (await making).state is AgentState.DESTROYED
+        assert world.machines.running() == []
+
+
+async def test_an_agent_destroyed_before_its_machine_was_ordered_gets_none(database: Database) -> None:
+    async with small_world(database) as world:
+        agent = await world.new_agent()
+        await world.agents.become(agent.id, AgentState.DESTROYING)
+        await world.retire.run(PlainSteps(), agent.id)
+        assert (await made(world, agent)).state is AgentState.DESTROYED
+        assert world.machines.running() == [] and await world.records.of_agent(agent.id) is None
+
+
+async def test_done_again_after_a_crash_it_makes_one_machine(database: Database) -> None:
+    async with small_world(database) as world:
+        agent = await world.new_agent()
+        for _ in range(2):
+            await asyncio.gather(made(world, agent), call_home(world, agent, RuntimeState.READY))
+        assert world.machines.began == [world.orders.of(agent).id]
+        assert len(world.box.asked) == 1
