@@ -1,9 +1,8 @@
-"""A real Postgres for tests that need no whole TinyFat: one server, a fresh migrated database for each test."""
+"""A real Postgres for tests that need no whole TinyFat: one server, and a database emptied for each test."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +13,7 @@ import pytest
 from tinyfat.store.database import Database
 from tinyfat.store.embedded import EmbeddedPostgres
 
-TEMPLATE = "migrated"
-_numbers = itertools.count(1)
+SHARED = "shared"
 
 
 class Server:
@@ -27,25 +25,32 @@ class Server:
     def url(self, name: str = "postgres") -> str:
         return self.postgres.url.replace("/postgres?", f"/{name}?")
 
-    async def make(self, name: str, template: str = "template1") -> str:
+    async def make(self, name: str) -> str:
+        """A database of its own, with nothing in it."""
         async with await psycopg.AsyncConnection.connect(self.url(), autocommit=True) as connection:
-            await connection.execute(f'create database "{name}" template "{template}"'.encode())
+            await connection.execute(f'create database "{name}"'.encode())
         return self.url(name)
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[Database]:
-        """Fresh and migrated; open until the block ends."""
-        database = Database(await self.make(f"test{next(_numbers)}", TEMPLATE))
+        """Migrated, its tables empty; open until the block ends. One at a time: it is always the same one."""
+        database = Database(self.url(SHARED))
         await database.open()
         try:
+            async with database.connection() as connection:
+                await connection.execute("truncate agents, executors restart identity cascade")
             yield database
         finally:
             await database.close()
 
 
-async def _migrated(server: Server) -> None:
+async def _prepare(server: Server) -> None:
     await server.postgres.start()
-    database = Database(await server.make(TEMPLATE))
+    async with await psycopg.AsyncConnection.connect(server.url(), autocommit=True) as connection:
+        for setting in ("fsync", "full_page_writes"):  # nothing here outlives the test, and nobody pulls the plug
+            await connection.execute(f"alter system set {setting} = off".encode())
+        await connection.execute("select pg_reload_conf()")
+    database = Database(await server.make(SHARED))
     await database.open()
     await database.migrate()
     await database.close()
@@ -54,7 +59,7 @@ async def _migrated(server: Server) -> None:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("postgres"))
-    asyncio.run(_migrated(server))
+    asyncio.run(_prepare(server))
     yield server
     asyncio.run(server.postgres.stop())
 

@@ -44,6 +44,9 @@ class PlainSteps:
     async def run(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         return await work()
 
+    async def again(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+        return await work()
+
 
 class Flows:
     """Implements engine FlowStatus: a flow begun twice with one id runs once."""

@@ -147,7 +147,8 @@ async def test_an_agent_destroyed_while_it_is_made_does_not_come_back(database: 
         await world.agents.become(agent.id, AgentState.DESTROYING)
         await world.retire.run(PlainSteps(), agent.id)
         await world.new_agent("dan")  # its name is free
-        assert (await making).state is AgentState.DESTROYED
+        await making
+        assert (await world.agents.get(agent.id)).state is AgentState.DESTROYED
         assert world.machines.running() == []
 
 
