@@ -59,7 +59,7 @@ class Mailbox:
         assert self._server is not None
         self._server.close()
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         if self.answers:
             return self.answers.pop(0)
         assert isinstance(envelope.content, bytes)
