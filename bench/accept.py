@@ -108,7 +108,9 @@ async def _round(side: Side, at_once: int, seconds: float) -> float:
     async with connections(side.port, at_once) as opened:
         before = len(side.kept)
         began = time.perf_counter()
-        await asyncio.gather(*(_keep_sending(one, letters, began + seconds, side.kept) for one in opened))
+        async with asyncio.TaskGroup() as group:
+            for connection in opened:
+                group.create_task(_keep_sending(connection, letters, began + seconds, side.kept))
         return (len(side.kept) - before) / (time.perf_counter() - began)
 
 

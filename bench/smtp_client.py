@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 OWNER = "owner@example.org"
@@ -46,6 +46,8 @@ class Connection:
 
     async def quit(self) -> None:
         await self._say("QUIT", "221")
+
+    def close(self) -> None:
         self._writer.close()
 
     async def _say(self, command: str, expected: str) -> str:
@@ -66,14 +68,17 @@ class Connection:
 @asynccontextmanager
 async def connections(port: int, count: int) -> AsyncIterator[list[Connection]]:
     """`count` of them, to a port of loopback."""
-    async with AsyncExitStack() as stack:
-        opened = []
+    opened: list[Connection] = []
+    try:
         for _ in range(count):
-            connection = Connection(*await asyncio.open_connection("127.0.0.1", port))
-            stack.push_async_callback(connection.quit)
-            await connection.greet()
-            opened.append(connection)
+            opened.append(Connection(*await asyncio.open_connection("127.0.0.1", port)))
+            await opened[-1].greet()
         yield opened
+        for connection in opened:
+            await connection.quit()
+    finally:
+        for connection in opened:
+            connection.close()
 
 
 class Letters:

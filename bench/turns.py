@@ -61,10 +61,11 @@ async def _latency(chain: Chain, sink: Sink, seconds: float) -> list[float]:
         for connection in opened:
             free.put_nowait(connection)
         sending = []
-        for number in range(round(seconds * MAILS_A_SECOND)):
-            await asyncio.sleep(max(0.0, began + number / MAILS_A_SECOND - loop.time()))
-            sending.append(asyncio.create_task(_one(free, sink, letters)))
-        asked = await asyncio.gather(*sending)
+        async with asyncio.TaskGroup() as group:
+            for number in range(round(seconds * MAILS_A_SECOND)):
+                await asyncio.sleep(max(0.0, began + number / MAILS_A_SECOND - loop.time()))
+                sending.append(group.create_task(_one(free, sink, letters)))
+        asked = [task.result() for task in sending]
     moments = chain.moments()
     added = []
     for question_id, sent_at, reply in asked:
@@ -110,6 +111,7 @@ async def _closed_loop(
             await reply_to(expected, message_id, REPLY_SECONDS_MAX)
             answered += 1
 
-    async with connections(chain.port, at_once) as opened:
-        await asyncio.gather(*(converse(connection) for connection in opened))
+    async with connections(chain.port, at_once) as opened, asyncio.TaskGroup() as group:
+        for connection in opened:
+            group.create_task(converse(connection))
     return answered / (time.perf_counter() - began)
