@@ -9,7 +9,8 @@ import psutil
 import psycopg
 import pytest
 
-from tests.running import CommandError, TinyFat, letter, until
+from tests.mailbox import Mailbox
+from tests.running import CommandError, TinyFat, free_port, letter, until
 from tests.stories.town import House, Operator, PostOffice, new_id
 from tinyfat.store.embedded import EmbeddedPostgres
 
@@ -156,3 +157,18 @@ async def test_no_secret_is_in_an_argv_or_in_the_log(house: House) -> None:
     log = house.tinyfat.log.read_text()
     assert len(tokens) > 3
     assert [t for t in tokens if t in argvs or t in log] == []
+
+
+async def test_killed_and_back_at_another_address_it_is_found_by_its_boxes(tmp_path: Path) -> None:
+    async with (
+        Mailbox() as mailbox,
+        TinyFat(tmp_path / "home", TINYFAT_SMARTHOST=f"127.0.0.1:{mailbox.port}") as tinyfat,
+    ):
+        await tinyfat.make_agent("ada")
+        await tinyfat.kill()
+        tinyfat.http_port = free_port()
+        tinyfat.environment["TINYFAT_HTTP_LISTEN"] = f"127.0.0.1:{tinyfat.http_port}"
+        await tinyfat.start()
+        await tinyfat.send(letter("Are you still there?"))
+        (reply,) = await mailbox.wait_for(1)
+        assert "Are you still there?" in reply.text

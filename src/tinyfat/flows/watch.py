@@ -42,6 +42,7 @@ class MachineRuns:
     def __init__(self, machines: Machines, records: MachineRecords) -> None:
         self._machines = machines
         self._records = records
+        self._ordered: set[str] = set()  # by this process
 
     async def end(self, agent: Agent) -> None:
         """Stop, see that it stopped, delete, see that it is gone. Raises StillThere."""
@@ -87,13 +88,19 @@ class MachineRuns:
     async def revive(
         self, host: str, agent_to_run: Callable[[str], Awaitable[Agent | None]], order: Callable[[Agent], MachineOrder]
     ) -> None:
-        """Start again what should run on this host and does not."""
+        """Start again what should run on this host and does not.
+
+        Each machine is ordered once by each process, though it runs: a control plane that was killed may have come back
+        at another address, and only an order tells the box.
+        """
         for machine in await self._records.wanted(host):
             try:
-                if (await self._machines.look(machine.id)).state is MachineState.RUNNING:
+                seen = await self._machines.look(machine.id)
+                if seen.state is MachineState.RUNNING and machine.id in self._ordered:
                     continue
                 if agent := await agent_to_run(machine.agent_id):
                     await self._machines.start(order(agent))
+                    self._ordered.add(machine.id)
             except MachinesError as error:
                 log.error("machine %s could not be started again: %s", machine.id, error)
 
