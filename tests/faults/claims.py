@@ -107,11 +107,11 @@ def _smarthost(evidence: Evidence, accepted: dict[str, Conversation], outgoing: 
     repeats = 0
     for reply in evidence.replies:
         answers[reply.in_reply_to].add(reply.message_id)
-        known = first.setdefault(reply.message_id, reply)
-        if known is not reply:
+        if reply.message_id in first:
             repeats += 1
-            if known.raw != reply.raw:
+            if first[reply.message_id].raw != reply.raw:
                 complaints.add("sent again, and another mail under the same Message-ID", reply.message_id)
+        first.setdefault(reply.message_id, reply)
     for mail in accepted.keys() - answers.keys():
         complaints.add("LOST: accepted, and no reply came", mail)
     for mail, ids in answers.items():

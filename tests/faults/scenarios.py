@@ -82,13 +82,14 @@ async def database(rig: Rig, count: int) -> Verdict:
     async with rig.load(["ada", "ada", "bob", "bob"]):
         for number in range(count):
             await rig.pause(0.3, 2.0)
-            await _break_database(rig, plane, number % 4)
+            await break_database(rig, plane, number % 4)
             rig.faults += 1
     await rig.collect(plane, agents)
     return rig.verdict(repeats_max=AT_ONCE_MAX * count)
 
 
-async def _break_database(rig: Rig, plane: TinyFat, how: int) -> None:
+async def break_database(rig: Rig, plane: TinyFat, how: int) -> None:
+    """`how`: 0 stopped fast, 1 stopped at once, 2 killed, 3 one of its processes killed. Returns when it is back."""
     postmaster = _postmaster(plane)
     assert postmaster is not None, "the database that should be broken does not run"
     if how == 3:  # one backend gone by SIGKILL: the postmaster ends all sessions and recovers
@@ -135,14 +136,18 @@ async def box(rig: Rig, count: int) -> Verdict:
     plane = await rig.up("home", agents)
     async with rig.load(agents * 2):
         for number in range(count):
-            machine = Machine(plane, agents[number % len(agents)])
-            await machine.in_turn()
-            await rig.pause(0.0, 0.4)
-            pid = machine.box_pid()
-            rig.faults += kill(pid)
-            await _another(machine.box_pid, pid, f"the box of {machine.agent} is back")
+            await kill_box(rig, Machine(plane, agents[number % len(agents)]))
     await rig.collect(plane, agents)
     return rig.verdict()
+
+
+async def kill_box(rig: Rig, machine: Machine) -> None:
+    """In mid-turn; returns when another one runs."""
+    await machine.in_turn()
+    await rig.pause(0.0, 0.4)
+    pid = machine.box_pid()
+    rig.faults += kill(pid)
+    await another(machine.box_pid, pid, f"the box of {machine.agent} is back")
 
 
 async def runtime(rig: Rig, count: int) -> Verdict:
@@ -151,17 +156,21 @@ async def runtime(rig: Rig, count: int) -> Verdict:
     plane = await rig.up("home", agents)
     async with rig.load(agents if len(agents) > 4 else agents * 2):
         for number in range(count):
-            machine = Machine(plane, agents[number % len(agents)])
-            await machine.in_turn()
-            await rig.pause(0.0, 0.25)
-            pid = machine.runtime_pid()
-            rig.faults += kill(pid)
-            await _another(machine.runtime_pid, pid, f"the runtime of {machine.agent} is back")
+            await kill_runtime(rig, Machine(plane, agents[number % len(agents)]))
     await rig.collect(plane, agents)
     return rig.verdict()
 
 
-async def _another(pid_now: Callable[[], int | None], old: int | None, what: str) -> None:
+async def kill_runtime(rig: Rig, machine: Machine) -> None:
+    """In mid-turn; returns when another one runs."""
+    await machine.in_turn()
+    await rig.pause(0.0, 0.25)
+    pid = machine.runtime_pid()
+    rig.faults += kill(pid)
+    await another(machine.runtime_pid, pid, f"the runtime of {machine.agent} is back")
+
+
+async def another(pid_now: Callable[[], int | None], old: int | None, what: str) -> None:
     async def back() -> bool:
         return pid_now() not in (None, old) and psutil.pid_exists(pid_now() or 0)
 
