@@ -3,7 +3,7 @@
     --short            the short form of all (the default), under 10 minutes
     --count N          so many kills of the control plane, and more of the others
     --seed S           repeat the random choices of an earlier run (the machine's own timing stays its own)
-    --only SCENARIO    control, first, database, host, box, runtime, smarthost or two
+    --only SCENARIO    control, first, database, host, box, runtime, smarthost, two or frozen
 
 Exit code 0 only if every claim held.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.faults import scenarios
 from tests.faults.claims import Verdict
 from tests.faults.rig import Rig
-from tests.faults.two import two
+from tests.faults.two import frozen, two
 
 CONTROL_SHORT = 25
 
@@ -62,6 +62,7 @@ PLANS = (
     Plan("runtime", scenarios.runtime, 9, 0.1, slow=0.6),
     Plan("smarthost", scenarios.smarthost, 1, 0.02, talk=3),
     Plan("two", two, 1, 0.01, pace=1.5),
+    Plan("frozen", frozen, 1, 0.01, pace=1.5),
 )
 
 

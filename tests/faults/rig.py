@@ -55,10 +55,20 @@ class Rig:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
+    @asynccontextmanager
+    async def ending_here(self) -> AsyncIterator[None]:
+        """Control planes that are made in the block end with it, not with the whole."""
+        whole, self._stack = self._stack, AsyncExitStack()
+        try:
+            async with self._stack:
+                yield
+        finally:
+            self._stack = whole
+
     async def up(self, name: str, agents: Sequence[str], **settings: str) -> TinyFat:
         """A control plane with its agents, ready."""
         plane = self.plane(name, **settings)
-        await self._stack.enter_async_context(plane)
+        await self._stack.enter_async_context(running(plane))
         await asyncio.gather(*(plane.make_agent(agent) for agent in agents))
         return plane
 
@@ -129,6 +139,18 @@ class Rig:
             await asyncio.sleep(PROGRESS_SECONDS)
             replies = len(self.smarthost.answered())
             self.say(f"{self.faults} faults, {self.sender.accepted} mails accepted, {replies} answered")
+
+
+@asynccontextmanager
+async def running(plane: TinyFat) -> AsyncIterator[None]:
+    """It is up, and at the end nothing of it stays, even where it is just starting when the block is left."""
+    await plane.start()
+    try:
+        yield
+    finally:
+        with suppress(AssertionError):
+            await plane.ready()  # before that it would end without ending its machines
+        await plane.__aexit__()
 
 
 def processes(plane: TinyFat) -> list[psutil.Process]:

@@ -10,7 +10,7 @@ from functools import partial
 import psutil
 
 from tests.faults.claims import Verdict
-from tests.faults.rig import Machine, Rig, kill, processes
+from tests.faults.rig import Machine, Rig, kill, processes, running
 from tests.running import OWNER, TinyFat, until
 from tinyfat.flows.delivery import AT_ONCE_MAX  # deliveries under way: so many may be undecided at each kill
 
@@ -31,7 +31,8 @@ async def control(rig: Rig, count: int) -> Verdict:
     plane = await rig.up("home", agents)
     async with rig.load(agents * 2):
         while rig.faults < count:
-            await rig.pause(0.0, 1.5)
+            # Half of the time before the flows of its earlier life have begun again, which takes it a second or two.
+            await rig.pause(*rig.chance.choice([(0.0, 1.5), (1.5, 6.0)]))
             await plane.kill()
             rig.faults += 1
             if rig.chance.random() < KILLED_IN_START and rig.faults < count:
@@ -55,7 +56,7 @@ async def first(rig: Rig, count: int) -> Verdict:
             await rig.pause(0.0, START_SECONDS * 1.5)
             await plane.kill()
             rig.faults += 1
-        async with plane:
+        async with running(plane):
             await plane.command("agent", "create", agent, "--owner", OWNER, "--runtime", "echo")
             await rig.pause(0.0, START_SECONDS)
             await plane.kill()
