@@ -64,7 +64,12 @@ class TinyFat:
         self.log = home.with_name(home.name + ".log")
 
     async def __aenter__(self) -> TinyFat:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            if self.process is not None:
+                await self.stop()  # one that does not answer is still there
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

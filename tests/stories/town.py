@@ -115,7 +115,10 @@ class Operator:
             shown.update(await self.ask("GET", f"mail/{row_id}"))
             return shown["state"] in states
 
-        await until(there, seconds, f"message {row_id} is {states}")
+        try:
+            await until(there, seconds, f"message {row_id} is {' or '.join(states)}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {shown['state']}: {shown['reason']}") from None
         return shown
 
 
