@@ -19,7 +19,17 @@ from tinyfat.ports.ledger import SchemaTooNew, StoreUnavailable
 CONNECTIONS_MAX = 12
 CONNECTION_SECONDS_MAX = 5.0  # to wait for a free one
 STATEMENT_SECONDS_MAX = 30
+# A process that stands still in a transaction, or whose host is gone, must not hold its locks against the others.
+IDLE_IN_TRANSACTION_SECONDS_MAX = 60
 MIGRATION_LOCK = 0x71F_FA7  # an advisory lock's number: ours, any
+
+_AWAY = (
+    PoolTimeout,
+    PoolClosed,
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
 
 Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 
@@ -35,7 +45,8 @@ class Database:
             reconnect_timeout=1.0,
             kwargs={
                 "autocommit": True,
-                "options": f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s",
+                "options": f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s "
+                f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS_MAX}s",
             },
             open=False,
         )
@@ -55,7 +66,7 @@ class Database:
         try:
             async with self._pool.connection() as connection:
                 yield connection
-        except (PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except _AWAY as error:
             self._sweep_pool()
             raise StoreUnavailable(f"The database does not answer: {_first_line(error)}") from error
 
