@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,9 @@ SESSIONS_MAX = 200
 IDLE_SECONDS_MAX = 300.0  # RFC 5321 4.5.3.2.7
 RECIPIENTS_MAX = 100  # RFC 5321 4.5.3.1.8: at least 100
 ACCEPT_SECONDS_MAX = 120.0  # DNS, reading and committing; then 451
+
+# RFC 5321 4.1.2: a Path whose local part is a Dot-string, as nearly every one is; parameters may follow.
+_PLAIN_PATH = re.compile(r"<([A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)>(?: +|$)")
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +90,17 @@ class _Smtp(SMTP):
             stream.close()
         self._open_sessions.add(self)
         super().connection_made(transport)
+
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        """(address, what follows it). The parser takes a fifth of the time in which a mail is accepted: it is left for
+        the addresses that need it, and the tests hold both to the same answer."""
+        if plain := _PLAIN_PATH.match(arg):
+            return plain[1], arg[plain.end() :]
+        try:
+            address, rest = super()._getaddr(arg)
+        except Exception:  # the standard library's, of several kinds: <a@[> is enough
+            return None, None  # aiosmtpd's word for a syntax error
+        return address, rest
 
     def connection_lost(self, error: Exception | None) -> None:
         self._open_sessions.discard(self)
