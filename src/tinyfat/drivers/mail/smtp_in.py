@@ -22,6 +22,8 @@ from tinyfat.ports.mail import AuthenticationUnknown, Envelope, Intake, UnknownR
 SESSIONS_MAX = 200
 IDLE_SECONDS_MAX = 300.0  # RFC 5321 4.5.3.2.7
 RECIPIENTS_MAX = 100  # RFC 5321 4.5.3.1.8: at least 100
+# RFC 5321 4.5.3.1.6 lets a peer send 1000, and asks us to take more where we can: others do, and a 500 loses the mail.
+LINE_BYTES_MAX = 64 * 1024
 ACCEPT_SECONDS_MAX = 120.0  # DNS, reading and committing; then 451
 
 # RFC 5321 4.1.2: a Path whose local part is a Dot-string, as nearly every one is; parameters may follow.
@@ -77,6 +79,8 @@ class SmtpIn:
 
 class _Smtp(SMTP):
     """One connection, counted: beyond SESSIONS_MAX a peer is asked to come later."""
+
+    line_length_limit = LINE_BYTES_MAX
 
     def __init__(self, handler: object, *, sessions: set[_Smtp], **arguments: Any) -> None:
         super().__init__(handler, **arguments)
