@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import os
-import warnings
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
+
+import httpx2
 
 from tests.running import TinyFat
 from tinyfat.cli.main import main
+
+HTTP_CLIENT = httpx2.Client
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,15 @@ def command(tinyfat: TinyFat, *arguments: str) -> Ended:
         contextlib.chdir(tinyfat.home.parent),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        warnings.catch_warnings(),
+        contextlib.ExitStack() as connections,  # a command leaves its own to the end of its process
     ):
-        warnings.simplefilter("ignore", ResourceWarning)  # a command leaves its connection to the end of its process
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else 1 if ended.code else 0
-        gc.collect()
+
+        def client(**arguments: Any) -> httpx2.Client:
+            return connections.enter_context(contextlib.closing(HTTP_CLIENT(**arguments)))
+
+        with mock.patch.object(httpx2, "Client", client):
+            try:
+                main()
+            except SystemExit as ended:
+                code = ended.code if isinstance(ended.code, int) else 1 if ended.code else 0
     return Ended(code, out.getvalue(), err.getvalue())

@@ -14,7 +14,7 @@ from tests.stories.town import House, Operator, PostOffice
 
 INBOUND_SECRET = "a secret of the stories"
 SIZE_MAX = 400_000  # bytes
-TURN_SECONDS = 5  # the hasty one's patience
+TURN_SECONDS = 4  # the hasty one's patience
 THREAD_CAP, SENDER_CAP = 6, 8  # turns an hour, the hasty one's
 
 

@@ -70,8 +70,8 @@ class Engine:
             "max_executor_threads": 32,
         }
         DBOS(config=config)
-        # Private, like `_recover_pending_workflows` below: once a second it looks for delayed flows and for flows past a
-        # timeout, and we have neither. Idle, that was a third of what the engine cost.
+        # Private, like `_recover_pending_workflows` below: once a second it looks for delayed flows and for flows past
+        # a timeout, and we have neither. Idle, that was a third of what the engine cost.
         _workflow_commands._BACKGROUND_JOBS_INTERVAL_SEC = BACKGROUND_SECONDS
         self._beat: asyncio.Task[None] | None = None
 
