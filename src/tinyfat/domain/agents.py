@@ -11,12 +11,12 @@ from enum import StrEnum
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 # RFC 2142 mailboxes, names a domain's own machinery answers to, and names that would pass for the operator.
-RESERVED_NAMES = frozenset(  # a text, not a list of fifty quoted words
-    "abuse admin administrator api app autoconfig autodiscover billing bounce bounces cdn daemon dns ftp help "
-    "hostmaster imap info localhost mail mailer-daemon marketing mta-sts noc no-reply nobody noreply ns ns1 ns2 pop "
-    "postmaster relay root sales security smtp ssh ssl staff status support sysadmin system tinyfat usenet uucp web "
-    "webmail webmaster www".split()  # noqa: SIM905
-)
+_RESERVED = """
+    abuse admin administrator api app autoconfig autodiscover billing bounce bounces cdn daemon dns ftp help hostmaster
+    imap info localhost mail mailer-daemon marketing mta-sts noc no-reply nobody noreply ns ns1 ns2 pop postmaster relay
+    root sales security smtp ssh ssl staff status support sysadmin system tinyfat usenet uucp web webmail webmaster www
+"""
+RESERVED_NAMES = frozenset(_RESERVED.split())
 
 
 class NameRefused(ValueError):
