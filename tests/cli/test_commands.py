@@ -73,10 +73,10 @@ async def test_an_agent_from_create_to_destroy(tinyfat: TinyFat, operator: Opera
     assert (made["name"], made["address"], made["owner"]) == ("bob", "bob@tinyfat.localhost", OWNER)
     assert (made["state"], made["runtime"], made["machine"]["state"]) == ("ready", "echo", "ready")
     assert [step["name"] for step in made["steps"]][-1] == "a real question answered"
-    shown = await tinyfat.json("agent", "show", "bob")
+    shown = told(tinyfat, "agent", "show", "bob")
     assert shown["id"] == made["id"] and shown["machine"]["kind"] == "process"
-    assert {"ada", "bob"} <= {agent["name"] for agent in await tinyfat.json("agent", "list")}
-    for words in (await tinyfat.command("agent", "list"), await tinyfat.command("agent", "show", "BOB")):
+    assert {"ada", "bob"} <= {agent["name"] for agent in told(tinyfat, "agent", "list")}
+    for words in (said(tinyfat, "agent", "list"), said(tinyfat, "agent", "show", "BOB")):
         assert "bob@tinyfat.localhost" in words and "ready" in words
 
     folder = tinyfat.home / "machines" / made["machine"]["id"]
@@ -87,13 +87,13 @@ async def test_an_agent_from_create_to_destroy(tinyfat: TinyFat, operator: Opera
     assert (destroyed["id"], destroyed["state"]) == (made["id"], "destroyed")
     assert not folder.exists()
     assert [p for p in everything if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
-    assert "bob" not in {agent["name"] for agent in await tinyfat.json("agent", "list")}
+    assert "bob" not in {agent["name"] for agent in told(tinyfat, "agent", "list")}
     refused(tinyfat, NOT_FOUND, "agent", "show", "bob")
     with pytest.raises(Exception, match="550"):
         await tinyfat.send(letter("Hello?", to="bob@tinyfat.localhost"))
     again = await operator.make_agent("bob")  # the name is free
     assert again["id"] != made["id"]
-    assert await tinyfat.json("mail", "list", "bob") == []
+    assert told(tinyfat, "mail", "list", "bob") == []
 
 
 async def test_create_without_wait_says_how_to_follow_it(tinyfat: TinyFat, operator: Operator) -> None:
