@@ -68,7 +68,7 @@ class UsageLedger(Protocol):
         """Many at once in one commit, in order; each is judged as if alone after those before it."""
 
     async def settle(self, settlements: list[Settlement]) -> None:
-        """One row a call in the ledger, the hold gone, the sums moved: one commit. A hold that is gone changes nothing."""
+        """One row a call in the ledger, the hold gone, the sums moved: one commit. A hold that is gone: nothing."""
 
     async def release(self, call_ids: list[str]) -> None:
         """The call was never made, or the vendor refused it: nothing is owed."""

@@ -25,15 +25,19 @@ Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 
 
 class Database:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, connections_max: int = CONNECTIONS_MAX, autocommit: bool = False) -> None:
+        """`autocommit`: each statement is its own transaction, one round trip; `transaction` then groups nothing."""
         self.url = url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
-            min_size=2,
-            max_size=CONNECTIONS_MAX,
+            min_size=min(2, connections_max),
+            max_size=connections_max,
             timeout=CONNECTION_SECONDS_MAX,
             reconnect_timeout=1.0,
-            kwargs={"options": f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s"},
+            kwargs={
+                "options": f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s",
+                "autocommit": autocommit,
+            },
             open=False,
         )
         self._sweeping: asyncio.Task[None] | None = None
