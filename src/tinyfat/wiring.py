@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
 from tinyfat.drivers.mail.dkim_signing import DkimSigner
 from tinyfat.drivers.mail.smtp_in import SmtpIn, tls_context
 from tinyfat.drivers.mail.smtp_out import NoSmarthost, SmtpOut
+from tinyfat.drivers.secrets.envelope import EnvelopeSecrets, MasterKeyRefused
+from tinyfat.drivers.secrets.master_key import kept_master_keys
 from tinyfat.engine.durable import Engine
 from tinyfat.flows import mail_turn, provision, retire
 from tinyfat.flows.delivery import Delivery
@@ -27,19 +30,25 @@ from tinyfat.flows.intake import MailIntake
 from tinyfat.flows.mail_turn import MailTurn
 from tinyfat.flows.provision import Orders, Provision
 from tinyfat.flows.retire import Retire
+from tinyfat.flows.usage_alerts import UsageWatch
 from tinyfat.flows.watch import MachineRuns
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import MailOut
-from tinyfat.settings import ModelChoice, Settings
+from tinyfat.settings import ModelChoice, Settings, SettingsRefused
 from tinyfat.store.agents import AgentStore
+from tinyfat.store.budgets import BudgetStore
+from tinyfat.store.byok import ByokStore
 from tinyfat.store.database import Database
 from tinyfat.store.deliveries import DeliveryStore
 from tinyfat.store.embedded import EmbeddedPostgres, PostgresRefused
 from tinyfat.store.executors import ExecutorStore
+from tinyfat.store.keys import KeyStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
 from tinyfat.store.signals import Signals
 from tinyfat.store.turns import OFFERS, TurnStore
+from tinyfat.store.usage import UsageStore, relay_database
+from tinyfat.store.usage_alerts import UsageAlertStore
 
 __all__ = ["EmbeddedPostgres", "PostgresRefused", "UnknownMachineKind", "World", "embedded_postgres"]
 
@@ -53,6 +62,9 @@ DELIVERY_SWEEP_SECONDS = 5.0
 MACHINE_LOOK_SECONDS = 1.0
 OFFER_SWEEP_SECONDS = 3.0
 FORGET_SECONDS = 3600.0
+USAGE_BEAT_SECONDS = 5.0
+HOLD_SWEEP_SECONDS = 20.0
+ALERT_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +84,7 @@ class World:
         self.model = choice or standin_choice(http_url)
         self.model_standin: ASGIApp | None = None if choice else _model_standin()
         self._build_store(database_url)
+        self._build_usage(database_url)
         self._build_flows(secret, http_url)
         self._loops: list[asyncio.Task[None]] = []
 
@@ -87,6 +100,21 @@ class World:
         self.executors = ExecutorStore(self.database)
         self.engine = Engine(database_url, self.host, self.executors)
 
+    def _build_usage(self, database_url: str) -> None:
+        settings = self.settings
+        self._usage_database = relay_database(database_url)
+        # A name of this life alone: what an earlier one held is swept, though it was the same host's.
+        self.usage = UsageStore(self._usage_database, f"{self.host}/usage/{uuid.uuid4()}")
+        self.budgets = BudgetStore(self.database)
+        self.relay_keys = KeyStore(self.database)
+        master = settings.master_key
+        try:
+            keys = master.get_secret_value() if master else kept_master_keys(settings.home / "master.key")
+            envelopes = EnvelopeSecrets(keys)
+        except MasterKeyRefused as error:
+            raise SettingsRefused(f"TINYFAT_MASTER_KEY: {error}") from None
+        self.byok = ByokStore(self.database, envelopes)
+
     def _build_flows(self, secret: bytes, http_url: str) -> None:
         settings = self.settings
         bounce_secret = derived(secret, "bounce")
@@ -94,6 +122,7 @@ class World:
         self.machine_runs = MachineRuns(self.machines, self.records)
         self.orders = Orders(derived(secret, "machines"), http_url.replace("http", "ws", 1) + "/box/link")
         self.delivery = Delivery(settings.domain, self.deliveries, _mail_out(settings), bounce_secret)
+        self.usage_watch = UsageWatch(settings.domain, self.usage, UsageAlertStore(self.database), self.delivery)
         self.mail_turn = MailTurn(
             settings.domain,
             settings.turn_deadline,
@@ -142,6 +171,8 @@ class World:
         """The database is there and of our schema. Raises SchemaTooNew, StoreUnavailable."""
         await self.database.open()
         await self.database.migrate()
+        await self._usage_database.open()
+        await self.usage.beat()
         await self.deliveries.retry_now()
         await self.engine.launch()
         await self._resume_agents()
@@ -157,11 +188,14 @@ class World:
     def begin_loops(self, offered: Callable[[str], None], sweep_offers: Callable[[], Awaitable[None]]) -> None:
         """What goes on beside the flows: `offered` hears of turns for boxes."""
         self.signals.on(OFFERS, offered, lambda: None)
-        beats: Sequence[tuple[str, float, Callable[[], Awaitable[None]]]] = (
+        beats: Sequence[tuple[str, float, Callable[[], Awaitable[object]]]] = (
             ("turns", TURN_SWEEP_SECONDS, lambda: self.mail_turn.sweep(TURNS_STARTED_AT_ONCE)),
             ("deliveries", DELIVERY_SWEEP_SECONDS, self.delivery.sweep),
             ("offers", OFFER_SWEEP_SECONDS, sweep_offers),
             ("machines", MACHINE_LOOK_SECONDS, self._revive),
+            ("usage", USAGE_BEAT_SECONDS, self.usage.beat),
+            ("holds", HOLD_SWEEP_SECONDS, self.usage_watch.sweep_holds),
+            ("usage alerts", ALERT_SECONDS, self.usage_watch.tell_owners),
             ("finished flows", FORGET_SECONDS, self.engine.forget_finished),
         )
         self._loops = [asyncio.create_task(_again_and_again(*beat), name=beat[0]) for beat in beats]
@@ -183,7 +217,15 @@ class World:
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._authentication.close()
         await self.engine.close()
+        await self._leave_usage()
         await self.database.close()
+
+    async def _leave_usage(self) -> None:
+        try:
+            await self.usage.leave()
+        except StoreUnavailable:
+            log.warning("the database does not answer: what is still held is swept later")
+        await self._usage_database.close()
 
     async def status(self) -> dict[str, Any]:
         machines = await self.records.wanted(self.host)
@@ -236,7 +278,7 @@ def _mail_out(settings: Settings) -> MailOut:
     )
 
 
-async def _again_and_again(name: str, seconds: float, beat: Callable[[], Awaitable[None]]) -> None:
+async def _again_and_again(name: str, seconds: float, beat: Callable[[], Awaitable[object]]) -> None:
     """Until cancelled. One failure is not the end of a loop that mends things."""
     while True:
         try:

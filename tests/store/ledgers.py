@@ -99,7 +99,8 @@ class Ledgers:
             "select b.agent_id, b.reserved, b.month_spent, b.day_spent, b.month_calls from budgets b where "
             "b.reserved <> (select coalesce(sum(amount), 0) from holds h where h.agent_id = b.agent_id) or "
             "b.day_spent <> (select coalesce(sum(cost), 0) from calls c where c.agent_id = b.agent_id "
-            "and c.day = b.day) or (b.month_spent, b.month_calls) <> (select coalesce(sum(cost), 0), count(*) from calls c "
+            "and c.day = b.day) or "
+            "(b.month_spent, b.month_calls) <> (select coalesce(sum(cost), 0), count(*) from calls c "
             "where c.agent_id = b.agent_id and date_trunc('month', c.day) = date_trunc('month', b.day))"
         )
         assert wrong == []

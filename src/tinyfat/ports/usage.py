@@ -7,6 +7,7 @@ in the same statement: nothing can come in between. A hold ends exactly once: se
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from tinyfat.domain.usage import Caps, Price, Refusal, Usage
@@ -77,3 +78,38 @@ class UsageLedger(Protocol):
         """Holds whose relay is dead: settled at the whole amount held, marked `swept`. Returns how many."""
 
     async def spend(self, agent_id: str) -> Spend: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """The owner is to be told, once a month each kind. Nano-dollars, but for "turn-calls": there the cap is calls."""
+
+    id: str
+    agent_id: str
+    agent_name: str
+    owner: str
+    kind: str  # "50", "80", "100" (per cent of the month), "day", "turn-money", "turn-calls"
+    spent: int  # this month, when it happened
+    reserved: int
+    cap: int
+    amount: int  # the most the refused call could have cost; 0: none was refused
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A mail to an owner that answers none: made from the alert alone, so that making it twice makes the same."""
+
+    message_id: str
+    sender: str
+    recipient: str
+    subject: str
+    raw: bytes
+
+
+class UsageAlerts(Protocol):
+    async def open(self, limit: int) -> list[Alert]:
+        """Not yet written, oldest first."""
+
+    async def record(self, alert: Alert, notice: Notice) -> str:
+        """Queue the mail and close the alert, in one commit. Twice: once. Returns the message row's id."""
