@@ -196,6 +196,7 @@ class World:
             ("usage", USAGE_BEAT_SECONDS, self.usage.beat),
             ("holds", HOLD_SWEEP_SECONDS, self.usage_watch.sweep_holds),
             ("usage alerts", ALERT_SECONDS, self.usage_watch.tell_owners),
+            ("ended turns", FORGET_SECONDS, self.usage.forget_turns),
             ("finished flows", FORGET_SECONDS, self.engine.forget_finished),
         )
         self._loops = [asyncio.create_task(_again_and_again(*beat), name=beat[0]) for beat in beats]

@@ -45,6 +45,9 @@ async def test_put_listed_opened_replaced_cleared(ledgers: Ledgers) -> None:
     assert isinstance(verdict, Held) and verdict.byok_vendor == ""
     with pytest.raises(NotFound):
         await store.open(agent_id, "anthropic")
+    assert await store.key(agent_id, "anthropic") is None
+    await store.put(agent_id, "anthropic", vendor_key("anthropic", PLANTED))
+    assert await store.key(agent_id, "anthropic") == PLANTED
 
 
 async def test_a_row_opens_in_no_others_place(ledgers: Ledgers) -> None:

@@ -10,9 +10,12 @@ import psycopg
 import pytest
 
 from tests.store.ledgers import NO_CAPS, Ledgers, ask, ended, key_number
-from tinyfat.domain.usage import Caps, Price, Refusal, Usage, cost
+from tinyfat.domain.usage import MANAGED_CAPS, Caps, Price, Refusal, Usage, cost
 from tinyfat.ports.ledger import NotFound, StoreUnavailable
 from tinyfat.ports.usage import Held, Refused
+from tinyfat.store.budgets import BudgetStore
+from tinyfat.store.database import Database, migrations
+from tinyfat.store.embedded import EmbeddedPostgres
 from tinyfat.store.usage import CALL_SECONDS_MAX
 
 
@@ -182,6 +185,39 @@ async def test_a_price_that_changes_meanwhile_does_not_change_the_call(ledgers: 
     rows = await ledgers.rows("select price_source, cost, vendor, model from calls order by cost")
     assert rows == [("old", 10, "fireworks", "m2"), ("new", 20, "fireworks", "m2"), ("fallback", 50, "openai", "gpt")]
     assert (await ledgers.first.spend(agent_id)).spent == 80
+
+
+async def test_the_sums_of_long_ended_turns_are_forgotten(ledgers: Ledgers) -> None:
+    agent_id, key = await ledgers.agent()
+    await ledgers.first.settle([ended(await ledgers.held(key, turn="over"))])
+    await ledgers.held(key, turn="open")
+    assert await ledgers.first.forget_turns() == 0
+    ledgers.now = datetime(2026, 11, 28, tzinfo=UTC)
+    assert await ledgers.first.forget_turns() == 1
+    assert await ledgers.rows("select turn from turn_sums") == [("open",)]
+    assert (await ledgers.first.spend(agent_id)).calls == 1
+
+
+async def test_agents_from_before_the_ledger_get_the_managed_budget(postgres: EmbeddedPostgres) -> None:
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("create database older")
+    url = postgres.url.replace("/postgres?", "/older?")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(migrations()[1][1].encode())
+        connection.execute("create table schema_versions (version int primary key, name text, applied_at timestamptz)")
+        connection.execute("insert into schema_versions values (1, 'first')")
+        connection.execute(
+            "insert into agents (name, owner, runtime, machine_kind, state) values "
+            "('ada', 'o@x.example', 'echo', 'process', 'ready'), ('bob', 'o@x.example', 'echo', 'process', 'destroyed')"
+        )
+    database = Database(url, 2)
+    await database.open()
+    await database.migrate()
+    async with database.transaction() as session:
+        cursor = await session.execute("select agent_id::text, name from budgets join agents on id = agent_id")
+        [(agent_id, name)] = await cursor.fetchall()
+    assert name == "ada" and await BudgetStore(database).caps(agent_id) == MANAGED_CAPS
+    await database.close()
 
 
 async def test_the_ledger_of_calls_is_append_only(ledgers: Ledgers) -> None:

@@ -70,6 +70,13 @@ class ByokStore:
             raise NotFound(f"This agent has no key of {vendor}; `tinyfat byok set NAME --vendor {vendor}` takes one.")
         return VendorKey(self._envelopes.open(_sealed(row), agent_id, vendor).decode())
 
+    async def key(self, agent_id: str, vendor: str) -> str | None:
+        """ports.inference.OwnerKeys: for the relay, on the way to the vendor. None where there is none."""
+        try:
+            return (await self.open(agent_id, vendor)).value
+        except NotFound:
+            return None
+
     async def rewrap(self) -> int:
         """After the master key was rotated: every row under the newest one. Returns how many were not; safe to repeat
         and to interrupt. Raises Unopenable where an old version is missing, and leaves that batch as it was."""

@@ -22,6 +22,7 @@ from tinyfat.store.mail import storable
 RELAY_CONNECTIONS_MAX = 4  # the writers of one process: each holds an agent's row for a fraction of a millisecond
 CALL_SECONDS_MAX = 2 * 3600.0  # no call lasts longer: an older hold was forgotten by its process and is swept
 SWEPT_AT_ONCE = 500
+TURN_KEPT_SECONDS = 7 * 24 * 3600.0  # a turn that called nothing for so long is over
 UNKNOWN_ENDS_MAX = 10_000  # kept for when the database is back; what is more, the sweep finds
 WORD_CHARS_MAX = 200  # of what a box or a client says: turn, conversation, alias
 AMOUNT_MAX = DOLLARS_MAX * NANODOLLARS_PER_DOLLAR
@@ -129,6 +130,15 @@ class UsageStore:
         """An orderly end: what is still held, is held by nobody from now on."""
         async with self._statement() as connection:
             await connection.execute("delete from executors where id = %s", (self._executor_id,))
+
+    async def forget_turns(self) -> int:
+        """The sums of turns that have long ended; their calls stay. Returns how many."""
+        async with self._statement() as connection:
+            cursor = await connection.execute(
+                "delete from turn_sums where reserved = 0 and at < coalesce(%s, now()) - make_interval(secs => %s)",
+                (self._now(), TURN_KEPT_SECONDS),
+            )
+        return cursor.rowcount
 
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
         batch = json.dumps([_ended(one) for one in settlements])

@@ -34,7 +34,8 @@ create table budgets (
 insert into budgets (agent_id, month_cap, day_cap, turn_cap, turn_calls)
     select id, 8000000000, 9223372036854775807, 1000000000, 200 from agents where state <> 'destroyed';
 
--- Money promised to calls under way. A hold ends once: settled, released or swept.
+-- Money promised to calls under way. A hold ends once: settled, released or swept. Few rows live here at a time, and each
+-- lives for one call: so no index but the key.
 create table holds (
     call_id             uuid primary key,
     agent_id            uuid not null,
@@ -55,8 +56,6 @@ create table holds (
     conversation        text not null,
     at                  timestamptz not null
 ) with (fillfactor = 70);
-create index holds_executor on holds (executor);
-create index holds_agent on holds (agent_id);
 
 -- One row a call, for ever.
 create table calls (
@@ -180,7 +179,7 @@ $$;
 create function usage_reserve(p_executor text, p_calls jsonb, p_now timestamptz default null)
 returns table (place bigint, agent_id uuid, agent_name text, byok_vendor text, refusal text,
                cap bigint, spent bigint, reserved bigint)
-language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 #variable_conflict use_column
 declare
     r record;
@@ -283,7 +282,7 @@ end $$;
 -- Settle: the hold goes, its call is written down, the sums move. A hold that is gone changes nothing. The outcome
 -- 'swept' is paid as held: nobody knows what became of it. Returns how many were settled.
 create function usage_settle(p_calls jsonb, p_now timestamptz default null) returns int
-language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 #variable_conflict use_column
 declare
     r record;
@@ -355,7 +354,7 @@ end $$;
 
 -- Release: the call was never made.
 create function usage_release(p_call_ids uuid[]) returns int
-language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
     r record;
     v_done int := 0;
