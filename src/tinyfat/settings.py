@@ -190,6 +190,7 @@ class Settings(BaseSettings):
     domain: Annotated[str, BeforeValidator(_domain)] = "tinyfat.localhost"
     smtp_listen: Annotated[Address, NoDecode, BeforeValidator(_address)] = Address("127.0.0.1", 2525)
     http_listen: Annotated[Address, NoDecode, BeforeValidator(_address)] = Address("127.0.0.1", 8025)
+    relay_listen: Annotated[Address, NoDecode, BeforeValidator(_address)] = Address("127.0.0.1", 8026)
     smtp_certificate: Path | None = None  # PEM, with its chain: STARTTLS is offered when both are set
     smtp_certificate_key: Path | None = None
     smarthost: Annotated[Smarthost | None, NoDecode, BeforeValidator(_smarthost)] = None

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tinyfat import __version__
-from tinyfat.cli import agent, doctor, mail
+from tinyfat.cli import agent, doctor, mail, serve
 from tinyfat.cli.client import CommandFailed
 from tinyfat.cli.output import errors, visible
 from tinyfat.settings import SettingsRefused, load_settings
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(agent.app, name="agent")
 app.add_typer(mail.app, name="mail")
+app.add_typer(serve.app, name="serve")
 app.command("doctor")(doctor.doctor)
 
 
