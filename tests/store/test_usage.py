@@ -272,6 +272,8 @@ async def test_what_the_database_missed_is_made_good_by_the_next_beat(ledgers: L
         with pytest.raises(StoreUnavailable):
             await work
     assert relay is ledgers.first._database
+    with pytest.raises(StoreUnavailable, match="another id"):
+        await ledgers.first.reserve([lost])
     await ledgers.second.reserve([lost])  # as if the commit had gone through and only its answer was lost
     ledgers.first._database = ledgers.second._database
     await ledgers.first.beat()
@@ -285,7 +287,7 @@ async def test_wild_words_and_counts_spoil_no_batch(ledgers: Ledgers) -> None:
     tame = ask(key)
     verdicts = await ledgers.first.reserve([wild, tame])
     assert all(isinstance(v, Held) for v in verdicts)
-    await ledgers.first.settle([ended(wild.call_id, Usage(2**80, -5, cached=2**70)), ended(tame.call_id)])
+    await ledgers.first.settle([ended(wild.call_id, Usage(2**80, -5, cached=2**70), model="\x00"), ended(tame.call_id)])
     assert len(await ledgers.rows("select call_id from calls")) == 2
     await ledgers.must_add_up()
     with pytest.raises(ValueError, match="cannot be reserved"):

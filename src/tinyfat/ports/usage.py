@@ -7,7 +7,8 @@ in the same statement: nothing can come in between. A hold ends exactly once: se
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from enum import StrEnum
 from typing import Protocol
 
 from tinyfat.domain.usage import Caps, Price, Refusal, Usage
@@ -78,6 +79,48 @@ class UsageLedger(Protocol):
         """Holds whose relay is dead: settled at the whole amount held, marked `swept`. Returns how many."""
 
     async def spend(self, agent_id: str) -> Spend: ...
+
+
+class UsageBy(StrEnum):
+    """What an agent's calls are summed by."""
+
+    DAY = "day"
+    MODEL = "model"
+    TURN = "turn"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageLine:
+    """The calls of one day, model or turn. Money in nano-dollars."""
+
+    of: str  # "2026-11-23", "fireworks/accounts/...", the turn's id ("": none was named)
+    calls: int
+    input: int  # tokens
+    cached: int
+    output: int
+    paid_by_us: int
+    paid_by_owner: int  # with the owner's own key
+    estimated: int  # calls whose tokens the vendor did not report, or that were swept
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AgentMonth:
+    """One agent's calls in one calendar month (UTC). Money in nano-dollars."""
+
+    agent_id: str
+    agent_name: str
+    calls: int
+    paid_by_us: int
+    paid_by_owner: int
+
+
+class UsageReports(Protocol):
+    async def of_agent(self, agent_id: str, by: UsageBy, since: date, limit: int) -> list[UsageLine]:
+        """From that day on, the newest first."""
+
+    async def month(self, first: date) -> list[AgentMonth]:
+        """Of the month that begins on this day: every agent that called or is not destroyed; the dearest first."""
 
 
 @dataclass(frozen=True, slots=True)

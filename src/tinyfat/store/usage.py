@@ -61,6 +61,9 @@ class UsageStore:
         """Raises StoreUnavailable: then nothing may be called; what was perhaps held, a later beat releases."""
         if not reservations:
             return []
+        if lost := [one.call_id for one in reservations if one.call_id in self._unreleased]:
+            # A beat may be releasing it at this moment: held again, it would be a call that nobody pays for.
+            raise StoreUnavailable(f"The answer to call {lost[0]} was lost; ask again under another id.")
         batch = json.dumps([_asked(one) for one in reservations])
         try:
             async with self._statement() as connection:
@@ -201,8 +204,8 @@ def _ended(one: Settlement) -> dict[str, Any]:
         "estimated": usage.estimated,
         "latency": max(0, one.latency_ms),
         "outcome": one.outcome,
-        "vendor": one.vendor,
-        "model": one.model,
+        "vendor": storable(one.vendor),
+        "model": storable(one.model),
     }
     if one.price is not None:
         price = one.price
