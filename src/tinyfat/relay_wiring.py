@@ -28,6 +28,7 @@ from tinyfat.relay.server import RelayServer
 from tinyfat.settings import Settings, SettingsRefused
 from tinyfat.store.byok import ByokStore
 from tinyfat.store.database import Database
+from tinyfat.store.embedded import EmbeddedPostgres
 from tinyfat.store.usage import UsageStore, relay_database
 
 BEAT_SECONDS = 5.0
@@ -104,6 +105,11 @@ class RelayAlone:
                 await self._usage.beat()
             except StoreUnavailable:
                 log.warning("the database does not answer; the relay makes no calls until it does")
+
+
+def embedded_url(settings: Settings) -> str:
+    """Of the database that `tinyfat up` keeps in this home."""
+    return EmbeddedPostgres(settings.home).url
 
 
 def models_of(routes: tuple[ModelRoute, ...], keys: Mapping[str, str], now: datetime) -> Models:

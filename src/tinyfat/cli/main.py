@@ -31,9 +31,10 @@ def up() -> None:
     """Start TinyFat and stay: mail comes in, agents answer. Ctrl-C or SIGTERM ends it."""
     # Here, not above: the other commands start in a fraction of the time without the engine and the server.
     from tinyfat.cli import up as starting
+    from tinyfat.cli.logs import set_up_log
 
     settings = load_settings()
-    starting.set_up_log(settings.log)
+    set_up_log(settings.log)
     starting.run(settings)
 
 

@@ -24,7 +24,7 @@ def relay() -> None:
     import uvloop
 
     from tinyfat.cli.listening import ListenFailed
-    from tinyfat.cli.up import set_up_log
+    from tinyfat.cli.logs import set_up_log
     from tinyfat.ports.ledger import LedgerError
 
     settings = load_settings()
@@ -37,8 +37,7 @@ def relay() -> None:
 
 async def _relay() -> None:
     from tinyfat.cli.listening import bound, url_of
-    from tinyfat.relay_wiring import RelayAlone
-    from tinyfat.wiring import embedded_postgres
+    from tinyfat.relay_wiring import RelayAlone, embedded_url
 
     settings = load_settings()
     listener = bound(settings.relay_listen, "TINYFAT_RELAY_LISTEN")
@@ -46,7 +45,7 @@ async def _relay() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     standin_url = f"{url_of(settings.http_listen.host, settings.http_listen.port)}/standin/model/v1"
-    alone = RelayAlone(settings, settings.database_url or embedded_postgres(settings).url, standin_url)
+    alone = RelayAlone(settings, settings.database_url or embedded_url(settings), standin_url)
     await alone.start(listener)
     print(f"relay      {url_of(settings.relay_listen.host, listener.getsockname()[1])}", flush=True)
     await stop.wait()

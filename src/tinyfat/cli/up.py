@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -165,10 +164,6 @@ async def _keep_postgres(postgres: EmbeddedPostgres) -> None:
                 await postgres.start()
         except PostgresRefused:
             log.exception("the embedded Postgres did not start; trying again")
-
-
-def set_up_log(level: str) -> None:
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
 def run(settings: Settings) -> None:

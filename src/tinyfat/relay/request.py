@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 MODEL_CHARS_MAX = 200
-DEPTH_MAX = 400
 
 # A string, or a bracket: what else there is between them needs no look.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
@@ -103,8 +102,6 @@ def _walk(raw: bytes) -> Mapping[str, tuple[int, int]]:
             key, start = str(json.loads(last)), token.end()
         if first == b'"':
             last = mark
-        if depth > DEPTH_MAX:
-            raise RequestRefused("the body is nested too deeply")
     if "model" not in spans:
         raise RequestRefused("the body has no model")
     return spans
