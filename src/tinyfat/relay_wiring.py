@@ -11,9 +11,10 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from tinyfat.domain.byok import VendorKey
 from tinyfat.domain.prices import ModelRoute
 from tinyfat.drivers.inference.http import HttpInference
-from tinyfat.drivers.inference.routes import STANDIN_VENDOR, RouteRefused, vendor_route
+from tinyfat.drivers.inference.routes import MAIN, STANDIN_VENDOR, RouteRefused, vendor_route
 from tinyfat.drivers.inference.vendors import VENDORS
 from tinyfat.drivers.secrets.envelope import EnvelopeSecrets, MasterKeyRefused
 from tinyfat.drivers.secrets.master_key import kept_master_keys
@@ -25,6 +26,7 @@ from tinyfat.relay.calls import Calls, Waits
 from tinyfat.relay.counting import CountTokens
 from tinyfat.relay.models import Models
 from tinyfat.relay.server import RelayServer
+from tinyfat.relay.trying import try_key
 from tinyfat.settings import Settings, SettingsRefused
 from tinyfat.store.byok import ByokStore
 from tinyfat.store.database import Database
@@ -48,8 +50,10 @@ class Relay:
     def __init__(self, settings: Settings, ledger: UsageLedger, owners: OwnerKeys, standin_url: str) -> None:
         """Call it inside the running loop. Raises SettingsRefused."""
         now = datetime.now(UTC)
-        routes = settings.model_routes(standin_url, now)
-        self.models = models_of(routes, settings.vendor_keys(routes), now)
+        self.routes = settings.model_routes(standin_url, now)
+        keys = settings.vendor_keys(self.routes)
+        self.variables_set = frozenset(keys)
+        self.models = models_of(self.routes, keys, now)
         self._vendors = HttpInference()
         calls = Calls(
             self.models, LedgerDesk(ledger), self._vendors, owners, Waits(), time.monotonic, lambda: str(uuid.uuid4())
@@ -58,6 +62,18 @@ class Relay:
 
     async def start(self, listener: socket.socket) -> None:
         await self._server.start(listener)
+
+    async def try_owner_key(self, vendor: str, key: VendorKey) -> str:
+        """By one real call. Empty where it works; else why it cannot be used."""
+        targets = [*self.models.targets(MAIN, "messages", vendor), *self.models.targets(MAIN, "chat", vendor)]
+        if not targets:
+            return f"There is no vendor {vendor!r} here; there are: {', '.join(self.owner_vendors)}."
+        return await try_key(self._vendors, targets[0], key.value)
+
+    @property
+    def owner_vendors(self) -> list[str]:
+        """Whose keys an owner can bring."""
+        return sorted({*self.models.owners, *(route.vendor for route in self.routes)})
 
     async def stop(self) -> None:
         await self._server.stop()

@@ -21,6 +21,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tinyfat.domain.prices import ModelRoute, own_price
+from tinyfat.domain.usage import nanodollars
 from tinyfat.drivers.inference.routes import MAIN, ModelEntry, RouteRefused, routes_of, standin_route, vendor_route
 from tinyfat.drivers.inference.vendors import VENDORS
 
@@ -173,6 +174,12 @@ def _log_level(value: object) -> str:
     return text
 
 
+def _dollars(value: object) -> Decimal:
+    text = str(value).strip().removeprefix("$")
+    nanodollars(text)
+    return Decimal(text)
+
+
 def _default_home() -> Path:
     return Path.home() / ".tinyfat"
 
@@ -208,6 +215,8 @@ class Settings(BaseSettings):
     models: tuple[ModelEntry, ...] = ()
     master_key: SecretStr | None = None  # drivers/secrets/envelope.py; unset: master.key in the home
     log: Annotated[str, BeforeValidator(_log_level)] = "WARNING"
+    price_managed: Annotated[Decimal, BeforeValidator(_dollars)] = Decimal(30)  # dollars a month
+    price_byok: Annotated[Decimal, BeforeValidator(_dollars)] = Decimal(20)  # dollars a month
     turn_deadline: float = Field(default=900.0, gt=0, le=86400)  # seconds
     runtime_memory: int = Field(default=3 * 1024**3, ge=64 * 1024**2)  # bytes
 

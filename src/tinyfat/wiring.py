@@ -7,15 +7,18 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.types import ASGIApp
 
+from tinyfat.agent_models import AgentModels
 from tinyfat.domain.agents import Agent, AgentState
-from tinyfat.domain.link import ModelAccess, RuntimeSpec
-from tinyfat.domain.machines import MachineState
+from tinyfat.domain.link import RuntimeSpec
+from tinyfat.domain.machines import Machine, MachineState
 from tinyfat.domain.mail.judgement import RateCaps
 from tinyfat.domain.secrets import derived
+from tinyfat.drivers.inference.routes import MAIN, STANDIN_VENDOR
 from tinyfat.drivers.machines.process import ProcessMachines
 from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
 from tinyfat.drivers.mail.dkim_signing import DkimSigner
@@ -34,7 +37,7 @@ from tinyfat.flows.usage_alerts import UsageWatch
 from tinyfat.flows.watch import MachineRuns
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import MailOut
-from tinyfat.settings import ModelChoice, Settings, SettingsRefused
+from tinyfat.settings import Settings, SettingsRefused
 from tinyfat.store.agents import AgentStore
 from tinyfat.store.budgets import BudgetStore
 from tinyfat.store.byok import ByokStore
@@ -45,15 +48,16 @@ from tinyfat.store.executors import ExecutorStore
 from tinyfat.store.keys import KeyStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
-from tinyfat.store.signals import Signals
+from tinyfat.store.signals import Signals, signal
 from tinyfat.store.turns import OFFERS, TurnStore
 from tinyfat.store.usage import UsageStore, relay_database
 from tinyfat.store.usage_alerts import UsageAlertStore
+from tinyfat.store.usage_reports import UsageReportStore
 
 __all__ = ["EmbeddedPostgres", "PostgresRefused", "UnknownMachineKind", "World", "embedded_postgres"]
 
-STANDIN_KEY = "stand-in"  # the stand-in asks for none; a runtime insists on one
 MACHINE_KINDS = ("process",)
+SPECS = "tinyfat_specs"  # the channel of signals for boxes that are to be told anew what they run
 
 DNS_SECONDS_MAX = 5.0  # for one question to DNS
 TURN_SWEEP_SECONDS = 2.0
@@ -76,17 +80,30 @@ class UnknownMachineKind(ValueError):
 class World:
     """Everything a control plane process has, put together from its settings."""
 
-    def __init__(self, settings: Settings, database_url: str, secret: bytes, host: str, http_url: str) -> None:
+    def __init__(
+        self, settings: Settings, database_url: str, secret: bytes, host: str, http_url: str, relay_url: str
+    ) -> None:
+        """`relay_url`: where boxes reach the relay, without a path."""
         self.settings = settings
         self.host = host
         self.started_at = time.time()
-        choice = settings.model_choice()
-        self.model = choice or standin_choice(http_url)
-        self.model_standin: ASGIApp | None = None if choice else _model_standin()
+        self._build_models(http_url)
         self._build_store(database_url)
         self._build_usage(database_url)
+        self.agent_models = AgentModels(
+            derived(secret, "relay keys"), relay_url, self.routes, self.relay_keys, self.byok, self.budgets
+        )
         self._build_flows(secret, http_url)
         self._loops: list[asyncio.Task[None]] = []
+
+    def _build_models(self, http_url: str) -> None:
+        self.standin_url = f"{http_url}/standin/model/v1"
+        self.routes = self.settings.model_routes(self.standin_url, datetime.now(UTC))
+        self.model = next(route for route in self.routes if route.alias == MAIN)
+        choice = self.settings.model_choice()
+        table = "the table [[models]]" if self.settings.models else ""
+        self.model_source = table or (choice.source if choice else "our stand-in: no key is set")
+        self.model_standin: ASGIApp | None = _model_standin() if self.model.vendor == STANDIN_VENDOR else None
 
     def _build_store(self, database_url: str) -> None:
         settings = self.settings
@@ -107,6 +124,7 @@ class World:
         self.usage = UsageStore(self._usage_database, f"{self.host}/usage/{uuid.uuid4()}")
         self.budgets = BudgetStore(self.database)
         self.relay_keys = KeyStore(self.database)
+        self.usage_reports = UsageReportStore(self.database)
         master = settings.master_key
         try:
             keys = master.get_secret_value() if master else kept_master_keys(settings.home / "master.key")
@@ -163,9 +181,17 @@ class World:
                 f"There are no machines of the kind {kind!r}; there are: {', '.join(MACHINE_KINDS)}."
             )
 
-    def runtime_spec(self, agent_name: str, runtime: str) -> RuntimeSpec:
-        model = ModelAccess(self.model.api, self.model.url, self.model.key, self.model.model)
-        return RuntimeSpec(runtime, agent_name, model, self.settings.runtime_memory)
+    async def runtime_spec(self, agent: Agent, machine: Machine) -> RuntimeSpec:
+        """No vendor's key is in it: the machine gets one of the relay's."""
+        model = await self.agent_models.access(agent.id, machine.id)
+        return RuntimeSpec(agent.runtime, agent.name, model, self.settings.runtime_memory)
+
+    async def tell_box(self, agent_id: str) -> None:
+        """Its key or its API changed: whichever process holds its link tells it."""
+        machine = await self.records.of_agent(agent_id)
+        if machine is not None:
+            async with self.database.transaction() as connection:
+                await signal(connection, SPECS, machine.id)
 
     async def open(self) -> None:
         """The database is there and of our schema. Raises SchemaTooNew, StoreUnavailable."""
@@ -185,9 +211,16 @@ class World:
             elif agent.state is AgentState.DESTROYING:
                 await self.engine.start(retire.FLOW, f"{retire.FLOW}:{agent.id}:{self.started_at}", agent.id)
 
-    def begin_loops(self, offered: Callable[[str], None], sweep_offers: Callable[[], Awaitable[None]]) -> None:
-        """What goes on beside the flows: `offered` hears of turns for boxes."""
+    def begin_loops(
+        self,
+        offered: Callable[[str], None],
+        sweep_offers: Callable[[], Awaitable[None]],
+        respecify: Callable[[str], None],
+    ) -> None:
+        """What goes on beside the flows: `offered` hears of turns for boxes, `respecify` of machines ("": perhaps any)
+        whose box is to be told anew what it runs."""
         self.signals.on(OFFERS, offered, lambda: None)
+        self.signals.on(SPECS, respecify, lambda: respecify(""))
         beats: Sequence[tuple[str, float, Callable[[], Awaitable[object]]]] = (
             ("turns", TURN_SWEEP_SECONDS, lambda: self.mail_turn.sweep(TURNS_STARTED_AT_ONCE)),
             ("deliveries", DELIVERY_SWEEP_SECONDS, self.delivery.sweep),
@@ -236,7 +269,8 @@ class World:
             "smtp_listen": str(self.settings.smtp_listen),
             "http_listen": str(self.settings.http_listen),
             "smarthost": str(self.settings.smarthost.address) if self.settings.smarthost else None,
-            "model": {"source": self.model.source, "model": self.model.model},
+            "relay_listen": str(self.settings.relay_listen),
+            "model": {"source": self.model_source, "model": self.model.model},
             "machines": {"wanted": len(machines), "running": sum(s.state is MachineState.RUNNING for s in looks)},
             "mail": await self.ledger.counts(),
             "seconds_up": round(time.time() - self.started_at),
@@ -253,11 +287,6 @@ class World:
 
 def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
     return EmbeddedPostgres(settings.home)
-
-
-def standin_choice(http_url: str) -> ModelChoice:
-    url = f"{http_url}/standin/model/v1"
-    return ModelChoice("openai-completions", url, STANDIN_KEY, "main", "our stand-in: no key is set")
 
 
 def _model_standin() -> ASGIApp:

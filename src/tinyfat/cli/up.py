@@ -45,14 +45,14 @@ async def up(settings: Settings) -> None:
     listener = bound(settings.http_listen, "TINYFAT_HTTP_LISTEN")
     relay_listener = bound(settings.relay_listen, "TINYFAT_RELAY_LISTEN")
     http_url = url_of(settings.http_listen.host, listener.getsockname()[1])
+    relay_url = url_of(settings.relay_listen.host, relay_listener.getsockname()[1])
     postgres = None if settings.database_url else embedded_postgres(settings)
     began = time.monotonic()
     if postgres is not None:
         await postgres.start()
         say(f"postgres   embedded, ready after {time.monotonic() - began:.1f} s")
-    world = World(
-        settings, settings.database_url or (postgres.url if postgres else ""), home.secret(), home.host_id(), http_url
-    )
+    database_url = settings.database_url or (postgres.url if postgres else "")
+    world = World(settings, database_url, home.secret(), home.host_id(), http_url, relay_url)
     keeping = asyncio.create_task(_keep_postgres(postgres)) if postgres is not None else None
     try:
         await _serve(world, home, (listener, relay_listener), http_url, stop, began)
@@ -74,10 +74,10 @@ async def _serve(
 ) -> None:
     listener, relay_listener = listeners
     await world.open()
-    relay = Relay(world.settings, world.usage, world.byok, f"{http_url}/standin/model/v1")
+    relay = Relay(world.settings, world.usage, world.byok, world.standin_url)
     await relay.start(relay_listener)
     links = BoxLinks(world.agents, world.records, world.turns, world.runtime_spec)
-    server = _Server(_http_config(make_app(world, links, home.operator_token())))
+    server = _Server(_http_config(make_app(world, links, relay, home.operator_token())))
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     smtp = world.smtp_in()
     try:
@@ -90,7 +90,7 @@ async def _serve(
         raise UpFailed(
             f"TINYFAT_SMTP_LISTEN: {world.settings.smtp_listen} cannot be listened on: {error.strerror}."
         ) from error
-    world.begin_loops(links.offered, links.sweep)
+    world.begin_loops(links.offered, links.sweep, links.respecify)
     smtp_at = Address(world.settings.smtp_listen.host, smtp.port)
     home.say_running(Running(os.getpid(), http_url, str(smtp_at), world.settings.domain))
     relay_url = url_of(world.settings.relay_listen.host, relay_listener.getsockname()[1])
@@ -116,7 +116,7 @@ def _introduce(world: World, smtp: Address, http_url: str, relay_url: str, secon
     say(f"smtp       {smtp}   mail for NAME@{settings.domain}")
     say(f"http       {http_url}")
     say(f"relay      {relay_url}")
-    say(f"model      {world.model.model} ({world.model.source})")
+    say(f"model      {world.model.model} ({world.model_source})")
     if settings.smarthost:
         say(f"smarthost  {settings.smarthost.address}")
     else:

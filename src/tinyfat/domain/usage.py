@@ -137,7 +137,7 @@ def refusal_words(refusal: Refusal, agent: str, standing: Standing) -> str:
     if refusal is Refusal.REPEATED:
         return f"This call of {agent} was made and paid before; it is not made again."
     if refusal is Refusal.KILLED:
-        return f"{agent} is switched off: it may not call a model. `tinyfat cap set {agent} --on` switches it on again."
+        return f"{agent} is switched off: it may not call a model. `tinyfat cap unkill {agent}` switches it on again."
     if refusal is Refusal.TURN_CALLS:
         return (
             f"{agent} has called the model {standing.spent} times for one answer, which is as often as it may, and was "

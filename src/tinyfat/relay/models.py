@@ -23,6 +23,11 @@ class Models:
         self._owners = dict(owners)
 
     @property
+    def owners(self) -> list[str]:
+        """The vendors at which an owner's key has a usual model."""
+        return list(self._owners)
+
+    @property
     def names(self) -> list[str]:
         return list(self._aliases)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tinyfat.domain.usage import Caps
 from tinyfat.ports.ledger import NotFound
 from tinyfat.store.database import Connection, Database
 
+_COLUMNS = {"month": "month_cap", "day": "day_cap", "turn": "turn_cap", "turn_calls": "turn_calls"}
 NO_CAP = 2**63 - 1  # the column holds no null: a null is neither over nor under anything
 
 
@@ -47,6 +50,30 @@ class BudgetStore:
             )
         if cursor.rowcount == 0:
             raise _no_budget(agent_id)
+
+    async def change(self, agent_id: str, changes: Mapping[str, int | None]) -> None:
+        """Of "month", "day", "turn", "turn_calls" those that are named, in one statement: the others and the switch
+        stay. Raises NotFound."""
+        columns = [name for name in _COLUMNS if name in changes]
+        if not columns:
+            return
+        values = [NO_CAP if changes[name] is None else changes[name] for name in columns]
+        settings = ", ".join(f"{_COLUMNS[name]} = %s" for name in columns)
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                f"update budgets set {settings} where agent_id = %s".encode(),  # noqa: S608
+                (*values, agent_id),
+            )
+        if cursor.rowcount == 0:
+            raise _no_budget(agent_id)
+
+    async def replace_month(self, agent_id: str, old: int | None, new: int | None) -> None:
+        """Where it is still `old`: what the operator has set stays."""
+        old_cap, new_cap = (NO_CAP if cap is None else cap for cap in (old, new))
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "update budgets set month_cap = %s where agent_id = %s and month_cap = %s", (new_cap, agent_id, old_cap)
+            )
 
     async def kill(self, agent_id: str, killed: bool) -> None:
         """The switch alone. Calls under way go on to their end; no other begins. Raises NotFound."""
