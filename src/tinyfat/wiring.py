@@ -37,6 +37,7 @@ from tinyfat.flows.usage_alerts import UsageWatch
 from tinyfat.flows.watch import MachineRuns
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import MailOut
+from tinyfat.ports.secrets import Unopenable
 from tinyfat.settings import Settings, SettingsRefused
 from tinyfat.store.agents import AgentStore
 from tinyfat.store.budgets import BudgetStore
@@ -199,9 +200,18 @@ class World:
         await self.database.migrate()
         await self._usage_database.open()
         await self.usage.beat()
+        await self._rewrap()
         await self.deliveries.retry_now()
         await self.engine.launch()
         await self._resume_agents()
+
+    async def _rewrap(self) -> None:
+        """After a rotation of the master key: the owners' keys under the newest."""
+        try:
+            if count := await self.byok.rewrap():
+                log.warning("%d owners' keys are under the newest master key now; the older lines may go", count)
+        except Unopenable as error:
+            log.error("not every owner's key could be put under the newest master key: %s", error)
 
     async def _resume_agents(self) -> None:
         """A crash between an agent's row and its flow: the flow is begun now. One that was begun is not begun again."""
