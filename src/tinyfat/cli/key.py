@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tinyfat.cli.client import Client
+from tinyfat.cli.listening import url_of
 from tinyfat.cli.output import console, local_time, print_json, print_table
 from tinyfat.settings import load_settings
 
@@ -23,10 +24,11 @@ def add(name: Name, label: Annotated[str, typer.Option(help="What it is for.")] 
     if as_json:
         print_json(made)
         return
+    relay_url = url_of(settings.relay_listen.host, settings.relay_listen.port)
     typer.echo(made["key"])
     console.print(
-        f"This is the only time it is shown. Base URL: http://{settings.relay_listen}/v1 (OpenAI's clients), "
-        f"http://{settings.relay_listen} (Anthropic's). `tinyfat key revoke {name} {made['prefix']}` ends it.",
+        f"This is the only time it is shown. Base URL: {relay_url}/v1 (OpenAI's clients), {relay_url} (Anthropic's). "
+        f"`tinyfat key revoke {name} {made['prefix']}` ends it.",
         soft_wrap=True,
     )
 

@@ -12,7 +12,7 @@ from tinyfat.cli.output import console, print_json, print_table
 from tinyfat.domain.usage import money
 from tinyfat.settings import load_settings
 
-BAR_CHARS_MAX = 30
+BAR_CHARS_MAX = 16
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
