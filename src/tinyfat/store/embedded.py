@@ -39,6 +39,8 @@ OPTIONS = {
     "max_parallel_workers": "0",
     "max_wal_size": "256MB",
     "autovacuum_max_workers": "1",
+    # A young table has no statistics, and until it has, queries may be planned to read all of it: not for a minute.
+    "autovacuum_naptime": "10s",
     "io_method": "sync",
     "log_min_messages": "warning",
     "max_logical_replication_workers": "0",
