@@ -23,7 +23,7 @@ LINE_BYTES_MAX = 64 * 1024  # of one line of output; the rest of it is dropped
 READ_BYTES = 64 * 1024
 
 # Run before the runtime on Linux, in its own process: the kernel is to kill it when the box dies (prctl(2),
-# PR_SET_PDEATHSIG), and then it becomes the runtime. Python ignores SIGPIPE and SIGXFSZ, a shell's background job SIGINT,
+# PR_SET_PDEATHSIG), and then it becomes the runtime. Python ignores SIGPIPE and SIGXFSZ, a background job SIGINT,
 # and Python sets LC_CTYPE (PEP 538): that is undone, so that the runtime gets exactly what it was given.
 _LEASH = """
 import ctypes, os, signal, sys
