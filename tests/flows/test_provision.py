@@ -15,7 +15,6 @@ from tinyfat.domain.turns import TurnOutcome
 from tinyfat.flows import provision, watch
 from tinyfat.store.database import Database
 
-
 Short = Callable[..., None]
 
 
