@@ -20,7 +20,6 @@ from tinyfat.box.runtime import Command
 GONE_SECONDS_MAX = 30.0  # after SIGKILL; the kernel may still be writing its memory out
 GONE_POLL_SECONDS = 0.02
 LINE_BYTES_MAX = 64 * 1024  # of one line of output; the rest of it is dropped
-READ_BYTES = 64 * 1024
 
 # Run before the runtime on Linux, in its own process: the kernel is to kill it when the box dies (prctl(2),
 # PR_SET_PDEATHSIG), and then it becomes the runtime. Python ignores SIGPIPE and SIGXFSZ, a background job SIGINT,
