@@ -60,7 +60,10 @@ async def missing() -> str:
         process = await asyncio.create_subprocess_exec("sh", str(INSTALLER), stdout=sys.stderr)
         async with asyncio.timeout(INSTALL_SECONDS_MAX):
             await process.wait()
-    return "" if _installed() else "Postfix is not installed (on Debian, as root: make story-mail installs it)"
+    if not _installed():
+        return "Postfix is not installed (on Debian, as root: make story-mail installs it)"
+    namespace = await asyncio.create_subprocess_exec("unshare", "--mount", "true", stderr=asyncio.subprocess.DEVNULL)
+    return "" if await namespace.wait() == 0 else "this root may make no mount namespace, and Postfix gets one"
 
 
 def _installed() -> bool:

@@ -115,6 +115,15 @@ async def becomes(machines: Machines, machine_id: str, *states: MachineState) ->
     await until(there, SECONDS, f"machine {machine_id} is {states}")
 
 
+async def one_runs(driver: Driver, machine_id: str) -> None:
+    """A process that was just started has no command line yet by which to know it."""
+
+    async def one() -> bool:
+        return driver.alive(machine_id) == 1
+
+    await until(one, SECONDS, f"one machine {machine_id} runs, no more and no less")
+
+
 async def test_what_was_never_ordered_is_gone(driver: Driver) -> None:
     unknown = str(uuid.uuid4())
     assert (await driver.machines.look(unknown)).state is MachineState.GONE
@@ -128,14 +137,14 @@ async def test_its_life_from_start_to_gone_each_step_twice(driver: Driver) -> No
     await machines.start(one)
     await machines.start(one)
     await becomes(machines, one.id, MachineState.RUNNING)
-    assert driver.alive(one.id) == 1
+    await one_runs(driver, one.id)
     await machines.stop(one.id)
     await machines.stop(one.id)
     await becomes(machines, one.id, MachineState.STOPPED)
     assert driver.alive(one.id) == 0
     await machines.start(one)
     await becomes(machines, one.id, MachineState.RUNNING)
-    assert driver.alive(one.id) == 1
+    await one_runs(driver, one.id)
     await machines.delete(one.id)
     await machines.delete(one.id)
     await becomes(machines, one.id, MachineState.GONE)
@@ -157,7 +166,7 @@ async def test_another_order_for_the_same_machine_replaces_it(driver: Driver) ->
     await becomes(machines, one.id, MachineState.RUNNING)
     await machines.start(replace(one, link_token="another"))
     await becomes(machines, one.id, MachineState.RUNNING)
-    assert driver.alive(one.id) == 1
+    await one_runs(driver, one.id)
 
 
 async def test_two_machines_do_not_touch_each_other(driver: Driver) -> None:
@@ -168,7 +177,7 @@ async def test_two_machines_do_not_touch_each_other(driver: Driver) -> None:
     await machines.delete(one.id)
     await becomes(machines, one.id, MachineState.GONE)
     assert (await machines.look(two.id)).state is MachineState.RUNNING
-    assert driver.alive(two.id) == 1
+    await one_runs(driver, two.id)
 
 
 async def test_it_is_never_called_ended_while_it_runs(driver: Driver) -> None:
@@ -238,13 +247,14 @@ async def test_another_control_plane_finds_the_machine_and_starts_no_second_one(
     await processes.machines.start(one)
 
     async def locked() -> bool:
-        return (processes.folder / "machines" / one.id / "box.pid").is_file()
+        pid = processes.folder / "machines" / one.id / "box.pid"
+        return pid.is_file() and pid.read_text() != ""
 
     await until(locked, SECONDS, "the box took its folder")
     after_a_crash = ProcessMachines(processes.folder / "machines", processes.folder / "shared", time.monotonic)
     assert (await after_a_crash.look(one.id)).state is MachineState.RUNNING
     await after_a_crash.start(one)
-    assert processes.alive(one.id) == 1
+    await one_runs(processes, one.id)
     await after_a_crash.stop(one.id)
     await becomes(processes.machines, one.id, MachineState.STOPPED)
 
@@ -256,6 +266,7 @@ async def test_a_box_that_does_not_hear_is_killed_after_a_while(tmp_path: Path) 
     one = order()
     await made.machines.start(one)
     try:
+        await one_runs(made, one.id)
         (box,) = made.boxes(one.id)
         box.send_signal(signal.SIGSTOP)
         await made.machines.stop(one.id)

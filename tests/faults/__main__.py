@@ -55,11 +55,11 @@ class Result:
 
 PLANS = (
     Plan("control", scenarios.control, CONTROL_SHORT, 1.0, pace=0.3),
-    Plan("first", scenarios.first, 4, 0.05),
+    Plan("first", scenarios.first, 3, 0.05),
     Plan("database", scenarios.database, 8, 0.1),
-    Plan("host", scenarios.host, 5, 0.1, slow=0.4),
-    Plan("box", scenarios.box, 9, 0.1, slow=0.6),
-    Plan("runtime", scenarios.runtime, 9, 0.1, slow=0.6),
+    Plan("host", scenarios.host, 4, 0.1, slow=0.4),
+    Plan("box", scenarios.box, 6, 0.1, slow=0.6),
+    Plan("runtime", scenarios.runtime, 6, 0.1, slow=0.6),
     Plan("smarthost", scenarios.smarthost, 1, 0.02, talk=3),
     Plan("two", two, 1, 0.01, pace=1.5),
     Plan("frozen", frozen, 1, 0.01, pace=1.5),

@@ -36,6 +36,23 @@ class Verdict:
     repeats: int  # copies of a reply that was there already, the same to the byte
 
 
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What is needed of a mail at the smarthost, read once."""
+
+    message_id: str
+    in_reply_to: str
+    text: str
+    raw: bytes
+
+    @classmethod
+    def read(cls, received: Received) -> _Reply:
+        message = received.message
+        body = message.get_body(("plain",))
+        text = str(body.get_content()) if body is not None else ""
+        return cls(str(message["Message-ID"]), str(message["In-Reply-To"] or ""), text, received.raw)
+
+
 @dataclass(slots=True)
 class _Complaints:
     found: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -55,9 +72,10 @@ def judge(evidence: Evidence) -> Verdict:
     complaints = _Complaints()
     accepted = {mail: talk for talk in evidence.conversations for mail in talk.accepted}
     incoming, outgoing = _ledger(evidence, accepted, complaints)
-    repeats = _smarthost(evidence, accepted, outgoing, complaints)
+    replies = [_Reply.read(received) for received in evidence.replies]
+    repeats = _smarthost(evidence, replies, accepted, outgoing, complaints)
     _runtimes(evidence, incoming, complaints)
-    _order(evidence, incoming, complaints)
+    _order(evidence, replies, incoming, complaints)
     if repeats > evidence.repeats_max:
         complaints.add("sent again without need", f"{repeats}, where {evidence.repeats_max} can be explained")
     return Verdict(
@@ -100,12 +118,18 @@ def _ledger(evidence: Evidence, accepted: dict[str, Conversation], complaints: _
     return incoming, outgoing
 
 
-def _smarthost(evidence: Evidence, accepted: dict[str, Conversation], outgoing: Rows, complaints: _Complaints) -> int:
+def _smarthost(
+    evidence: Evidence,
+    replies: Sequence[_Reply],
+    accepted: dict[str, Conversation],
+    outgoing: Rows,
+    complaints: _Complaints,
+) -> int:
     """How many copies came of replies that were there already."""
-    first: dict[str, Received] = {}
+    first: dict[str, _Reply] = {}
     answers: dict[str, set[str]] = defaultdict(set)
     repeats = 0
-    for reply in evidence.replies:
+    for reply in replies:
         answers[reply.in_reply_to].add(reply.message_id)
         if reply.message_id in first:
             repeats += 1
@@ -146,10 +170,10 @@ def _runtimes(evidence: Evidence, incoming: Rows, complaints: _Complaints) -> No
                 complaints.add(f"answered, and its runtime never {event} it", row["message_id"])
 
 
-def _order(evidence: Evidence, incoming: Rows, complaints: _Complaints) -> None:
+def _order(evidence: Evidence, replies: Sequence[_Reply], incoming: Rows, complaints: _Complaints) -> None:
     """Within a conversation: the ledger took, the runtime ran, and the smarthost got them as they were accepted."""
     arrived: dict[str, int] = {}
-    for place, reply in enumerate(evidence.replies):
+    for place, reply in enumerate(replies):
         arrived.setdefault(reply.in_reply_to, place)
     taken = {mail: place for place, mail in enumerate(incoming)}
     ran: dict[str, int] = {}

@@ -102,7 +102,7 @@ class Rig:
         accepted = {mail for talk in self.sender.conversations for mail in talk.accepted}
 
         async def answered() -> bool:
-            return accepted <= self.smarthost.answered()
+            return accepted <= self.smarthost.answered
 
         async def final() -> bool:
             with suppress(CommandError):
@@ -137,7 +137,7 @@ class Rig:
     async def _progress(self) -> None:
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
-            replies = len(self.smarthost.answered())
+            replies = len(self.smarthost.answered)
             self.say(f"{self.faults} faults, {self.sender.accepted} mails accepted, {replies} answered")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from email import message_from_bytes
 from enum import StrEnum
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -27,22 +28,29 @@ class Smarthost(Mailbox):
         super().__init__()
         self.trouble = 0.0
         self.troubles: Counter[Trouble] = Counter()
+        self.answered: set[str] = set()  # the Message-IDs of the mails that have a reply here
         self._chance = random.Random(f"{seed} smarthost")
         self._of_mail: Counter[bytes] = Counter()
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         trouble = self._draw(envelope)
         if trouble is None:
-            return await super().handle_DATA(server, session, envelope)
+            return await self._keep(server, session, envelope)
         self.troubles[trouble] += 1
         if trouble is Trouble.DEFERRED:
             return "451 4.3.0 come again"
         if trouble is Trouble.CUT_AFTER:
-            await super().handle_DATA(server, session, envelope)
+            await self._keep(server, session, envelope)
         assert isinstance(server.transport, asyncio.Transport)
         server.transport.abort()
         await asyncio.Event().wait()  # ends by the connection's end, which cancels this transaction
         raise AssertionError("not reached")
+
+    async def _keep(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        assert isinstance(envelope.content, bytes)
+        kept = await super().handle_DATA(server, session, envelope)
+        self.answered.add(str(message_from_bytes(envelope.content)["In-Reply-To"]))
+        return kept
 
     def _draw(self, envelope: Envelope) -> Trouble | None:
         assert isinstance(envelope.content, bytes)
@@ -55,7 +63,3 @@ class Smarthost(Mailbox):
     def lost_answers(self) -> int:
         """Mails that are here, and whose sender had to send them again."""
         return self.troubles[Trouble.CUT_AFTER]
-
-    def answered(self) -> set[str]:
-        """The Message-IDs of the mails that have a reply here."""
-        return {one.in_reply_to for one in self.received}

@@ -99,7 +99,7 @@ async def _bob_is_back(rig: Rig) -> None:
     await rig.sender.write(conversation, rig.chance)
 
     async def answered() -> bool:
-        return conversation.accepted[-1] in rig.smarthost.answered()
+        return conversation.accepted[-1] in rig.smarthost.answered
 
     await until(answered, TURN_DEADLINE_SECONDS * 2, "bob answers again")
     (reply, *_) = [one for one in rig.smarthost.received if one.in_reply_to == conversation.accepted[-1]]

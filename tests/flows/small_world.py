@@ -142,7 +142,8 @@ class SmallWorld:
         self.provision = Provision(self.agents, self.machines, self.records, self.turns, self.orders, self.runs, HOST)
         self.retire = Retire(self.agents, self.runs)
         self.box = Box(self.turns)
-        self.signals.on(OFFERS, self.box.offered, lambda: None)
+        self.listening = asyncio.Event()
+        self.signals.on(OFFERS, self.box.offered, self.listening.set)
         networks = [ipaddress.ip_network("127.0.0.0/8")]
         self.intake = MailIntake(
             DOMAIN, networks, self.agents, self.ledger, DoNotProve(), self.mail_turn.start, b"bounce secret"
@@ -178,21 +179,13 @@ async def small_world(
     database: Database, caps: RateCaps | None = None, deadline_seconds: float = 30.0
 ) -> AsyncIterator[SmallWorld]:
     world = SmallWorld(database, caps or RateCaps(10_000, 10_000), deadline_seconds)
-    listening = asyncio.create_task(world.signals.run())
-    await _listens(world)
+    running = asyncio.create_task(world.signals.run())
+    await world.listening.wait()  # an offer made before would be found by a sweep, which these tests do not run
     try:
         yield world
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
-
-
-async def _listens(world: SmallWorld) -> None:
-    """Until signals arrive: an offer made before would be found by a sweep, which these tests do not run."""
-    while not await world.rows(
-        "select from pg_stat_activity where datname = current_database() and query ilike 'listen%%'"
-    ):
-        await asyncio.sleep(0.005)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 def mail(text: str = "Hello.", *, sender: str = OWNER, message_id: str = "", references: str = "") -> bytes:

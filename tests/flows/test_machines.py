@@ -11,11 +11,6 @@ from tinyfat.flows import watch
 from tinyfat.store.database import Database
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "GONE_SECONDS_MAX", 0.5)
-
-
 async def retired(world: SmallWorld, agent: Agent) -> Agent:
     await world.agents.become(agent.id, AgentState.DESTROYING)
     await world.retire.run(PlainSteps(), agent.id)
@@ -51,7 +46,10 @@ async def test_what_was_acknowledged_and_not_done_is_asked_for_again(database: D
     ],
     ids=["stop", "delete", "unreachable"],
 )
-async def test_what_does_not_end_is_said_and_can_be_tried_again(database: Database, lies: Lies, words: str) -> None:
+async def test_what_does_not_end_is_said_and_can_be_tried_again(
+    database: Database, lies: Lies, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "GONE_SECONDS_MAX", 0.3)
     async with small_world(database) as world:
         agent = await world.ready_agent()
         world.machines.lies = lies
@@ -60,6 +58,7 @@ async def test_what_does_not_end_is_said_and_can_be_tried_again(database: Databa
         machine = await world.records.of_agent(agent.id)
         assert machine is not None and not machine.wanted, "it is not forgotten"
         world.machines.lies = Lies()
+        monkeypatch.undo()
         assert (await retired(world, agent)).state is AgentState.DESTROYED
         assert (await world.agents.get(agent.id)).reason == ""
 

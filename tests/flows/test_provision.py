@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -14,13 +15,18 @@ from tinyfat.domain.turns import TurnOutcome
 from tinyfat.flows import provision, watch
 from tinyfat.store.database import Database
 
+Short = Callable[..., None]
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HEARTBEAT_SECONDS_MAX", "READY_SECONDS_MAX", "PROBE_SECONDS_MAX"):
-        monkeypatch.setattr(provision, name, 0.5)
-    monkeypatch.setattr(provision, "ORDER_SECONDS_MAX", 0.5)
-    monkeypatch.setattr(watch, "GONE_SECONDS_MAX", 0.5)
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Short:
+    """`short("HEARTBEAT_SECONDS_MAX")`: what is to be waited for in vain is waited for a moment only."""
+
+    def set_short(*names: str) -> None:
+        for name in names:
+            monkeypatch.setattr(watch if name == "GONE_SECONDS_MAX" else provision, name, 0.3)
+
+    return set_short
 
 
 async def made(world: SmallWorld, agent: Agent) -> Agent:
@@ -76,7 +82,8 @@ async def test_a_provider_that_does_not_answer_for_a_while_is_asked_again(databa
         assert ready.state is AgentState.READY
 
 
-async def test_a_provider_that_never_answers_is_said(database: Database) -> None:
+async def test_a_provider_that_never_answers_is_said(database: Database, short: Short) -> None:
+    short("ORDER_SECONDS_MAX", "GONE_SECONDS_MAX")
     async with small_world(database) as world:
         world.machines.lies.unreachable = 100_000
         agent = await world.new_agent()
@@ -85,7 +92,8 @@ async def test_a_provider_that_never_answers_is_said(database: Database) -> None
         assert now.state is AgentState.FAILED and "does not answer" in now.reason
 
 
-async def test_an_order_that_came_to_nothing_is_noticed(database: Database) -> None:
+async def test_an_order_that_came_to_nothing_is_noticed(database: Database, short: Short) -> None:
+    short("HEARTBEAT_SECONDS_MAX")
     async with small_world(database) as world:
         world.machines.lies.start_nothing = 1
         agent = await world.new_agent()
@@ -93,7 +101,8 @@ async def test_an_order_that_came_to_nothing_is_noticed(database: Database) -> N
         await failed_for(world, agent, "did not call home", "tinyfat doctor")
 
 
-async def test_a_box_that_never_calls_is_undone(database: Database) -> None:
+async def test_a_box_that_never_calls_is_undone(database: Database, short: Short) -> None:
+    short("HEARTBEAT_SECONDS_MAX")
     async with small_world(database) as world:
         agent = await world.new_agent()
         await made(world, agent)
@@ -103,15 +112,18 @@ async def test_a_box_that_never_calls_is_undone(database: Database) -> None:
 
 @pytest.mark.parametrize("state", [RuntimeState.CRASH_LOOP, RuntimeState.INSTALLING])
 async def test_a_runtime_that_does_not_come_up_is_undone_with_its_words(
-    database: Database, state: RuntimeState
+    database: Database, short: Short, state: RuntimeState
 ) -> None:
+    if state is RuntimeState.INSTALLING:
+        short("READY_SECONDS_MAX")
     async with small_world(database) as world:
         agent = await world.new_agent()
         await asyncio.gather(made(world, agent), call_home(world, agent, state))
         await failed_for(world, agent, "did not come up", "its last words")
 
 
-async def test_one_that_does_not_answer_the_first_question_is_undone(database: Database) -> None:
+async def test_one_that_does_not_answer_the_first_question_is_undone(database: Database, short: Short) -> None:
+    short("PROBE_SECONDS_MAX")
     async with small_world(database) as world:
         world.box.silent = True
         agent = await world.new_agent()
@@ -127,7 +139,8 @@ async def test_one_that_answers_with_a_failure_is_undone(database: Database) -> 
         await failed_for(world, agent, "the model refused")
 
 
-async def test_what_cannot_be_undone_is_said_too(database: Database) -> None:
+async def test_what_cannot_be_undone_is_said_too(database: Database, short: Short) -> None:
+    short("HEARTBEAT_SECONDS_MAX", "GONE_SECONDS_MAX")
     async with small_world(database) as world:
         world.machines.lies.stop_nothing = 100_000
         agent = await world.new_agent()
@@ -139,7 +152,8 @@ async def test_what_cannot_be_undone_is_said_too(database: Database) -> None:
         assert machine is not None and not machine.wanted  # not forgotten: `agent destroy` can try again
 
 
-async def test_an_agent_destroyed_while_it_is_made_does_not_come_back(database: Database) -> None:
+async def test_an_agent_destroyed_while_it_is_made_does_not_come_back(database: Database, short: Short) -> None:
+    short("HEARTBEAT_SECONDS_MAX")
     async with small_world(database) as world:
         agent = await world.new_agent("dan")
         making = asyncio.create_task(made(world, agent))

@@ -43,6 +43,7 @@ async def house(office: PostOffice, stories: Path) -> AsyncIterator[House]:
         operator = Operator(tinyfat)
         yield House(tinyfat, office, operator)
         await operator.close()
+    assert "Traceback" not in tinyfat.log.read_text()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -58,3 +59,4 @@ async def hasty(office: PostOffice, stories: Path) -> AsyncIterator[House]:
         operator = Operator(tinyfat)
         yield House(tinyfat, office, operator, "hasty.localhost")
         await operator.close()
+    assert "Traceback" not in tinyfat.log.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from dataclasses import dataclass
@@ -49,11 +50,14 @@ class Asked:
         return shown
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def ned(hasty: House, request: pytest.FixtureRequest) -> Asked:
-    name = f"ned-{sha256(request.node.name.encode()).hexdigest()[:8]}"
+async def asked_agent(hasty: House, name: str) -> Asked:
     agent = await hasty.operator.make_agent(name)
     return Asked(hasty, name, hasty.tinyfat.home / "machines" / agent["machine"]["id"])
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def ned(hasty: House, request: pytest.FixtureRequest) -> Asked:
+    return await asked_agent(hasty, f"ned-{sha256(request.node.name.encode()).hexdigest()[:8]}")
 
 
 async def test_a_refusal_of_the_model_is_told_once_and_shown(ned: Asked) -> None:
@@ -79,7 +83,7 @@ async def test_a_runtime_that_dies_once_answers_after_all(ned: Asked) -> None:
     await ned.had_one_reply(message_id)
 
 
-async def test_a_turn_that_never_ends_is_given_up_and_others_are_not_kept(ned: Asked) -> None:
+async def a_turn_that_never_ends_is_given_up_and_others_are_not_kept(ned: Asked) -> None:
     hanging = await ned.ask("echo: hang")
     await ned.is_answered()
     assert "could not" in (await ned.reply_to(hanging)).text
@@ -87,7 +91,7 @@ async def test_a_turn_that_never_ends_is_given_up_and_others_are_not_kept(ned: A
     await ned.had_one_reply(hanging)
 
 
-async def test_a_box_that_is_silent_past_the_deadline_is_bad_news_and_its_late_answer_is_none(ned: Asked) -> None:
+async def a_box_that_is_silent_past_the_deadline_is_bad_news_and_its_late_answer_is_none(ned: Asked) -> None:
     box = int((ned.machine / "box.pid").read_text())
     os.kill(box, signal.SIGSTOP)
     try:
@@ -102,7 +106,7 @@ async def test_a_box_that_is_silent_past_the_deadline_is_bad_news_and_its_late_a
     await ned.had_one_reply(message_id)
 
 
-async def test_an_answer_that_comes_after_the_deadline_is_none(ned: Asked) -> None:
+async def an_answer_that_comes_after_the_deadline_is_none(ned: Asked) -> None:
     message_id = await ned.ask(f"echo: sleep {TURN_SECONDS - 0.5}\nI am slow.")
     box = int((ned.machine / "box.pid").read_text())
 
@@ -120,6 +124,18 @@ async def test_an_answer_that_comes_after_the_deadline_is_none(ned: Asked) -> No
     shown = await ned.shown(message_id)
     assert (shown["state"], shown["turn"]["outcome"]) == ("failed", "failed")
     await ned.had_one_reply(message_id)
+
+
+async def test_the_deadline(hasty: House) -> None:
+    """Three stories told at the same time, each with an agent of its own: all of them wait for it."""
+    stories = (
+        a_turn_that_never_ends_is_given_up_and_others_are_not_kept,
+        a_box_that_is_silent_past_the_deadline_is_bad_news_and_its_late_answer_is_none,
+        an_answer_that_comes_after_the_deadline_is_none,
+    )
+    async with asyncio.TaskGroup() as group:
+        for number, story in enumerate(stories):
+            group.create_task(story(await asked_agent(hasty, f"nora-{number}")), name=story.__name__)
 
 
 def _events(machine: Path, event: str) -> int:

@@ -59,6 +59,20 @@ async def test_released_it_is_answered_once_and_the_sender_is_no_friend_for_that
     assert len(house.office.replies_to(message_id)) == 1
 
 
+async def test_a_released_mail_that_comes_again_from_a_friend_by_now_is_the_same_mail(house: House) -> None:
+    sender = "late.friend@elsewhere.example"
+    message_id = await write(house, sender)
+    row = await house.operator.incoming("emil", message_id)
+    await house.operator.ask("POST", f"mail/{row['id']}/release")
+    await house.office.reply_to(message_id)
+    await house.operator.ask("POST", "agents/emil/senders", json={"pattern": sender})
+    mail = letter("Hello.", to="emil@tinyfat.localhost", sender=sender, message_id=message_id)
+    assert row["id"] in await house.tinyfat.send(mail, mail_from=sender)
+    after = await write(house, sender)
+    await house.office.reply_to(after)
+    assert len(house.office.replies_to(message_id)) == 1
+
+
 @pytest.mark.parametrize(
     ("pattern", "sender", "answered"),
     [

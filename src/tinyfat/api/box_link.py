@@ -14,6 +14,8 @@ from fastapi import WebSocket, WebSocketDisconnect
 
 from tinyfat.domain.agents import Agent
 from tinyfat.domain.link import (
+    CLOSE_NOT_WANTED,
+    CLOSE_TOKEN_REFUSED,
     Frame,
     FrameRefused,
     Hello,
@@ -32,8 +34,6 @@ from tinyfat.domain.machines import Machine
 from tinyfat.flows.provision import hash_token
 from tinyfat.ports.ledger import Agents, MachineRecords, StoreUnavailable, Turns
 
-CLOSE_TOKEN_REFUSED = 4401
-CLOSE_NOT_WANTED = 4410
 CLOSE_TRY_AGAIN = 1013
 DECODE_ON_LOOP_CHARS = 256 * 1024
 OUTBOX_FRAMES_MAX = 2000  # offers and receipts on their way to one box

@@ -20,19 +20,18 @@ from tinyfat.box.runtime import Command
 GONE_SECONDS_MAX = 30.0  # after SIGKILL; the kernel may still be writing its memory out
 GONE_POLL_SECONDS = 0.02
 LINE_BYTES_MAX = 64 * 1024  # of one line of output; the rest of it is dropped
-READ_BYTES = 64 * 1024
 
 # Run before the runtime on Linux, in its own process: the kernel is to kill it when the box dies (prctl(2),
-# PR_SET_PDEATHSIG), and then it becomes the runtime. Python sets SIGPIPE and SIGXFSZ to be ignored and LC_CTYPE
-# (PEP 538): that is undone, so that the runtime gets exactly what it was given.
+# PR_SET_PDEATHSIG), and then it becomes the runtime. Python ignores SIGPIPE and SIGXFSZ, a background job SIGINT,
+# and Python sets LC_CTYPE (PEP 538): that is undone, so that the runtime gets exactly what it was given.
 _LEASH = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
 if os.getppid() != int(sys.argv[1]): os._exit(1)
 with open("/proc/self/environ", "rb") as file:
     environment = dict(item.split(b"=", 1) for item in file.read().split(b"\\0") if b"=" in item)
-signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    if number < 32: signal.signal(number, signal.SIG_DFL)
 try:
     os.execvpe(sys.argv[2], sys.argv[2:], environment)
 except OSError as error:

@@ -87,9 +87,7 @@ class BoxFolder:
             os.close(self._lock_fd)
             self._lock_fd = None
             raise FolderTaken(f"Another box runs in {self.path}; this one ends.") from error
-        draft = self.path / "box.pid.new"  # whoever looks at this moment must not find an empty file
-        draft.write_text(f"{os.getpid()}\n", "ascii")
-        draft.replace(self.path / "box.pid")
+        write_private(self.path / "box.pid", f"{os.getpid()}\n")  # whole or not there: a driver may be reading it
         self._inode = self._look()
 
     def unlock(self) -> None:

@@ -37,7 +37,9 @@ from found
 """
 
 # Everything a mail leaves behind, at once: in its conversation, or in one it begins. Only what the owner's side wrote
-# may name a conversation: a stranger must not steer who ends up in which. The last lines look at things as they were.
+# may name a conversation: a stranger must not steer who ends up in which. Nor may a stranger's copy of a Message-ID
+# stand in the way of the owner's mail; only one that was released, of the same sender, is the same mail. The last lines
+# look at things as they were.
 _KEEP = """
 with found as (
     select coalesce(
@@ -47,7 +49,8 @@ with found as (
     ) as thread
 ), copy as (
     select id, state from messages where agent_id = %(agent)s and direction = 'in' and message_id = %(message_id)s
-        and trusted = %(trusted)s
+        and (trusted = %(trusted)s or (turn_id is not null and sender = %(sender)s))
+    order by trusted = %(trusted)s desc limit 1
 ), begun as (
     insert into threads (id, agent_id, tag, subject)
     select %(new_thread)s, %(agent)s, nullif(%(tag)s, ''), %(subject)s

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -116,12 +115,6 @@ def migrations() -> dict[int, tuple[str, str]]:
         if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):
             found[int(match[1])] = (match[2], file.read_text(encoding="utf-8"))
     return found
-
-
-def schema_fingerprint() -> str:
-    """Changes with any script: a released migration is never edited (tests hold us to it)."""
-    text = "".join(script for _, (_, script) in sorted(migrations().items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 async def lock_agent(connection: Connection, agent_id: Any) -> None:

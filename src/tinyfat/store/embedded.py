@@ -39,6 +39,8 @@ OPTIONS = {
     "max_parallel_workers": "0",
     "max_wal_size": "256MB",
     "autovacuum_max_workers": "1",
+    # A young table has no statistics, and until it has, queries may be planned to read all of it: not for a minute.
+    "autovacuum_naptime": "10s",
     "io_method": "sync",
     "log_min_messages": "warning",
     "max_logical_replication_workers": "0",
@@ -118,7 +120,11 @@ class EmbeddedPostgres:
             self._child = None
 
     async def _launch(self) -> None:
-        self._reap()
+        if self._child is not None:  # killed a moment ago: while it dies, or is a zombie, its pid holds the lock file
+            try:
+                await asyncio.to_thread(self._child.wait, STOP_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                raise PostgresRefused(f"The Postgres of {self.data}, process {self._child.pid}, hangs.") from None
         options = [word for name, value in OPTIONS.items() for word in ("-c", f"{name}={value}")]
         postgres = self._binaries / "postgres"
         argv = [str(postgres), "-D", str(self.data), "-h", "", "-k", str(self._sockets), *options]

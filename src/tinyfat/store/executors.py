@@ -21,11 +21,6 @@ class ExecutorStore:
                 (executor_id,),
             )
 
-    async def leave(self, executor_id: str) -> None:
-        """An orderly end: its heartbeat is made old, so that what it left unfinished is free for others at once."""
-        async with self._database.connection() as connection:
-            await connection.execute("update executors set heartbeat_at = '-infinity' where id = %s", (executor_id,))
-
     @asynccontextmanager
     async def dead(self, own_id: str, stale_seconds: float) -> AsyncIterator[list[str]]:
         """The executors whose heartbeat stopped, while nobody else may look; forgotten when the block ends well.
