@@ -2,14 +2,15 @@
 
 MachinesError
 ├── MachineRefused      the order can never succeed as it is
-└── MachinesUnreachable the provider did not answer; nothing is known
+└── MachinesUnreachable the provider did not answer, is busy or over its limit; nothing is known: ask again
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
-from tinyfat.domain.machines import MachineOrder, MachineSeen
+from tinyfat.domain.machines import Address, Billed, Image, MachineOrder, MachineSeen
 
 
 class MachinesError(Exception):
@@ -45,3 +46,41 @@ class Machines(Protocol):
 
     async def delete(self, machine_id: str) -> None:
         """Ask for its end, data included. Only `look` tells whether it is gone."""
+
+
+@runtime_checkable
+class Servers(Machines, Protocol):
+    """The ability of drivers whose machines are whole servers: addresses of their own, images, a bill.
+
+    `MachineOrder.server` is never None for them. As above, every call may be made twice, and 'not yet' is a value.
+    """
+
+    async def address(self, address_id: str, location: str = "") -> Address:
+        """Make the address, or find it; where nothing can be said yet its ipv4 is "". Raises MachineRefused where no
+        location has one left."""
+
+    async def attach(self, address_id: str, machine_id: str) -> bool:
+        """Give the address to this machine, whoever had it. True once the machine runs and has it. Where a provider
+        can do so only with machines that are off, both are stopped and this one started again: call until True."""
+
+    async def release(self, address_id: str) -> bool:
+        """Let the address go. True once it is seen to be gone."""
+
+    async def billed(self) -> Sequence[Billed]:
+        """Everything on the provider's list, what is not ours included."""
+
+    async def remove(self, billed: Billed) -> None:
+        """Ask for the end of one of them. Only `billed` tells whether it is gone. Raises MachineRefused for what is not
+        ours."""
+
+    async def snapshot(self, machine_id: str, image: str) -> bool:
+        """Make an image of a stopped machine's disk. True once it can be used."""
+
+    async def images(self) -> Sequence[Image]:
+        """Ours alone, the newest first."""
+
+    async def remove_image(self, image: str) -> bool:
+        """True once it is seen to be gone."""
+
+    async def monthly_nanodollars(self, machine_id: str) -> int:
+        """What this machine costs a month with its address, by the provider's own price list."""
