@@ -24,6 +24,8 @@ from tinyfat.domain.prices import ModelRoute, own_price
 from tinyfat.domain.usage import nanodollars
 from tinyfat.drivers.inference.routes import MAIN, ModelEntry, RouteRefused, routes_of, standin_route, vendor_route
 from tinyfat.drivers.inference.vendors import VENDORS
+from tinyfat.listen_address import Address, address
+from tinyfat.server_settings import SERVER_KINDS, ServerSettings
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -31,15 +33,6 @@ LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")
 
 class SettingsRefused(ValueError):
     """A setting's value cannot be used."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +57,6 @@ class ModelChoice:
     key: str
     model: str
     source: str
-
-
-def _address(value: object) -> Address:
-    if isinstance(value, Address):
-        return value
-    text = str(value)
-    parts = urlsplit(f"//{text}")
-    try:
-        if parts.hostname and parts.port and not parts.path and not parts.username:
-            return Address(parts.hostname, parts.port)
-    except ValueError:
-        pass
-    raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:2525")
 
 
 def _smarthost(value: object) -> Smarthost | None:
@@ -188,16 +168,16 @@ def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyfat"
 
 
-class Settings(BaseSettings):
+class Settings(ServerSettings, BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TINYFAT_", extra="forbid", frozen=True, populate_by_name=True)
 
     home: Annotated[Path, BeforeValidator(_folder)] = Field(default_factory=_default_home)
     cache: Annotated[Path, BeforeValidator(_folder)] = Field(default_factory=_default_cache)
     database_url: Annotated[str | None, BeforeValidator(_database_url)] = None
     domain: Annotated[str, BeforeValidator(_domain)] = "tinyfat.localhost"
-    smtp_listen: Annotated[Address, NoDecode, BeforeValidator(_address)] = Address("127.0.0.1", 2525)
-    http_listen: Annotated[Address, NoDecode, BeforeValidator(_address)] = Address("127.0.0.1", 8025)
-    relay_listen: Annotated[Address, NoDecode, BeforeValidator(_address)] = Address("127.0.0.1", 8026)
+    smtp_listen: Annotated[Address, NoDecode, BeforeValidator(address)] = Address("127.0.0.1", 2525)
+    http_listen: Annotated[Address, NoDecode, BeforeValidator(address)] = Address("127.0.0.1", 8025)
+    relay_listen: Annotated[Address, NoDecode, BeforeValidator(address)] = Address("127.0.0.1", 8026)
     smtp_certificate: Path | None = None  # PEM, with its chain: STARTTLS is offered when both are set
     smtp_certificate_key: Path | None = None
     smarthost: Annotated[Smarthost | None, NoDecode, BeforeValidator(_smarthost)] = None
@@ -237,6 +217,10 @@ class Settings(BaseSettings):
         if self.mail_trust is not None:
             return self.mail_trust
         return LOOPBACK if self.domain == "localhost" or self.domain.endswith(".localhost") else ()
+
+    @property
+    def dns_zone_token(self) -> SecretStr | None:
+        return self.dns_token or (self.hetzner_token if self.dns == "hetzner" else None)
 
     def model_choice(self) -> ModelChoice | None:
         """None where no key and no URL is set: the model is then our stand-in."""
@@ -343,7 +327,26 @@ def _refuse_pairs(settings: Settings) -> None:
         raise SettingsRefused(
             "TINYFAT_SMTP_CERTIFICATE and TINYFAT_SMTP_CERTIFICATE_KEY are set together or not at all."
         )
+    _refuse_servers(settings)
     for name in ("smtp_certificate", "smtp_certificate_key", "dkim_key"):
         file: Path | None = getattr(settings, name)
         if file is not None and not os.access(file, os.R_OK):
             raise SettingsRefused(f"TINYFAT_{name.upper()}: {file} is not there or cannot be read.")
+
+
+def _refuse_servers(settings: Settings) -> None:
+    """Servers need a way in for their boxes, and their vendors a token."""
+    if settings.machine == "hetzner" and settings.hetzner_token is None:
+        raise SettingsRefused(
+            "TINYFAT_HETZNER_TOKEN is not set: make one with read and write access in the Hetzner console, "
+            "Security, API tokens."
+        )
+    if settings.machine == "hetzner" and not settings.box_url:
+        raise SettingsRefused(
+            "TINYFAT_BOX_URL is not set: the https:// address at which servers at Hetzner reach this machine, "
+            "with TINYFAT_BOX_LISTEN behind it."
+        )
+    if settings.dns in ("hetzner", "cloudflare") and settings.dns_zone_token is None:
+        raise SettingsRefused(f"TINYFAT_DNS is {settings.dns}, and TINYFAT_DNS_TOKEN is not set.")
+    if settings.pool and settings.machine not in SERVER_KINDS:
+        raise SettingsRefused(f"TINYFAT_POOL keeps servers ready, and TINYFAT_MACHINE is {settings.machine}.")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tinyfat.settings import Address, SettingsRefused, load_settings
+from tinyfat.listen_address import Address
+from tinyfat.settings import SettingsRefused, load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,8 @@ import typer
 
 from tinyfat.cli.client import Client, CommandFailed
 from tinyfat.cli.output import console, print_json, visible
-from tinyfat.settings import Address, Settings, load_settings
+from tinyfat.listen_address import Address
+from tinyfat.settings import Settings, load_settings
 
 CONNECT_SECONDS_MAX = 5.0
 DISK_BYTES_LOW = 2 * 1024**3

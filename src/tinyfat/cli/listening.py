@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from tinyfat.settings import Address
+from tinyfat.listen_address import Address
 
 
 class ListenFailed(Exception):

@@ -21,9 +21,10 @@ from tinyfat.cli.client import CommandFailed
 from tinyfat.cli.home import Home, HomeRefused, Running
 from tinyfat.cli.listening import ListenFailed, bound, url_of
 from tinyfat.domain.link import FRAME_BYTES_MAX
+from tinyfat.listen_address import Address
 from tinyfat.ports.ledger import LedgerError
 from tinyfat.relay_wiring import Relay
-from tinyfat.settings import Address, Settings
+from tinyfat.settings import Settings
 from tinyfat.wiring import EmbeddedPostgres, PostgresRefused, World, embedded_postgres
 
 HTTP_SHUTDOWN_SECONDS_MAX = 3
