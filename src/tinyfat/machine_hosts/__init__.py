@@ -1,0 +1,1 @@
+"""Makes machines on this host: containers of systemd, virtual machines. Knows nothing of agents."""
