@@ -1,8 +1,8 @@
 """How a server that knows nothing becomes an agent's machine: what it asks, what it is told, where it puts it.
 
-    machine -> POST CONTROL_URL/box/enrol      {"machine_id", "token", "key_hash"}      once, within ENROLMENT_SECONDS_MAX
-    machine -> GET  CONTROL_URL/box/identity   Authorization: Bearer KEY   -> an Identity
-    machine -> GET  CONTROL_URL/box/archive/SHA256                         -> the box itself
+    machine -> GET  CONTROL_URL/box/archive/SHA256                        the box itself
+    machine -> POST CONTROL_URL/box/enrol {"machine_id", "token", "key_hash"}   once, within ENROLMENT_SECONDS_MAX
+    machine -> GET  CONTROL_URL/box/identity   Authorization: Bearer KEY  an Identity
 
 KEY is made on the machine; we keep its hash. docs/decisions/0009 has the reasons.
 """
@@ -38,6 +38,7 @@ CURRENT = "current"  # the link to the one in use, in BOX_FOLDER and NODE_FOLDER
 STATE_FOLDER = "/var/lib/tinyfat"  # BOX_USER's
 BOX_STATE_FOLDER = f"{STATE_FOLDER}/box"  # box.json and the rest: the box's own folder
 IDENTITY_WANTED = f"{STATE_FOLDER}/identity-wanted"  # the box makes it; root takes it away and fetches the identity
+PUBLIC_FOLDER = f"{STATE_FOLDER}/public"  # what a published agent shows the world
 CONFIG_FOLDER = "/etc/tinyfat"  # root's, 0700
 ENROL_FILE = f"{CONFIG_FOLDER}/enrol.json"
 CONTROL_CA_FILE = f"{CONFIG_FOLDER}/control-ca.pem"
@@ -100,6 +101,11 @@ def key_hash(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "replace")).digest()
 
 
+def is_public_key(line: str) -> bool:
+    """One line of sshd(8)'s authorized_keys, without options; its comment in ASCII."""
+    return len(line) <= _LINE_CHARS_MAX and _PUBLIC_KEY.fullmatch(line) is not None
+
+
 def ssh_principal(machine_id: str) -> str:
     """The one name that an operator's certificate must have to open this machine: it opens no other one."""
     return f"machine-{machine_id}"
@@ -158,7 +164,7 @@ def _check(identity: Identity) -> None:
     if not _PRIVATE_KEY.fullmatch(identity.ssh_host_key):
         raise EnrolmentRefused("ssh_host_key is not a private key of OpenSSH's format")
     for line in (identity.ssh_ca, *identity.owner_keys):
-        if not _PUBLIC_KEY.fullmatch(line):
+        if not is_public_key(line):
             raise EnrolmentRefused(f"{line[:40]!r} is not a public key of SSH")
     for network in identity.ssh_networks:
         _network(network)
