@@ -31,10 +31,29 @@ class AgentState(StrEnum):
     DESTROYED = "destroyed"
 
 
+class Plan(StrEnum):
+    """What an agent lives on."""
+
+    FAT = "fat"  # a server of its own
+
+
 class RuntimeKind(StrEnum):
     OPENCLAW = "openclaw"
     PI = "pi"
     ECHO = "echo"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What its server is to be like; "": as the operator has it."""
+
+    plan: str = ""
+    location: str = ""
+    image: str = ""
+    size: str = ""
+
+
+ANYWHERE = Place()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +66,12 @@ class Agent:
     state: AgentState
     reason: str  # why it failed; empty otherwise
     created_at: datetime
+    plan: str = ""
+    location: str = ""  # where its server is to be; "": the operator's choice
+    image: str = ""  # what its server is made from; "": the operator's setting
+    size: str = ""  # the provider's word; "": the operator's setting
+    address_id: str = ""  # of its server's address: its own id, or that of the pool's machine it was given
+    moving: bool = False  # between two machines: its turns wait
 
 
 def agent_name(text: str) -> str:

@@ -102,10 +102,20 @@ class Image:
     monthly_nanodollars: int = 0
 
 
+class PoolState(StrEnum):
+    """What a machine is to the warm pool, or was."""
+
+    NONE = ""  # ordered for its agent
+    BOOTING = "booting"
+    READY = "ready"  # its runtime is up: it may be claimed
+    ENDING = "ending"  # too old, or one too many
+    CLAIMED = "claimed"  # it never goes back
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     id: str
-    agent_id: str
+    agent_id: str  # "": it waits in the warm pool
     kind: str
     wanted: bool  # should it be running?
     link_state: str  # the box's last word: see link.RuntimeState
@@ -114,3 +124,20 @@ class Machine:
     version: str = ""  # of the runtime
     memory_bytes: int = 0
     restarts: int = 0
+    runtime: str = ""
+    generation: int = 1  # of the agent's machines
+    current: bool = True  # it is the one that answers; False: the other side of a move
+    pool: PoolState = PoolState.NONE
+    address_id: str = ""
+    image: str = ""
+    size: str = ""
+    location: str = ""
+    hostname: str = ""  # fully qualified
+    ipv4: str = ""
+    ipv6: str = ""
+    monthly_nanodollars: int = 0
+    created_at: datetime | None = None
+    ordered_at: datetime | None = None
+    enrolled_at: datetime | None = None
+    identity_serial: int = 1
+    identity_fetched: int = 0  # the serial of the identity it fetched last

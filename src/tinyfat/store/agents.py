@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import psycopg
 
-from tinyfat.domain.agents import Agent, AgentState, RuntimeKind
+from tinyfat.domain.agents import ANYWHERE, Agent, AgentState, Place, RuntimeKind
 from tinyfat.domain.usage import MANAGED_CAPS
 from tinyfat.ports.ledger import Conflict, NotFound, Step
 from tinyfat.store.budgets import open_budget
 from tinyfat.store.database import Database
 
-_COLUMNS = "id, name, owner, runtime, machine_kind, state, reason, created_at"
+_COLUMNS = (
+    "id, name, owner, runtime, machine_kind, state, reason, created_at, plan, location, image, size, address_id, "
+    "moving_at is not null"
+)
 
 
 class AgentStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, name: str, owner: str, runtime: RuntimeKind, machine_kind: str) -> Agent:
+    async def create(
+        self, name: str, owner: str, runtime: RuntimeKind, machine_kind: str, place: Place = ANYWHERE
+    ) -> Agent:
         """Raises Conflict where the name is taken."""
         try:
             async with self._database.connection() as connection:
                 cursor = await connection.execute(
-                    "insert into agents (name, owner, runtime, machine_kind, state) values (%s, %s, %s, %s, %s) "
-                    "returning id",
-                    (name, owner, runtime, machine_kind, AgentState.CREATING),
+                    "insert into agents (name, owner, runtime, machine_kind, state, plan, location, image, size) "
+                    "values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning id",
+                    (name, owner, runtime, machine_kind, AgentState.CREATING, *astuple(place)),
                 )
                 row = await cursor.fetchone()
                 assert row is not None
@@ -80,6 +86,15 @@ class AgentStore:
                 (state, reason, agent_id, only_from),
             )
 
+    async def placed(self, agent_id: str, image: str, size: str) -> None:
+        """What its next machine is made from; "": as before."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "update agents set image = coalesce(nullif(%s, ''), image), size = coalesce(nullif(%s, ''), size) "
+                "where id = %s",
+                (image, size, agent_id),
+            )
+
     async def senders(self, agent_id: str) -> list[str]:
         async with self._database.connection() as connection:
             cursor = await connection.execute(
@@ -101,6 +116,11 @@ class AgentStore:
                 "delete from agent_senders where agent_id = %s and pattern = %s", (agent_id, pattern)
             )
             return cursor.rowcount > 0
+
+    async def steps_again(self, agent_id: str, flow: str) -> None:
+        """A flow that runs for the second time: its steps begin anew."""
+        async with self._database.connection() as connection:
+            await connection.execute("delete from agent_steps where agent_id = %s and flow = %s", (agent_id, flow))
 
     async def steps(self, agent_id: str) -> list[Step]:
         async with self._database.connection() as connection:
@@ -129,5 +149,20 @@ class AgentStore:
 
 
 def _agent(row: tuple[Any, ...]) -> Agent:
-    identity, name, owner, runtime, machine_kind, state, reason, created_at = row
-    return Agent(str(identity), name, owner, RuntimeKind(runtime), machine_kind, AgentState(state), reason, created_at)
+    identity, name, owner, runtime, machine_kind, state, reason, created_at, plan, location, image, size = row[:12]
+    return Agent(
+        str(identity),
+        name,
+        owner,
+        RuntimeKind(runtime),
+        machine_kind,
+        AgentState(state),
+        reason,
+        created_at,
+        plan,
+        location,
+        image,
+        size,
+        str(row[12] or identity),
+        row[13],
+    )

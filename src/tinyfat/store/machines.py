@@ -7,13 +7,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tinyfat.domain.link import LogLine, Status
-from tinyfat.domain.machines import Machine
+from tinyfat.domain.machines import Machine, PoolState
 from tinyfat.store.database import Database, storable
 
 LOG_LINES_KEPT = 20_000  # for each agent
 LOG_TRIM_EVERY = 500  # lines written between two looks at the oldest
 
-_COLUMNS = "id, agent_id, kind, wanted, link_state, link_detail, seen_at, version, memory_bytes, restarts"
+COLUMNS = (
+    "id, agent_id, kind, wanted, link_state, link_detail, seen_at, version, memory_bytes, restarts, runtime, "
+    "generation, current, pool, address_id, image, size, location, hostname, ipv4, ipv6, monthly_nanodollars, "
+    "created_at, ordered_at, enrolled_at, identity_serial, identity_fetched"
+)
+
+
+_NAMES = COLUMNS.split(", ")
 
 
 class MachineStore:
@@ -31,25 +38,26 @@ class MachineStore:
             )
 
     async def of_agent(self, agent_id: str) -> Machine | None:
-        return await self._one("agent_id = %s order by created_at desc limit 1", agent_id)
+        """The one that answers, or is to."""
+        return await self._one("agent_id = %s and current", agent_id)
 
     async def by_token(self, token_hash: bytes) -> Machine | None:
         return await self._one("token_hash = %s", token_hash)
 
     async def _one(self, where: str, value: object) -> Machine | None:
         async with self._database.connection() as connection:
-            cursor = await connection.execute(f"select {_COLUMNS} from machines where {where}".encode(), (value,))  # noqa: S608
+            cursor = await connection.execute(f"select {COLUMNS} from machines where {where}".encode(), (value,))  # noqa: S608
             row = await cursor.fetchone()
-        return _machine(row) if row else None
+        return machine_of(row) if row else None
 
     async def wanted(self, host: str) -> list[Machine]:
         """The machines this host should keep running."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                f"select {_COLUMNS} from machines where host = %s and wanted order by created_at".encode(),  # noqa: S608
+                f"select {COLUMNS} from machines where host = %s and wanted order by created_at".encode(),  # noqa: S608
                 (host,),
             )
-            return [_machine(row) for row in await cursor.fetchall()]
+            return [machine_of(row) for row in await cursor.fetchall()]
 
     async def unwanted(self, machine_id: str) -> None:
         async with self._database.connection() as connection:
@@ -76,6 +84,9 @@ class MachineStore:
             )
 
     async def add_log(self, agent_id: str, lines: Sequence[LogLine]) -> None:
+        """`agent_id` "": of a machine that waits in the warm pool; nobody reads them."""
+        if not agent_id:
+            return
         rows = [(agent_id, _time(line.at), line.source, storable(line.text)) for line in lines]
         async with self._database.transaction() as connection:
             async with connection.cursor() as cursor:
@@ -110,6 +121,9 @@ def _time(seconds: float) -> datetime:
         return datetime.now(UTC)  # a box's clock may say anything
 
 
-def _machine(row: tuple[Any, ...]) -> Machine:
-    identity, agent_id, *rest = row
-    return Machine(str(identity), str(agent_id), *rest)
+def machine_of(row: tuple[Any, ...]) -> Machine:
+    """From COLUMNS."""
+    known = dict(zip(_NAMES, row, strict=True))
+    for name in ("id", "agent_id", "address_id"):
+        known[name] = "" if known[name] is None else str(known[name])
+    return Machine(**(known | {"pool": PoolState(known["pool"])}))

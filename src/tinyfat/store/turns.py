@@ -31,10 +31,14 @@ with offered as (
     update messages set state = 'running' where turn_id = %(turn)s and direction = 'in' and state = 'queued'
 )
 select pg_notify('tinyfat_offers', machine.id || ' ' || offered.id)
-from offered cross join lateral (
-    select id from machines where agent_id = offered.agent_id and wanted order by created_at desc limit 1
-) machine
+from offered join machines machine on machine.agent_id = offered.agent_id and machine.wanted and machine.current
 """
+
+# A box gets the turns of its agent while its machine is the one that answers; between two machines mail waits.
+_ITS_OWN = (
+    "join machines m on m.agent_id = t.agent_id and m.current "
+    "join agents a on a.id = t.agent_id and (a.moving_at is null or t.message_row is null) "
+)
 
 # A turn's first result stays; from a box, only for a turn of its own agent.
 _KEEP_RESULT = """
@@ -78,8 +82,8 @@ class TurnStore:
         """The turns this machine's box should be working on, oldest first."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                "select t.id from turns t join machines m on m.agent_id = t.agent_id and m.id = %s "
-                "where t.state = 'running' and t.outcome is null order by t.position limit %s",
+                f"select t.id from turns t {_ITS_OWN} where m.id = %s "  # noqa: S608
+                "and t.state = 'running' and t.outcome is null order by t.position limit %s",
                 (machine_id, OFFERS_MAX),
             )
             return [str(row[0]) for row in await cursor.fetchall()]
@@ -88,9 +92,9 @@ class TurnStore:
         """(machine id, turn id) of offers that no box has confirmed: the signal or the frame was lost."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                "select m.id, t.id from turns t join machines m on m.agent_id = t.agent_id "
-                "where m.id = any(%s::uuid[]) and t.state = 'running' and t.outcome is null "
-                "and t.box_received_at is null and t.offered_at < now() - make_interval(secs => %s) "
+                f"select m.id, t.id from turns t {_ITS_OWN} where m.id = any(%s::uuid[]) "  # noqa: S608
+                "and t.state = 'running' and t.outcome is null and t.box_received_at is null "
+                "and t.offered_at < now() - make_interval(secs => %s) "
                 "order by t.position limit %s",
                 (list(machine_ids), UNRECEIVED_SECONDS, OFFERS_MAX),
             )
@@ -100,10 +104,9 @@ class TurnStore:
         """What the box gets to see; None where it is not this machine's, or nobody waits for it any more."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                "select t.session, t.question, extract(epoch from t.deadline_at - now())::float, b.raw "
-                "from turns t join machines m on m.agent_id = t.agent_id and m.id = %s "
-                "left join message_bodies b on b.message_row = t.message_row "
-                "where t.id = %s and t.state = 'running' and t.outcome is null",
+                "select t.session, t.question, extract(epoch from t.deadline_at - now())::float, b.raw "  # noqa: S608
+                f"from turns t {_ITS_OWN} left join message_bodies b on b.message_row = t.message_row "
+                "where m.id = %s and t.id = %s and t.state = 'running' and t.outcome is null",
                 (machine_id, turn_id),
             )
             row = await cursor.fetchone()
@@ -154,10 +157,12 @@ class TurnStore:
     async def load(self, turn_id: str) -> TurnRow:
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                "select agent_id, thread_id, message_row, state, session, question, deadline_at, attempt, outcome, "
+                "select agent_id, thread_id, message_row, t.state, session, question, deadline_at, attempt, outcome, "
                 "answer, failure, detail, asked_at, answered_at, usage, "
-                "extract(epoch from deadline_at - now())::float, result_at, "
-                "exists (select from turn_attachments where turn_id = turns.id) from turns where id = %s",
+                "extract(epoch from deadline_at - case when moving_at is null or message_row is null then now() "
+                "else greatest(moving_at, offered_at) end)::float, result_at, "  # held: it does not run
+                "exists (select from turn_attachments where turn_id = t.id) "
+                "from turns t join agents on agents.id = agent_id where t.id = %s",
                 (turn_id,),
             )
             row = await cursor.fetchone()

@@ -32,6 +32,7 @@ alter table machines
     add column key_hash            bytea unique,
     add column enrolled_at         timestamptz,
     add column identity_serial     int not null default 1,  -- one more whenever what the machine is to be has changed
+    add column identity_fetched    int not null default 0,  -- the one that the machine fetched last
     add check (agent_id is not null or pool in ('booting', 'ready', 'ending'));
 create unique index machines_current on machines (agent_id) where current and agent_id is not null;
 create index machines_pool on machines (location, created_at) where agent_id is null;

@@ -1,0 +1,218 @@
+"""What the flows of servers ask of the ledger: addresses, names, keys, who logged in, moves, alarms.
+
+Errors are those of ports/ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from tinyfat.domain.machines import Address, Machine, PoolState
+
+
+@dataclass(frozen=True, slots=True)
+class NewServer:
+    """A server to write down before it is ordered."""
+
+    id: str
+    agent_id: str  # "": for the warm pool
+    kind: str
+    runtime: str
+    hostname: str
+    token_hash: bytes  # of the link's token
+    enrol_token_hash: bytes
+    enrol_seconds: float  # for so long the enrolment token opens, from now
+    address_id: str
+    image: str = ""
+    size: str = ""
+    location: str = ""
+    generation: int = 1
+    current: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a machine of the pool must be like; "": anything."""
+
+    kind: str
+    runtime: str
+    location: str = ""
+    image: str = ""
+    size: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAddress:
+    """An address we wrote down. `agent_id` "": it waits with its machine in the warm pool."""
+
+    id: str
+    agent_id: str
+    kind: str
+    passing: bool
+    ipv4: str
+    ipv6: str
+    location: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KnownName:
+    name: str
+    agent_id: str
+    agent_gone: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerKey:
+    """A key the agent's owner logs in with."""
+
+    fingerprint: str
+    public_key: str  # type and base64
+    name: str
+    added_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SshSession:
+    serial: int  # the certificate's
+    agent_name: str
+    address: str
+    who: str
+    why: str
+    command: str
+    fingerprint: str
+    started_at: datetime
+    valid_until: datetime
+    ended_at: datetime | None
+    exit_code: int | None
+
+
+class MovePhase(StrEnum):
+    ASKED = "asked"  # the old box is to hand its state over
+    KEPT = "kept"  # it is here, whole
+    RESTORED = "restored"  # the new box has it, whole, and its runtime runs on it
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class StateMove:
+    id: str
+    agent_id: str
+    from_machine: str
+    to_machine: str
+    phase: MovePhase
+    sha256: str
+    bytes: int
+    detail: str
+
+
+class AlarmKind(StrEnum):
+    ORPHAN = "orphan"  # the provider bills it, and we do not know it
+    GHOST = "ghost"  # it should be there, and the provider does not have it
+    STRAY_NAME = "stray-name"  # a name of ours in the DNS without an agent
+    STUCK = "stuck"  # told to end, and still there
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    kind: AlarmKind
+    subject: str
+    detail: str
+    agent_id: str = ""
+    since: datetime | None = None
+    seen_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class ServerRecords(Protocol):
+    async def write_down(self, server: NewServer) -> Machine:
+        """Twice with the same id: once, and the first stands."""
+
+    async def get(self, machine_id: str) -> Machine | None: ...
+    async def all_of_agent(self, agent_id: str) -> list[Machine]: ...
+    async def all(self, kind: str) -> list[Machine]: ...
+    async def ordered(self, machine_id: str) -> None: ...
+    async def placed(self, machine_id: str, ipv4: str, ipv6: str, location: str) -> None: ...
+    async def priced(self, machine_id: str, monthly_nanodollars: int) -> None: ...
+
+    async def claim(self, agent_id: str, wish: Wish, hostname: str, seen_seconds: float) -> Machine | None:
+        """A ready machine of the pool becomes this agent's, its address with it, in one statement. None: none is
+        ready. Asked again, the same one."""
+
+    async def pool_becomes(self, machine_id: str, state: PoolState) -> bool:
+        """False where it is no longer in the pool: it was claimed meanwhile."""
+
+    async def identity_changed(self, machine_id: str) -> None:
+        """Its serial goes up, and whoever holds its link tells its box."""
+
+    async def switch(self, agent_id: str, machine_id: str) -> None:
+        """From now on this machine of the agent's is the one that answers."""
+
+    async def hold_turns(self, agent_id: str) -> None:
+        """Turns wait: none is offered to a box until `go_on`."""
+
+    async def go_on(self, agent_id: str) -> None:
+        """What was not answered is offered to the machine that is current now, and its deadline is later by as long as
+        it was held."""
+
+    async def price_of(self, agent_id: str) -> int:
+        """Nano-dollars a month of all machines the agent has now."""
+
+
+class Addresses(Protocol):
+    async def write_down(self, address_id: str, agent_id: str, kind: str, passing: bool) -> None: ...
+    async def known(self, address: Address) -> None: ...
+    async def of_agent(self, agent_id: str) -> list[KnownAddress]: ...
+    async def all(self, kind: str) -> list[KnownAddress]: ...
+    async def forget(self, address_id: str) -> None: ...
+
+
+class Names(Protocol):
+    async def write_down(self, name: str, agent_id: str) -> bool:
+        """False where another agent's name of this kind is not yet seen to be gone."""
+
+    async def of_agent(self, agent_id: str) -> list[str]: ...
+    async def all(self) -> list[KnownName]: ...
+    async def forget(self, name: str, agent_id: str) -> None: ...
+
+
+class AgentKeys(Protocol):
+    async def add(self, agent_id: str, key: OwnerKey) -> OwnerKey: ...
+    async def remove(self, agent_id: str, key: str) -> OwnerKey:
+        """By its fingerprint or name. Raises NotFound, Conflict where several fit."""
+
+    async def list(self, agent_id: str) -> list[OwnerKey]: ...
+
+
+class SshSessions(Protocol):
+    async def begin(
+        self, agent_id: str, machine_id: str, address: str, who: str, why: str, command: str, fingerprint: str,
+        seconds: float,
+    ) -> SshSession: ...  # fmt: skip
+    async def end(self, serial: int, exit_code: int) -> None: ...
+    async def list(self, agent_id: str | None, limit: int) -> list[SshSession]: ...
+
+
+class StateMoves(Protocol):
+    async def ask(self, move_id: str, agent_id: str, from_machine: str, to_machine: str) -> None: ...
+    async def get(self, move_id: str) -> StateMove | None: ...
+    async def for_machine(self, machine_id: str) -> list[StateMove]:
+        """Those in which this machine has something to do."""
+
+    async def kept(self, move_id: str, sha256: str, size: int) -> None: ...
+    async def restored(self, move_id: str) -> None: ...
+    async def failed(self, move_id: str, detail: str) -> None: ...
+    async def nudge(self, machine_id: str) -> None:
+        """Whoever holds its link tells its box what it has to do."""
+
+
+class Alarms(Protocol):
+    async def now(self, kinds: Collection[AlarmKind], seen: Sequence[Alarm]) -> list[Alarm]:
+        """These are the alarms of these kinds now: others of them have ended. Returns those that are new."""
+
+    async def open(self) -> list[Alarm]: ...
