@@ -1,4 +1,4 @@
-"""`python -m bench [accept|turns|idle ...] [--seconds S] [--json]`: a small table, ratios first of all."""
+"""`python -m bench [accept|turns|idle|relay ...] [--seconds S] [--json]`: a small table, ratios first of all."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import accept, idle, postfix, turns
+from bench import accept, idle, postfix, relay, turns
 from bench.figures import Figure, as_json, table
 
-PROGRAMS = ("accept", "turns", "idle")
+PROGRAMS = ("accept", "turns", "idle", "relay")
 SECONDS = 30.0
 # Open to pass through, to nobody to look into: Postfix's processes run as users of their own.
 FOLDER_MODE = 0o711
@@ -29,12 +29,14 @@ async def run(programs: list[str], seconds: float, folder: Path) -> list[Figure]
         figures += await accept.measure(folder, seconds, with_peer=not why_not)
     if "turns" in programs:
         figures += await turns.measure(folder, seconds, with_peer=not why_not)
+    if "relay" in programs:
+        figures += await relay.measure(folder, seconds)
     return figures
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("programs", nargs="*", metavar="accept|turns|idle", help="default: all")
+    parser.add_argument("programs", nargs="*", metavar="accept|turns|idle|relay", help="default: all")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each measurement (default: %(default)g)")
     parser.add_argument("--json", action="store_true", help="the figures as JSON instead of a table")
     options = parser.parse_args()

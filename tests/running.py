@@ -49,13 +49,14 @@ class TinyFat:
 
     def __init__(self, home: Path, **settings: str) -> None:
         self.home = home
-        self.smtp_port, self.http_port = free_port(), free_port()
+        self.smtp_port, self.http_port, self.relay_port = free_port(), free_port(), free_port()
         vendors = ("FIREWORKS_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY")
         own = {k: v for k, v in os.environ.items() if not k.startswith("TINYFAT_") and k not in vendors}
         self.environment = own | {
             "TINYFAT_HOME": str(home),
             "TINYFAT_SMTP_LISTEN": f"127.0.0.1:{self.smtp_port}",
             "TINYFAT_HTTP_LISTEN": f"127.0.0.1:{self.http_port}",
+            "TINYFAT_RELAY_LISTEN": f"127.0.0.1:{self.relay_port}",
             "NO_COLOR": "1",
             "TINYFAT_MODEL_URL": "http://127.0.0.1:9/v1",  # nobody is there: echo asks no model
             **settings,

@@ -9,7 +9,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -17,6 +20,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tinyfat.domain.prices import ModelRoute, own_price
+from tinyfat.domain.usage import nanodollars
+from tinyfat.drivers.inference.routes import MAIN, ModelEntry, RouteRefused, routes_of, standin_route, vendor_route
 from tinyfat.drivers.inference.vendors import VENDORS
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -58,6 +64,14 @@ class ModelChoice:
     key: str
     model: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrice:
+    """Dollars per million tokens."""
+
+    input: Decimal
+    output: Decimal
 
 
 def _address(value: object) -> Address:
@@ -168,6 +182,25 @@ def _log_level(value: object) -> str:
     return text
 
 
+def _dollars(value: object) -> Decimal:
+    text = str(value).strip().removeprefix("$")
+    nanodollars(text)
+    return Decimal(text)
+
+
+def _model_price(value: object) -> ModelPrice | None:
+    if value is None or isinstance(value, ModelPrice):
+        return value
+    try:
+        price_input, price_output = (Decimal(part.strip().removeprefix("$")) for part in str(value).split("/"))
+        own_price(price_input, price_output, "")  # within what can be a price
+    except (ArithmeticError, ValueError):
+        raise ValueError(
+            f"{value!r} is not INPUT/OUTPUT in dollars per million tokens, such as 0.30/1.20; 0/0 where it is free"
+        ) from None
+    return ModelPrice(price_input, price_output)
+
+
 def _default_home() -> Path:
     return Path.home() / ".tinyfat"
 
@@ -185,6 +218,7 @@ class Settings(BaseSettings):
     domain: Annotated[str, BeforeValidator(_domain)] = "tinyfat.localhost"
     smtp_listen: Annotated[Address, NoDecode, BeforeValidator(_address)] = Address("127.0.0.1", 2525)
     http_listen: Annotated[Address, NoDecode, BeforeValidator(_address)] = Address("127.0.0.1", 8025)
+    relay_listen: Annotated[Address, NoDecode, BeforeValidator(_address)] = Address("127.0.0.1", 8026)
     smtp_certificate: Path | None = None  # PEM, with its chain: STARTTLS is offered when both are set
     smtp_certificate_key: Path | None = None
     smarthost: Annotated[Smarthost | None, NoDecode, BeforeValidator(_smarthost)] = None
@@ -199,7 +233,12 @@ class Settings(BaseSettings):
     model_url: Annotated[str | None, BeforeValidator(_url)] = None
     model_key: SecretStr | None = None
     model: str | None = None
+    model_price: Annotated[ModelPrice | None, NoDecode, BeforeValidator(_model_price)] = None
+    models: tuple[ModelEntry, ...] = ()
+    master_key: SecretStr | None = None  # drivers/secrets/envelope.py; unset: master.key in the home
     log: Annotated[str, BeforeValidator(_log_level)] = "WARNING"
+    price_managed: Annotated[Decimal, BeforeValidator(_dollars)] = Decimal(30)  # dollars a month
+    price_byok: Annotated[Decimal, BeforeValidator(_dollars)] = Decimal(20)  # dollars a month
     turn_deadline: float = Field(default=900.0, gt=0, le=86400)  # seconds
     runtime_memory: int = Field(default=3 * 1024**3, ge=64 * 1024**2)  # bytes
 
@@ -239,6 +278,61 @@ class Settings(BaseSettings):
             raise SettingsRefused("TINYFAT_MODEL_KEY is set but TINYFAT_MODEL_URL is not: say whose key it is.")
         return None
 
+    def model_routes(self, standin_url: str, at: datetime) -> tuple[ModelRoute, ...]:
+        """What the relay answers with: the table of models, else the one model that was chosen.
+
+        Raises SettingsRefused for a model with no known price: here, and not on the invoice.
+        """
+        try:
+            if self.models:
+                return self._table(at)
+            choice = self.model_choice()
+            if choice is None:
+                return (standin_route(standin_url, at),)
+            for vendor in VENDORS:
+                if choice.url == vendor.url and not self.model_price:
+                    route = vendor_route(vendor, choice.model, at)
+                    return (replace(route, key_variable=self._key_variable(choice)),)
+        except RouteRefused as error:
+            raise SettingsRefused(str(error)) from None
+        return (self._own_model(choice),)
+
+    def _table(self, at: datetime) -> tuple[ModelRoute, ...]:
+        routes = routes_of(self.models, at)
+        if not any(route.alias == MAIN for route in routes):
+            raise RouteRefused(f"[[models]]: no entry has the alias {MAIN!r}, which every agent asks for.")
+        return routes
+
+    def _own_model(self, choice: ModelChoice) -> ModelRoute:
+        """At the price the operator gives; without one, a model on this machine costs nothing a token, and what another
+        one costs, nobody knows."""
+        host = urlsplit(choice.url).hostname or ""
+        local = host in ("localhost", "::1") or host.startswith("127.")
+        if self.model_price:
+            prices = own_price(self.model_price.input, self.model_price.output, "TINYFAT_MODEL_PRICE")
+        elif local:
+            prices = own_price(Decimal(0), Decimal(0), "TINYFAT_MODEL_URL on this machine")
+        else:
+            raise SettingsRefused(
+                f"TINYFAT_MODEL_URL: no price is known of {choice.model!r} at {host}, so no call could be counted."
+                " Set TINYFAT_MODEL_PRICE=INPUT/OUTPUT in dollars per million tokens, such as 0.30/1.20 (0/0 where it "
+                "costs nothing), or describe the model as a [[models]] entry in tinyfat.toml (docs/settings.md)."
+            )
+        vendor = next((vendor.name.lower() for vendor in VENDORS if vendor.url == choice.url), host)
+        return ModelRoute(MAIN, vendor, choice.model, choice.api, choice.url, self._key_variable(choice), prices)
+
+    def _key_variable(self, choice: ModelChoice) -> str:
+        if self.model_url:
+            return "TINYFAT_MODEL_KEY" if self.model_key else ""
+        return next(vendor.key_variable for vendor in VENDORS if vendor.url == choice.url)
+
+    def vendor_keys(self, routes: Sequence[ModelRoute]) -> dict[str, str]:
+        """Our keys for these routes, by the names of their variables; those that are set."""
+        own = self.model_key.get_secret_value() if self.model_key else ""
+        named = {route.key_variable for route in routes} - {""}
+        keys = {name: own if name == "TINYFAT_MODEL_KEY" else os.environ.get(name, "") for name in named}
+        return {name: key for name, key in keys.items() if key}
+
 
 def load_settings() -> Settings:
     """Raises SettingsRefused, naming every setting that cannot be."""
@@ -254,7 +348,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         raise SettingsRefused("\n".join(_complaint(e, unset, origin) for e in error.errors())) from None
     _refuse_pairs(settings)
-    settings.model_choice()
+    settings.model_routes("http://127.0.0.1", datetime.now(UTC))
     return settings
 
 
@@ -270,9 +364,10 @@ def _file_values(file: Path) -> dict[str, Any]:
 def _complaint(error: Any, from_file: dict[str, Any], origin: dict[str, str]) -> str:
     name = str(error["loc"][0]).lower()
     place = origin[name] if name in from_file else f"TINYFAT_{name.upper()}"
+    inner = "".join(f" {part}" for part in error["loc"][1:])  # of a table: which entry (from 0), which field
     if error["type"] == "extra_forbidden":
-        return f"{place}: there is no such setting (docs/settings.md lists them)."
-    return f"{place}: {error['msg'].removeprefix('Value error, ')}."
+        return f"{place}{inner}: there is no such setting (docs/settings.md lists them)."
+    return f"{place}{inner}: {error['msg'].removeprefix('Value error, ')}."
 
 
 def _refuse_pairs(settings: Settings) -> None:

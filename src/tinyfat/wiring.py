@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.types import ASGIApp
 
+from tinyfat.agent_models import AgentModels
 from tinyfat.domain.agents import Agent, AgentState
-from tinyfat.domain.link import ModelAccess, RuntimeSpec
-from tinyfat.domain.machines import MachineState
+from tinyfat.domain.link import RuntimeSpec
+from tinyfat.domain.machines import Machine, MachineState
 from tinyfat.domain.mail.judgement import RateCaps
 from tinyfat.domain.secrets import derived
+from tinyfat.drivers.inference.routes import MAIN, STANDIN_VENDOR
 from tinyfat.drivers.machines.process import ProcessMachines
 from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
 from tinyfat.drivers.mail.dkim_signing import DkimSigner
 from tinyfat.drivers.mail.smtp_in import SmtpIn, tls_context
 from tinyfat.drivers.mail.smtp_out import NoSmarthost, SmtpOut
+from tinyfat.drivers.secrets.envelope import EnvelopeSecrets, MasterKeyRefused
+from tinyfat.drivers.secrets.master_key import kept_master_keys
 from tinyfat.engine.durable import Engine
 from tinyfat.flows import mail_turn, provision, retire
 from tinyfat.flows.delivery import Delivery
@@ -27,24 +33,32 @@ from tinyfat.flows.intake import MailIntake
 from tinyfat.flows.mail_turn import MailTurn
 from tinyfat.flows.provision import Orders, Provision
 from tinyfat.flows.retire import Retire
+from tinyfat.flows.usage_alerts import UsageWatch
 from tinyfat.flows.watch import MachineRuns
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import MailOut
-from tinyfat.settings import ModelChoice, Settings
+from tinyfat.ports.secrets import Unopenable
+from tinyfat.settings import Settings, SettingsRefused
 from tinyfat.store.agents import AgentStore
+from tinyfat.store.budgets import BudgetStore
+from tinyfat.store.byok import ByokStore
 from tinyfat.store.database import Database
 from tinyfat.store.deliveries import DeliveryStore
 from tinyfat.store.embedded import EmbeddedPostgres, PostgresRefused
 from tinyfat.store.executors import ExecutorStore
+from tinyfat.store.keys import KeyStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
-from tinyfat.store.signals import Signals
+from tinyfat.store.signals import Signals, signal
 from tinyfat.store.turns import OFFERS, TurnStore
+from tinyfat.store.usage import UsageStore, relay_database
+from tinyfat.store.usage_alerts import UsageAlertStore
+from tinyfat.store.usage_reports import UsageReportStore
 
 __all__ = ["EmbeddedPostgres", "PostgresRefused", "UnknownMachineKind", "World", "embedded_postgres"]
 
-STANDIN_KEY = "stand-in"  # the stand-in asks for none; a runtime insists on one
 MACHINE_KINDS = ("process",)
+SPECS = "tinyfat_specs"  # the channel of signals for boxes that are to be told anew what they run
 
 DNS_SECONDS_MAX = 5.0  # for one question to DNS
 TURN_SWEEP_SECONDS = 2.0
@@ -53,6 +67,9 @@ DELIVERY_SWEEP_SECONDS = 5.0
 MACHINE_LOOK_SECONDS = 1.0
 OFFER_SWEEP_SECONDS = 3.0
 FORGET_SECONDS = 3600.0
+USAGE_BEAT_SECONDS = 5.0
+HOLD_SWEEP_SECONDS = 20.0
+ALERT_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -64,16 +81,30 @@ class UnknownMachineKind(ValueError):
 class World:
     """Everything a control plane process has, put together from its settings."""
 
-    def __init__(self, settings: Settings, database_url: str, secret: bytes, host: str, http_url: str) -> None:
+    def __init__(
+        self, settings: Settings, database_url: str, secret: bytes, host: str, http_url: str, relay_url: str
+    ) -> None:
+        """`relay_url`: where boxes reach the relay, without a path."""
         self.settings = settings
         self.host = host
         self.started_at = time.time()
-        choice = settings.model_choice()
-        self.model = choice or standin_choice(http_url)
-        self.model_standin: ASGIApp | None = None if choice else _model_standin()
+        self._build_models(http_url)
         self._build_store(database_url)
+        self._build_usage(database_url)
+        self.agent_models = AgentModels(
+            derived(secret, "relay keys"), relay_url, self.routes, self.relay_keys, self.byok, self.budgets
+        )
         self._build_flows(secret, http_url)
         self._loops: list[asyncio.Task[None]] = []
+
+    def _build_models(self, http_url: str) -> None:
+        self.standin_url = f"{http_url}/standin/model/v1"
+        self.routes = self.settings.model_routes(self.standin_url, datetime.now(UTC))
+        self.model = next(route for route in self.routes if route.alias == MAIN)
+        choice = self.settings.model_choice()
+        table = "the table [[models]]" if self.settings.models else ""
+        self.model_source = table or (choice.source if choice else "our stand-in: no key is set")
+        self.model_standin: ASGIApp | None = _model_standin() if self.model.vendor == STANDIN_VENDOR else None
 
     def _build_store(self, database_url: str) -> None:
         settings = self.settings
@@ -87,6 +118,22 @@ class World:
         self.executors = ExecutorStore(self.database)
         self.engine = Engine(database_url, self.host, self.executors)
 
+    def _build_usage(self, database_url: str) -> None:
+        settings = self.settings
+        self._usage_database = relay_database(database_url)
+        # A name of this life alone: what an earlier one held is swept, though it was the same host's.
+        self.usage = UsageStore(self._usage_database, f"{self.host}/usage/{uuid.uuid4()}")
+        self.budgets = BudgetStore(self.database)
+        self.relay_keys = KeyStore(self.database)
+        self.usage_reports = UsageReportStore(self.database)
+        master = settings.master_key
+        try:
+            keys = master.get_secret_value() if master else kept_master_keys(settings.home / "master.key")
+            envelopes = EnvelopeSecrets(keys)
+        except MasterKeyRefused as error:
+            raise SettingsRefused(f"TINYFAT_MASTER_KEY: {error}") from None
+        self.byok = ByokStore(self.database, envelopes)
+
     def _build_flows(self, secret: bytes, http_url: str) -> None:
         settings = self.settings
         bounce_secret = derived(secret, "bounce")
@@ -94,6 +141,7 @@ class World:
         self.machine_runs = MachineRuns(self.machines, self.records)
         self.orders = Orders(derived(secret, "machines"), http_url.replace("http", "ws", 1) + "/box/link")
         self.delivery = Delivery(settings.domain, self.deliveries, _mail_out(settings), bounce_secret)
+        self.usage_watch = UsageWatch(settings.domain, self.usage, UsageAlertStore(self.database), self.delivery)
         self.mail_turn = MailTurn(
             settings.domain,
             settings.turn_deadline,
@@ -134,17 +182,36 @@ class World:
                 f"There are no machines of the kind {kind!r}; there are: {', '.join(MACHINE_KINDS)}."
             )
 
-    def runtime_spec(self, agent_name: str, runtime: str) -> RuntimeSpec:
-        model = ModelAccess(self.model.api, self.model.url, self.model.key, self.model.model)
-        return RuntimeSpec(runtime, agent_name, model, self.settings.runtime_memory)
+    async def runtime_spec(self, agent: Agent, machine: Machine) -> RuntimeSpec:
+        """No vendor's key is in it: the machine gets one of the relay's."""
+        model = await self.agent_models.access(agent.id, machine.id)
+        return RuntimeSpec(agent.runtime, agent.name, model, self.settings.runtime_memory)
+
+    async def tell_box(self, agent_id: str) -> None:
+        """Its key or its API changed: whichever process holds its link tells it."""
+        machine = await self.records.of_agent(agent_id)
+        if machine is not None:
+            async with self.database.transaction() as connection:
+                await signal(connection, SPECS, machine.id)
 
     async def open(self) -> None:
         """The database is there and of our schema. Raises SchemaTooNew, StoreUnavailable."""
         await self.database.open()
         await self.database.migrate()
+        await self._usage_database.open()
+        await self.usage.beat()
+        await self._rewrap()
         await self.deliveries.retry_now()
         await self.engine.launch()
         await self._resume_agents()
+
+    async def _rewrap(self) -> None:
+        """After a rotation of the master key: the owners' keys under the newest."""
+        try:
+            if count := await self.byok.rewrap():
+                log.warning("%d owners' keys are under the newest master key now; the older lines may go", count)
+        except Unopenable as error:
+            log.error("not every owner's key could be put under the newest master key: %s", error)
 
     async def _resume_agents(self) -> None:
         """A crash between an agent's row and its flow: the flow is begun now. One that was begun is not begun again."""
@@ -154,14 +221,25 @@ class World:
             elif agent.state is AgentState.DESTROYING:
                 await self.engine.start(retire.FLOW, f"{retire.FLOW}:{agent.id}:{self.started_at}", agent.id)
 
-    def begin_loops(self, offered: Callable[[str], None], sweep_offers: Callable[[], Awaitable[None]]) -> None:
-        """What goes on beside the flows: `offered` hears of turns for boxes."""
+    def begin_loops(
+        self,
+        offered: Callable[[str], None],
+        sweep_offers: Callable[[], Awaitable[None]],
+        respecify: Callable[[str], None],
+    ) -> None:
+        """What goes on beside the flows: `offered` hears of turns for boxes, `respecify` of machines ("": perhaps any)
+        whose box is to be told anew what it runs."""
         self.signals.on(OFFERS, offered, lambda: None)
-        beats: Sequence[tuple[str, float, Callable[[], Awaitable[None]]]] = (
+        self.signals.on(SPECS, respecify, lambda: respecify(""))
+        beats: Sequence[tuple[str, float, Callable[[], Awaitable[object]]]] = (
             ("turns", TURN_SWEEP_SECONDS, lambda: self.mail_turn.sweep(TURNS_STARTED_AT_ONCE)),
             ("deliveries", DELIVERY_SWEEP_SECONDS, self.delivery.sweep),
             ("offers", OFFER_SWEEP_SECONDS, sweep_offers),
             ("machines", MACHINE_LOOK_SECONDS, self._revive),
+            ("usage", USAGE_BEAT_SECONDS, self.usage.beat),
+            ("holds", HOLD_SWEEP_SECONDS, self.usage_watch.sweep_holds),
+            ("usage alerts", ALERT_SECONDS, self.usage_watch.tell_owners),
+            ("ended turns", FORGET_SECONDS, self.usage.forget_turns),
             ("finished flows", FORGET_SECONDS, self.engine.forget_finished),
         )
         self._loops = [asyncio.create_task(_again_and_again(*beat), name=beat[0]) for beat in beats]
@@ -183,7 +261,15 @@ class World:
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._authentication.close()
         await self.engine.close()
+        await self._leave_usage()
         await self.database.close()
+
+    async def _leave_usage(self) -> None:
+        try:
+            await self.usage.leave()
+        except StoreUnavailable:
+            log.warning("the database does not answer: what is still held is swept later")
+        await self._usage_database.close()
 
     async def status(self) -> dict[str, Any]:
         machines = await self.records.wanted(self.host)
@@ -193,7 +279,8 @@ class World:
             "smtp_listen": str(self.settings.smtp_listen),
             "http_listen": str(self.settings.http_listen),
             "smarthost": str(self.settings.smarthost.address) if self.settings.smarthost else None,
-            "model": {"source": self.model.source, "model": self.model.model},
+            "relay_listen": str(self.settings.relay_listen),
+            "model": {"source": self.model_source, "model": self.model.model},
             "machines": {"wanted": len(machines), "running": sum(s.state is MachineState.RUNNING for s in looks)},
             "mail": await self.ledger.counts(),
             "seconds_up": round(time.time() - self.started_at),
@@ -210,11 +297,6 @@ class World:
 
 def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
     return EmbeddedPostgres(settings.home)
-
-
-def standin_choice(http_url: str) -> ModelChoice:
-    url = f"{http_url}/standin/model/v1"
-    return ModelChoice("openai-completions", url, STANDIN_KEY, "main", "our stand-in: no key is set")
 
 
 def _model_standin() -> ASGIApp:
@@ -236,7 +318,7 @@ def _mail_out(settings: Settings) -> MailOut:
     )
 
 
-async def _again_and_again(name: str, seconds: float, beat: Callable[[], Awaitable[None]]) -> None:
+async def _again_and_again(name: str, seconds: float, beat: Callable[[], Awaitable[object]]) -> None:
     """Until cancelled. One failure is not the end of a loop that mends things."""
     while True:
         try:

@@ -7,22 +7,25 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from tinyfat import __version__
-from tinyfat.api import inbound, operator
+from tinyfat.api import inbound, money, operator
 from tinyfat.api.box_link import BoxLinks
 from tinyfat.ports.ledger import Conflict, NotFound, StoreUnavailable
+from tinyfat.relay_wiring import Relay
 from tinyfat.wiring import World
 
 
-def make_app(world: World, links: BoxLinks, operator_token: str) -> FastAPI:
+def make_app(world: World, links: BoxLinks, relay: Relay, operator_token: str) -> FastAPI:
     app = FastAPI(title="TinyFat", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.world = world
     app.state.links = links
+    app.state.relay = relay
     app.state.operator_token = operator_token
     app.state.intake = world.intake
     app.state.mail_size_max = world.settings.mail_size_max
     secret = world.settings.inbound_secret
     app.state.inbound_secret = secret.get_secret_value() if secret else ""
     app.include_router(operator.router)
+    app.include_router(money.router)
     app.include_router(inbound.router)
     _add_health(app, world)
     _add_errors(app)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from fastapi import WebSocket, WebSocketDisconnect
 
+from tinyfat.domain.agents import Agent
 from tinyfat.domain.link import (
     CLOSE_NOT_WANTED,
     CLOSE_TOKEN_REFUSED,
@@ -37,7 +38,7 @@ CLOSE_TRY_AGAIN = 1013
 DECODE_ON_LOOP_CHARS = 256 * 1024
 OUTBOX_FRAMES_MAX = 2000  # offers and receipts on their way to one box
 
-SpecOf = Callable[[str, str], RuntimeSpec]  # by the agent's name and runtime
+SpecOf = Callable[[Agent, Machine], Awaitable[RuntimeSpec]]
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +73,9 @@ class BoxLinks:
         if older := self._links.get(machine.id):
             older.close()
         self._links[machine.id] = link
-        writer = asyncio.create_task(link.write(self._turns), name=f"link {machine.id}")
+        writer = asyncio.create_task(link.write(self._turns, self._welcome), name=f"link {machine.id}")
         try:
-            agent = await self._agents.get(machine.agent_id)
-            link.send(Welcome(self._spec(agent.name, agent.runtime)))
+            link.send(await self._welcome(machine))
             for turn_id in await self._turns.open_for(machine.id):
                 link.offer(turn_id)
             await self._read(link)
@@ -95,6 +95,16 @@ class BoxLinks:
         machine_id, _, turn_id = payload.partition(" ")
         if link := self._links.get(machine_id):
             link.offer(turn_id)
+
+    def respecify(self, machine_id: str) -> None:
+        """A signal: this machine's box, or with "" every box, is told anew what it runs. The same again changes
+        nothing there."""
+        links = [self._links[machine_id]] if machine_id in self._links else []
+        for link in links if machine_id else self._links.values():
+            link.respecify()
+
+    async def _welcome(self, machine: Machine) -> Welcome:
+        return Welcome(await self._spec(await self._agents.get(machine.agent_id), machine))
 
     async def unwanted(self, machine_id: str) -> None:
         """Tell its box, if it is on the line here, that its time is over."""
@@ -133,12 +143,16 @@ class BoxLinks:
                 pass  # a newer box's frame
 
 
+class _Respecify:
+    """In a link's queue: what its box runs is looked up when its time comes."""
+
+
 class _Link:
     def __init__(self, socket: WebSocket, machine: Machine) -> None:
         self.socket = socket
         self.machine = machine
         # An offer is queued as the turn's id alone: its attachments are loaded when its time comes.
-        self._outbox: asyncio.Queue[Frame | str] = asyncio.Queue(OUTBOX_FRAMES_MAX)
+        self._outbox: asyncio.Queue[Frame | str | _Respecify] = asyncio.Queue(OUTBOX_FRAMES_MAX)
         self._closing = False
 
     def send(self, frame: Frame) -> None:
@@ -147,19 +161,27 @@ class _Link:
     def offer(self, turn_id: str) -> None:
         self._put(turn_id)
 
+    def respecify(self) -> None:
+        self._put(_Respecify())
+
     def close(self) -> None:
         """A newer connection of the same machine took over."""
         self._closing = True
         self._put(TurnSettled(""))  # wakes the writer
 
-    def _put(self, item: Frame | str) -> None:
+    def _put(self, item: Frame | str | _Respecify) -> None:
         # Full: the box does not read. Offers come again by the sweep, receipts when the answer is sent again.
         with suppress(asyncio.QueueFull):
             self._outbox.put_nowait(item)
 
-    async def write(self, turns: Turns) -> None:
+    async def write(self, turns: Turns, welcome: Callable[[Machine], Awaitable[Welcome]]) -> None:
         while not self._closing:
             item = await self._outbox.get()
+            if isinstance(item, _Respecify):
+                try:
+                    item = await welcome(self.machine)
+                except StoreUnavailable:
+                    continue  # an outage is followed by a word to every box
             if isinstance(item, str):
                 try:
                     turn = await turns.for_box(item, self.machine.id)

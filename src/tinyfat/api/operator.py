@@ -81,6 +81,7 @@ async def destroy(name: str, request: Request, world: Here) -> dict[str, Any]:
     machine = await world.records.of_agent(agent.id)
     links: BoxLinks = request.app.state.links
     await world.agents.become(agent.id, AgentState.DESTROYING)
+    await world.agent_models.forget(agent.id)
     if machine:
         await world.records.unwanted(machine.id)
         await links.unwanted(machine.id)

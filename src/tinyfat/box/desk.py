@@ -49,6 +49,7 @@ class TurnDesk:
         self._now = now
         self._waiting: dict[str, _Held] = {}  # by turn id, in order of their offer
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._sessions: dict[str, str] = {}  # of those that run, by turn id
         self._busy_sessions: set[str] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -99,6 +100,10 @@ class TurnDesk:
     def resume(self) -> None:
         self._paused = False
         self._start_what_can()
+
+    def only_turn(self) -> tuple[str, str] | None:
+        """Id and session of the turn that runs; None where none or several do: nobody can tell whose call it is."""
+        return next(iter(self._sessions.items())) if len(self._sessions) == 1 else None
 
     async def idle(self) -> None:
         """Until no turn runs."""
@@ -160,10 +165,11 @@ class TurnDesk:
         self._idle.clear()
         task = asyncio.create_task(self._carry(held))
         self._running[turn.id] = task
+        self._sessions[turn.id] = turn.session
         task.add_done_callback(lambda _: self._finished(turn))
 
     def _finished(self, turn: Turn) -> None:
-        del self._running[turn.id]
+        del self._running[turn.id], self._sessions[turn.id]
         self._busy_sessions.discard(turn.session)
         if not self._running:
             self._idle.set()

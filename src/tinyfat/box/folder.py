@@ -6,6 +6,7 @@ box.lock        held while a box runs here
 box.pid         which process holds it, for people
 box.log(.1)     the runtime's output and the box's own
 runtime.pid     which process group the runtime is
+model.port      where the runtime finds its model, the same after every start
 journal.sqlite  the turns
 state/ workspace/  the runtime's and the agent's own
 """
@@ -51,6 +52,7 @@ class BoxFolder:
         self.log = self.path / "box.log"
         self.journal = self.path / "journal.sqlite"
         self.runtime_pid = self.path / "runtime.pid"
+        self.model_port = self.path / "model.port"
         self._spec = self.path / "spec.json"
         self._lock_fd: int | None = None
         self._inode: tuple[int, int] | None = None

@@ -12,6 +12,7 @@ from typing import Any
 from tinyfat import __version__
 from tinyfat.box.desk import TurnDesk
 from tinyfat.box.folder import BoxFolder, Identity
+from tinyfat.box.forwarder import ModelForwarder
 from tinyfat.box.journal import Journal
 from tinyfat.box.keeper import Keeper
 from tinyfat.box.link import Link, NotWanted
@@ -22,6 +23,7 @@ from tinyfat.box.registry import UnknownRuntime, make_runtime
 from tinyfat.box.runtime import MakeRuntime
 from tinyfat.box.workplace import Workplace
 from tinyfat.domain.link import PROTOCOL, Hello, RuntimeSpec, RuntimeState, Status
+from tinyfat.domain.secrets import derived
 from tinyfat.domain.turns import Turn
 
 _NOTHING_TO_RUN = Status(RuntimeState.STOPPED, "waiting to be told what to run")
@@ -49,6 +51,10 @@ class Supervisor:
         self._desk = TurnDesk(
             identity.agent_name, self._journal, self._outbox, self._logbook, self._workplace, self._pace, now
         )
+        # Derived: a runtime that outlived a killed box still has the right one.
+        model_token = derived(identity.link_token.encode(), "model").hex()
+        self._logbook.hide([model_token])
+        self._forwarder = ModelForwarder(model_token, self._desk.only_turn, self._logbook)
         self._link = Link(identity.link_url, identity.link_token, self, self._outbox, self._logbook, self._pace, chance)
         self._identity = identity
         self._spec = folder.load_spec()
@@ -62,6 +68,7 @@ class Supervisor:
         When it returns or raises, nothing of the runtime runs any more.
         """
         self._logbook.box(f"box {__version__} of agent {self._identity.agent_name} starts")
+        await self._forwarder.open(self._folder.model_port)
         self._desk.take_up()
         runtime = asyncio.create_task(self._keep_runtime())
         others = [
@@ -79,6 +86,7 @@ class Supervisor:
             await _cancel(runtime)
             await _cancel(*others)
             await self._desk.close()
+            await self._forwarder.close()
             self._logbook.box("the box ends; its runtime is stopped")
             self._journal.close()
             self._logbook.close()
@@ -116,8 +124,9 @@ class Supervisor:
 
     async def _keep(self, spec: RuntimeSpec) -> None:
         self._logbook.hide([spec.model.key])
+        self._forwarder.forward_to(spec.model)
         try:
-            runtime = self._make(spec, self._places)
+            runtime = self._make(self._as_the_runtime_sees(spec), self._places)
         except (UnknownRuntime, ImportError) as error:
             await self._refuse(str(error))
             return
@@ -163,9 +172,15 @@ class Supervisor:
             self._folder.save_spec(spec)
         except OSError as error:  # a full disk: it is kept in memory, and said again after the next start
             self._logbook.box(f"what to run could not be written down: {error.strerror}")
-        self._spec = spec
+        known, self._spec = self._spec, spec
+        if known is not None and self._as_the_runtime_sees(known) == self._as_the_runtime_sees(spec):
+            self._forwarder.forward_to(spec.model)  # another key or relay: the runtime need not know
+            return
         self._spec_changed.set()
         self._desk.pause()  # turns that come from now on wait for the runtime they were meant for
+
+    def _as_the_runtime_sees(self, spec: RuntimeSpec) -> RuntimeSpec:
+        return replace(spec, model=self._forwarder.access(spec.model))
 
     def offered(self, turn: Turn) -> None:
         self._desk.offer(turn)

@@ -92,6 +92,7 @@ def _settings(folder: Path, smarthost_port: int) -> Settings:
         "TINYFAT_DOMAIN": "tinyfat.localhost",
         "TINYFAT_SMTP_LISTEN": f"127.0.0.1:{_free_port()}",
         "TINYFAT_HTTP_LISTEN": f"127.0.0.1:{_free_port()}",
+        "TINYFAT_RELAY_LISTEN": f"127.0.0.1:{_free_port()}",
         "TINYFAT_SMARTHOST": f"127.0.0.1:{smarthost_port}",
         "TINYFAT_MAIL_TRUST": "127.0.0.0/8",
     }

@@ -52,7 +52,8 @@ def _look(settings: Settings) -> Iterator[Finding]:
     yield _disk(settings)
     yield _database(settings, status)
     yield _up(settings, status)
-    for name, address in (("smtp", settings.smtp_listen), ("http", settings.http_listen)):
+    listens = (("smtp", settings.smtp_listen), ("http", settings.http_listen), ("relay", settings.relay_listen))
+    for name, address in listens:
         yield _listener(name, address, status)
     yield _model(settings)
     yield _smarthost(settings)
@@ -139,6 +140,9 @@ def _listener(name: str, address: Address, status: dict[str, Any] | None) -> Fin
 
 
 def _model(settings: Settings) -> Finding:
+    if settings.models:
+        main = next(entry for entry in settings.models if entry.alias == "main")
+        return Finding("model", "ok", f"{main.vendor}/{main.model} (the table [[models]])")
     choice = settings.model_choice()
     if choice is None:
         return Finding(

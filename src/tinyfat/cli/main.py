@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tinyfat import __version__
-from tinyfat.cli import agent, doctor, mail
+from tinyfat.cli import agent, byok, cap, doctor, key, mail, models, money, serve, usage
 from tinyfat.cli.client import CommandFailed
 from tinyfat.cli.output import errors, visible
 from tinyfat.settings import SettingsRefused, load_settings
@@ -22,6 +22,13 @@ app = typer.Typer(
 )
 app.add_typer(agent.app, name="agent")
 app.add_typer(mail.app, name="mail")
+app.add_typer(serve.app, name="serve")
+app.add_typer(key.app, name="key")
+app.add_typer(cap.app, name="cap")
+app.add_typer(byok.app, name="byok")
+app.command("usage")(usage.usage)
+app.command("models")(models.models)
+app.command("money")(money.money)
 app.command("doctor")(doctor.doctor)
 
 
@@ -30,9 +37,10 @@ def up() -> None:
     """Start TinyFat and stay: mail comes in, agents answer. Ctrl-C or SIGTERM ends it."""
     # Here, not above: the other commands start in a fraction of the time without the engine and the server.
     from tinyfat.cli import up as starting
+    from tinyfat.cli.logs import set_up_log
 
     settings = load_settings()
-    starting.set_up_log(settings.log)
+    set_up_log(settings.log)
     starting.run(settings)
 
 

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,10 @@ from tinyfat.api.app import make_app
 from tinyfat.api.box_link import BoxLinks
 from tinyfat.cli.client import CommandFailed
 from tinyfat.cli.home import Home, HomeRefused, Running
+from tinyfat.cli.listening import ListenFailed, bound, url_of
 from tinyfat.domain.link import FRAME_BYTES_MAX
 from tinyfat.ports.ledger import LedgerError
+from tinyfat.relay_wiring import Relay
 from tinyfat.settings import Address, Settings
 from tinyfat.wiring import EmbeddedPostgres, PostgresRefused, World, embedded_postgres
 
@@ -42,18 +43,19 @@ async def up(settings: Settings) -> None:
     home.take()
     stop = _stop_asked()
     listener = bound(settings.http_listen, "TINYFAT_HTTP_LISTEN")
-    http_url = _url(settings.http_listen.host, listener.getsockname()[1])
+    relay_listener = _relay_listener(settings)
+    http_url = url_of(settings.http_listen.host, listener.getsockname()[1])
+    relay_url = url_of(settings.relay_listen.host, relay_listener.getsockname()[1])
     postgres = None if settings.database_url else embedded_postgres(settings)
     began = time.monotonic()
     if postgres is not None:
         await postgres.start()
         say(f"postgres   embedded, ready after {time.monotonic() - began:.1f} s")
-    world = World(
-        settings, settings.database_url or (postgres.url if postgres else ""), home.secret(), home.host_id(), http_url
-    )
+    database_url = settings.database_url or (postgres.url if postgres else "")
+    world = World(settings, database_url, home.secret(), home.host_id(), http_url, relay_url)
     keeping = asyncio.create_task(_keep_postgres(postgres)) if postgres is not None else None
     try:
-        await _serve(world, home, listener, http_url, stop, began)
+        await _serve(world, home, (listener, relay_listener), http_url, stop, began)
     finally:
         home.say_stopped()
         if keeping is not None and postgres is not None:
@@ -62,12 +64,30 @@ async def up(settings: Settings) -> None:
             await postgres.stop()
 
 
+def _relay_listener(settings: Settings) -> socket.socket:
+    """Where nobody chose an address and another TinyFat has the usual one, any free port: boxes learn it from us."""
+    try:
+        return bound(settings.relay_listen, "TINYFAT_RELAY_LISTEN")
+    except ListenFailed:
+        if "relay_listen" in settings.model_fields_set:
+            raise
+        return bound(Address(settings.relay_listen.host, 0), "TINYFAT_RELAY_LISTEN")
+
+
 async def _serve(
-    world: World, home: Home, listener: socket.socket, http_url: str, stop: asyncio.Event, began: float
+    world: World,
+    home: Home,
+    listeners: tuple[socket.socket, socket.socket],
+    http_url: str,
+    stop: asyncio.Event,
+    began: float,
 ) -> None:
+    listener, relay_listener = listeners
     await world.open()
+    relay = Relay(world.settings, world.usage, world.byok, world.standin_url)
+    await relay.start(relay_listener)
     links = BoxLinks(world.agents, world.records, world.turns, world.runtime_spec)
-    server = _Server(_http_config(make_app(world, links, home.operator_token())))
+    server = _Server(_http_config(make_app(world, links, relay, home.operator_token())))
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     smtp = world.smtp_in()
     try:
@@ -75,19 +95,22 @@ async def _serve(
     except OSError as error:
         server.should_exit = True
         await serving
+        await relay.stop()
         await world.close()
         raise UpFailed(
             f"TINYFAT_SMTP_LISTEN: {world.settings.smtp_listen} cannot be listened on: {error.strerror}."
         ) from error
-    world.begin_loops(links.offered, links.sweep)
+    world.begin_loops(links.offered, links.sweep, links.respecify)
     smtp_at = Address(world.settings.smtp_listen.host, smtp.port)
     home.say_running(Running(os.getpid(), http_url, str(smtp_at), world.settings.domain))
-    _introduce(world, smtp_at, http_url, time.monotonic() - began)
+    relay_url = url_of(world.settings.relay_listen.host, relay_listener.getsockname()[1])
+    _introduce(world, smtp_at, http_url, relay_url, time.monotonic() - began)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
     say("stopping: no new mail; the agents' machines end; what is unfinished goes on at the next start")
     await smtp.stop()
     await world.stop_machines()
+    await relay.stop()
     server.should_exit = True
     await serving
     await world.close()
@@ -98,11 +121,12 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def _introduce(world: World, smtp: Address, http_url: str, seconds: float) -> None:
+def _introduce(world: World, smtp: Address, http_url: str, relay_url: str, seconds: float) -> None:
     settings = world.settings
     say(f"smtp       {smtp}   mail for NAME@{settings.domain}")
     say(f"http       {http_url}")
-    say(f"model      {world.model.model} ({world.model.source})")
+    say(f"relay      {relay_url}")
+    say(f"model      {world.model.model} ({world.model_source})")
     if settings.smarthost:
         say(f"smarthost  {settings.smarthost.address}")
     else:
@@ -132,26 +156,6 @@ def _http_config(app: FastAPI) -> uvicorn.Config:
     )
 
 
-def bound(address: Address, setting: str) -> socket.socket:
-    """A listening socket, or UpFailed naming the setting."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((address.host, address.port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise UpFailed(f"{setting}: {address} cannot be listened on: {error.strerror}.") from error
-    return listener
-
-
-def _url(host: str, port: int) -> str:
-    """Where boxes on this host and the command line reach us."""
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
-    return f"http://{Address(local, port)}"
-
-
 def _stop_asked() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -172,13 +176,9 @@ async def _keep_postgres(postgres: EmbeddedPostgres) -> None:
             log.exception("the embedded Postgres did not start; trying again")
 
 
-def set_up_log(level: str) -> None:
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-
-
 def run(settings: Settings) -> None:
     """Until it is told to stop. Raises CommandFailed with what stood in the way."""
     try:
         uvloop.run(up(settings))
-    except (HomeRefused, UpFailed, PostgresRefused, LedgerError) as error:
+    except (HomeRefused, UpFailed, ListenFailed, PostgresRefused, LedgerError) as error:
         raise CommandFailed(str(error)) from error

@@ -30,6 +30,10 @@ class Machines(Protocol):
     Every method may be called twice with the same id and then has the effect of one call.
     """
 
+    @property
+    def month_price(self) -> int:
+        """Nano-dollars that one machine costs the operator in a month."""
+
     async def start(self, order: MachineOrder) -> None:
         """Make the machine, or start it again where it is stopped."""
 

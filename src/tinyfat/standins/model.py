@@ -1,14 +1,16 @@
-"""A stand-in for a model's vendor: OpenAI's and Anthropic's wire formats, streamed and not. It needs no key.
+"""A stand-in for a model's vendor: OpenAI's and Anthropic's wire formats, streamed and not. It takes any key, or none.
 
     python -m tinyfat.standins.model --listen 127.0.0.1:8099
 
-OpenAI: POST /v1/chat/completions, GET /v1/models. Anthropic: POST /v1/messages. What it answers: model_answer.
+OpenAI: POST /v1/chat/completions, /v1/responses, /v1/embeddings, GET /v1/models. Anthropic: POST /v1/messages,
+/v1/messages/count_tokens. What it answers, and how a test has it fail: model_answer. GET /count: what it has served.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,45 +21,94 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tinyfat.standins import model_anthropic, model_openai
+from tinyfat.standins import model_anthropic, model_openai, model_responses
 from tinyfat.standins.model_answer import CallTool, Fail, Hang, Reply, Say, reply
 from tinyfat.standins.model_reading import Api, characters, read_request
 
 MODEL = "main"
 BODY_BYTES_MAX = 64 * 1024 * 1024
 HANG_SECONDS_MAX = 3600.0
+KEYS_COUNTED_MAX = 10_000
 
 Seen = Callable[[Api, Mapping[str, Any]], None]
 
 
+class Counted:
+    """What was served, by the SHA-256 of the key: the vendor's own ledger, to hold ours against."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, dict[str, int]] = {}
+
+    def add(self, key: str, tokens: tuple[int, int]) -> None:
+        name = hashlib.sha256(key.encode()).hexdigest()
+        if name not in self._by_key and len(self._by_key) >= KEYS_COUNTED_MAX:
+            name = "others"
+        line = self._by_key.setdefault(name, {"calls": 0, "input": 0, "output": 0})
+        line["calls"] += 1
+        line["input"] += tokens[0]
+        line["output"] += tokens[1]
+
+    def report(self) -> dict[str, Any]:
+        names = ("calls", "input", "output")
+        sums = {name: sum(line[name] for line in self._by_key.values()) for name in names}
+        return {**sums, "by_key": self._by_key}
+
+
 def model_app(seen: Seen | None = None) -> Starlette:
     """An ASGI app. `seen` is called with each request's body, before it is answered."""
+    counted = Counted()
 
     async def chat_completions(request: Request) -> Response:
-        return await _serve(request, Api.OPENAI, seen)
+        return await _serve(request, Api.OPENAI, seen, counted)
+
+    async def responses(request: Request) -> Response:
+        return await _serve(request, Api.OPENAI, seen, counted, as_responses=True)
 
     async def messages(request: Request) -> Response:
-        return await _serve(request, Api.ANTHROPIC, seen)
+        return await _serve(request, Api.ANTHROPIC, seen, counted)
+
+    async def embeddings(request: Request) -> Response:
+        try:
+            body = await _object(request)
+            answer = model_responses.embeddings(body, _model(body))
+        except (ValueError, RecursionError) as error:
+            return JSONResponse(model_openai.error(400, str(error)), 400)
+        counted.add(_key(request), (answer["usage"]["prompt_tokens"], 0))
+        return JSONResponse(answer)
+
+    async def count_tokens(request: Request) -> Response:
+        try:
+            return JSONResponse({"input_tokens": tokens_of(characters(await _object(request)))})
+        except (ValueError, RecursionError) as error:
+            return JSONResponse(model_anthropic.error(400, str(error)), 400)
 
     async def models(_: Request) -> Response:
         return JSONResponse({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "tinyfat"}]})
 
+    async def count(_: Request) -> Response:
+        return JSONResponse(counted.report())
+
     return Starlette(
         routes=[
             Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+            Route("/v1/responses", responses, methods=["POST"]),
+            Route("/v1/embeddings", embeddings, methods=["POST"]),
             Route("/v1/messages", messages, methods=["POST"]),
+            Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
             Route("/v1/models", models),
+            Route("/count", count),
         ]
     )
 
 
-async def _serve(request: Request, api: Api, seen: Seen | None) -> Response:
+async def _serve(
+    request: Request, api: Api, seen: Seen | None, counted: Counted, as_responses: bool = False
+) -> Response:
     wire = model_openai if api is Api.OPENAI else model_anthropic
     try:
-        body = json.loads(await _body(request))
-        if not isinstance(body, dict):
-            raise ValueError("the body must be a JSON object")  # noqa: TRY004 - the request is wrong, not our call
-        correspondence = read_request(body, api)
+        body = await _object(request)
+        chat = {**body, **model_responses.as_chat(body)} if as_responses else body
+        correspondence = read_request(chat, api)
     except (ValueError, RecursionError) as error:
         return JSONResponse(wire.error(400, str(error)), 400)
     if seen is not None:
@@ -69,15 +120,41 @@ async def _serve(request: Request, api: Api, seen: Seen | None) -> Response:
     if isinstance(answer, Hang):
         await _until_gone(request)
         return Response(status_code=499)
-    tokens = (tokens_of(characters(body)), tokens_of(_characters_out(answer)))
-    model = str(body.get("model", MODEL))[:200]
+    tokens = (tokens_of(characters(chat)), tokens_of(_characters_out(answer)))
+    counted.add(_key(request), tokens)
     await asyncio.sleep(answer.wait_seconds)
     if not body.get("stream"):
-        return JSONResponse(wire.whole(answer, model, tokens))
+        spoken = model_responses if as_responses else wire
+        return JSONResponse(spoken.whole(answer, _model(body), tokens))
+    return StreamingResponse(_stream(_events(answer, body, api, tokens, as_responses)), media_type="text/event-stream")
+
+
+def _events(
+    answer: Say | CallTool, body: Mapping[str, Any], api: Api, tokens: tuple[int, int], as_responses: bool
+) -> list[str]:
+    if as_responses:
+        return model_responses.events(answer, _model(body), tokens)
+    if api is Api.ANTHROPIC:
+        return model_anthropic.events(answer, _model(body), tokens)
     options = body.get("stream_options")
-    wanted = api is Api.ANTHROPIC or (isinstance(options, dict) and options.get("include_usage") is True)
-    events = wire.events(answer, model, tokens if wanted else None)
-    return StreamingResponse(_stream(events), media_type="text/event-stream")
+    wanted = isinstance(options, dict) and options.get("include_usage") is True
+    return model_openai.events(answer, _model(body), tokens if wanted else None)
+
+
+def _model(body: Mapping[str, Any]) -> str:
+    return str(body.get("model", MODEL))[:200]
+
+
+def _key(request: Request) -> str:
+    return request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    """Raises ValueError, RecursionError."""
+    body = json.loads(await _body(request))
+    if not isinstance(body, dict):
+        raise ValueError("the body must be a JSON object")  # noqa: TRY004 - the request is wrong, not our call
+    return body
 
 
 async def _body(request: Request) -> bytes:

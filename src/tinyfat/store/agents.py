@@ -7,7 +7,9 @@ from typing import Any
 import psycopg
 
 from tinyfat.domain.agents import Agent, AgentState, RuntimeKind
+from tinyfat.domain.usage import MANAGED_CAPS
 from tinyfat.ports.ledger import Conflict, NotFound, Step
+from tinyfat.store.budgets import open_budget
 from tinyfat.store.database import Database
 
 _COLUMNS = "id, name, owner, runtime, machine_kind, state, reason, created_at"
@@ -27,9 +29,10 @@ class AgentStore:
                     (name, owner, runtime, machine_kind, AgentState.CREATING),
                 )
                 row = await cursor.fetchone()
+                assert row is not None
+                await open_budget(connection, str(row[0]), MANAGED_CAPS)
         except psycopg.errors.UniqueViolation:
             raise Conflict(f"There is an agent {name!r} already; choose another name.") from None
-        assert row is not None
         return await self.get(str(row[0]))
 
     async def find(self, name: str) -> Agent:

@@ -34,12 +34,12 @@ Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 
 
 class Database:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, connections_max: int = CONNECTIONS_MAX) -> None:
         self.url = url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
-            min_size=2,
-            max_size=CONNECTIONS_MAX,
+            min_size=min(2, connections_max),
+            max_size=connections_max,
             timeout=CONNECTION_SECONDS_MAX,
             reconnect_timeout=1.0,
             kwargs={

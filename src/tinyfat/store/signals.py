@@ -43,3 +43,8 @@ class Signals:
             look_again()
         async for notice in connection.notifies():
             self._handlers[notice.channel](notice.payload)
+
+
+async def signal(connection: Connection, channel: str, payload: str) -> None:
+    """Sent when the transaction commits."""
+    await connection.execute("select pg_notify(%s, %s)", (channel, payload))

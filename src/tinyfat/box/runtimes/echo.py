@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import tinyfat
 from tinyfat.box.runtime import Command, Places, Progress, RuntimeUnavailable
-from tinyfat.box.runtimes.echo_script import DRAIN_SECONDS_MAX, TOKEN_VARIABLE
+from tinyfat.box.runtimes.echo_script import DRAIN_SECONDS_MAX, MODEL_KEY_VARIABLE, MODEL_VARIABLE, TOKEN_VARIABLE
 from tinyfat.box.runtimes.gateway import GatewayClient
 from tinyfat.box.runtimes.loopback import free_port, http_get
 from tinyfat.domain.link import RuntimeSpec
@@ -24,6 +25,7 @@ class EchoRuntime:
 
     def __init__(self, spec: RuntimeSpec, places: Places) -> None:
         self._agent_name = spec.agent_name
+        self._model = spec.model
         self._places = places
         self._url = ""
         self._client: GatewayClient | None = None
@@ -53,6 +55,8 @@ class EchoRuntime:
             "PYTHONPATH": str(Path(tinyfat.__file__).resolve().parent.parent),
             "PYTHONUNBUFFERED": "1",
             TOKEN_VARIABLE: token,
+            MODEL_VARIABLE: json.dumps({"api": self._model.api, "url": self._model.url, "model": self._model.model}),
+            MODEL_KEY_VARIABLE: self._model.key,
         }
         return Command(argv, environment, self._places.workspace, STOP_SECONDS)
 

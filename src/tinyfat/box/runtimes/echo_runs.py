@@ -8,11 +8,12 @@ import json
 import os
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tinyfat.box.runtimes.echo_script import Script, compose, read_script
+from tinyfat.box.runtimes.echo_model import ask_model
+from tinyfat.box.runtimes.echo_script import Script, body_of, compose, read_script
 from tinyfat.box.runtimes.echo_store import EchoSession, EchoStore, Row
 
 CRASH_EXIT = 1
@@ -146,6 +147,8 @@ class EchoRuns:
             if script.fail:
                 self._finish(run, {"text": MODEL_REFUSED, "error": True, "artifacts": {}})
                 return
+            if script.model_calls:
+                script = await _asked_model(row["text"], script)
             self._write_files(script)
             files = [(file["name"], file["size"]) for file in row["files"]]
             text = compose(row["text"], run.session.earlier(run.key), files, script)
@@ -197,6 +200,17 @@ class EchoRuns:
         line = json.dumps({"turn": turn_id, "session": session, "event": event, "at": at or time.time()})
         with self._log.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+async def _asked_model(text: str, script: Script) -> Script:
+    """What the model says is the answer; that it cannot be asked, too, in words."""
+    said = ""
+    for _ in range(script.model_calls):
+        try:
+            said = await ask_model(body_of(text))
+        except (OSError, ValueError) as error:
+            said = f"The model could not be asked: {error}"
+    return replace(script, say=said)
 
 
 def _event(row: Row) -> tuple[str, str]:

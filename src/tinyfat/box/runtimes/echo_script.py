@@ -5,6 +5,7 @@ A line of the question may tell it what to do, so that tests and benches can dri
     echo: say TEXT            answer just TEXT
     echo: sleep SECONDS       answer after so long
     echo: attach NAME BYTES   write a file of that size into the workspace and attach it
+    echo: model COUNT         ask the model so often, and answer what it said last
     echo: fail                fail, as a runtime does whose model refuses
     echo: hang                never answer
     echo: crash               die in mid-turn, the first time
@@ -22,7 +23,12 @@ from dataclasses import dataclass, replace
 TOKEN_VARIABLE = "ECHO_GATEWAY_TOKEN"  # noqa: S105 (the name of an environment variable)
 DRAIN_SECONDS_MAX = 5.0  # after SIGTERM, for the turns that run
 
+# Where the model is, for `echo: model`: JSON of a ModelAccess' fields but the key, and the key.
+MODEL_VARIABLE = "ECHO_MODEL"
+MODEL_KEY_VARIABLE = "ECHO_MODEL_KEY"
+
 SLEEP_SECONDS_MAX = 3600.0
+MODEL_CALLS_MAX = 1000
 ATTACH_BYTES_MAX = 30 * 1024 * 1024
 FIRST_WORDS_CHARS = 120
 
@@ -35,6 +41,7 @@ class Script:
     say: str | None = None
     sleep_seconds: float = 0.0
     attach: tuple[tuple[str, int], ...] = ()  # names and bytes
+    model_calls: int = 0
     fail: bool = False
     hang: bool = False
     crash: bool = False
@@ -79,6 +86,8 @@ def _with(script: Script, order: str, rest: str) -> Script:
             return replace(script, sleep_seconds=min(float(seconds), SLEEP_SECONDS_MAX))
         case "attach", [name, size] if _NAME.fullmatch(name) and name.strip(".") and re.fullmatch(r"\d{1,10}", size):
             return replace(script, attach=(*script.attach, (name, min(int(size), ATTACH_BYTES_MAX))))
+        case "model", [count] if re.fullmatch(r"\d{1,4}", count):
+            return replace(script, model_calls=min(int(count), MODEL_CALLS_MAX))
         case "fail", []:
             return replace(script, fail=True)
         case "hang", []:

@@ -37,6 +37,7 @@ class MemoryMachines:
     """Implements ports/machines Machines. `began` and `ended` are how often a machine really did."""
 
     lies: Lies = field(default_factory=Lies)
+    month_price: int = 0  # nano-dollars
     began: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     _machines: dict[str, _Entry] = field(default_factory=dict)

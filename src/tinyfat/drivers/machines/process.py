@@ -40,6 +40,8 @@ ENVIRONMENT_KEPT_PREFIXES = (
 
 
 class ProcessMachines:
+    month_price = 0  # this host is paid for anyway
+
     def __init__(self, folder: Path, shared: Path, monotonic: Callable[[], float]) -> None:
         self._folder = folder
         self._shared = shared

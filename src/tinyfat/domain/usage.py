@@ -1,0 +1,157 @@
+"""What a call to a model costs, in integer nano-dollars, and what an agent may spend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+
+NANODOLLARS_PER_DOLLAR = 1_000_000_000
+DOLLARS_MAX = 1_000_000  # of one cap or one call: what is more is a slip of the keyboard
+TOKENS_MAX = 1_000_000_000  # of one call
+WARNING_LEVELS = (50, 80, 100)  # per cent of the month's cap
+
+
+class AmountRefused(ValueError):
+    """This is not an amount of money."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call, as the vendor counts them. `input` includes `cached` and `cache_written`."""
+
+    input: int
+    output: int  # includes `reasoning`
+    cached: int = 0  # of the input: read from the vendor's cache
+    cache_written: int = 0  # of the input: written to it
+    reasoning: int = 0  # of the output
+    estimated: bool = False  # counted by us, because the vendor reported nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Nano-dollars a token."""
+
+    input: int
+    output: int
+    cached: int
+    cache_written: int
+    source: str  # e.g. "genai-prices 0.2.3 fireworks/minimax-m2p1", "tinyfat.toml"
+
+
+class Refusal(StrEnum):
+    """Why a call may not be made."""
+
+    UNKNOWN_KEY = "unknown-key"  # or a revoked one
+    KILLED = "killed"  # the operator's or owner's kill switch
+    MONTH = "month"
+    DAY = "day"
+    TURN_MONEY = "turn-money"
+    TURN_CALLS = "turn-calls"
+    REPEATED = "repeated"  # a call with this id was made and settled before
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """Nano-dollars, but for the calls. None: no cap of this kind."""
+
+    month: int | None
+    day: int | None
+    turn: int | None
+    turn_calls: int | None
+    killed: bool = False
+
+
+# A managed agent's included inference. A turn that costs a dollar or calls 200 times is a loop, not an answer.
+MANAGED_CAPS = Caps(8 * NANODOLLARS_PER_DOLLAR, None, NANODOLLARS_PER_DOLLAR, 200)
+
+
+def cost(usage: Usage, price: Price) -> int:
+    """Nano-dollars. A vendor that reports more cached than it took in is charged for what was cached."""
+    fresh = max(usage.input - usage.cached - usage.cache_written, 0)
+    return (
+        fresh * price.input
+        + usage.cached * price.cached
+        + usage.cache_written * price.cache_written
+        + usage.output * price.output
+    )
+
+
+def worst_cost(input_tokens: int, output_tokens: int, price: Price) -> int:
+    """Nano-dollars: the most that so many tokens can cost, whatever the vendor's cache does."""
+    return input_tokens * max(price.input, price.cached, price.cache_written) + output_tokens * price.output
+
+
+def nanodollars(dollars: str | int | Decimal) -> int:
+    """Exactly. Raises AmountRefused for what is negative, no number, over DOLLARS_MAX or finer than a nano-dollar."""
+    try:
+        amount = Decimal(dollars)
+        if not amount.is_finite() or not 0 <= amount <= DOLLARS_MAX:
+            raise AmountRefused(f"{dollars} is not an amount of dollars between 0 and {DOLLARS_MAX:,}.")
+        exact = amount * NANODOLLARS_PER_DOLLAR
+        if exact != int(exact):
+            raise AmountRefused(f"{dollars} is finer than a nano-dollar (nine places).")
+    except (InvalidOperation, TypeError, ValueError) as error:
+        if isinstance(error, AmountRefused):
+            raise
+        raise AmountRefused(f"{dollars!r} is not an amount of dollars, such as 8 or 0.50.") from None
+    return int(exact)
+
+
+def dollars(nano: int) -> Decimal:
+    """Exactly."""
+    return Decimal(nano) / NANODOLLARS_PER_DOLLAR
+
+
+def money(nano: int) -> str:
+    """For people: "$8.00", "$0.0042"; never "$0.00" for what is not nothing."""
+    amount = dollars(nano)
+    if amount == 0 or abs(amount) >= Decimal("0.01"):
+        return f"${amount:,.2f}"
+    places = -amount.adjusted() + 1
+    return f"${amount:.{min(places, 9)}f}"
+
+
+def warning_crossed(before: int, after: int, cap: int | None) -> int | None:
+    """The highest of WARNING_LEVELS that the month's sum passed on its way; None where it passed none."""
+    if not cap:
+        return None
+    crossed = [level for level in WARNING_LEVELS if before * 100 < cap * level <= after * 100]
+    return max(crossed, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a refused call was judged by: nano-dollars, but for TURN_CALLS, where cap and spent are calls."""
+
+    cap: int
+    spent: int
+    reserved: int
+    amount: int  # the most the call could have cost
+
+
+def refusal_words(refusal: Refusal, agent: str, standing: Standing) -> str:
+    """For the owner: which cap, how much, what to do."""
+    if refusal is Refusal.UNKNOWN_KEY:
+        return "This key opens nothing: it is unknown or was revoked. `tinyfat key add NAME` makes a new one."
+    if refusal is Refusal.REPEATED:
+        return f"This call of {agent} was made and paid before; it is not made again."
+    if refusal is Refusal.KILLED:
+        return f"{agent} is switched off: it may not call a model. `tinyfat cap unkill {agent}` switches it on again."
+    if refusal is Refusal.TURN_CALLS:
+        return (
+            f"{agent} has called the model {standing.spent} times for one answer, which is as often as it may, and was "
+            f"stopped: it was likely going in circles. Ask again in other words; `tinyfat cap set {agent} "
+            "--turn-calls N` allows more."
+        )
+    what, option, when = {
+        Refusal.MONTH: ("this month", "--month", "It starts anew on the first of next month (UTC)."),
+        Refusal.DAY: ("today", "--day", "It starts anew at midnight (UTC)."),
+        Refusal.TURN_MONEY: ("for one answer", "--turn", "Ask again, perhaps for less at once."),
+    }[refusal]
+    waiting = f" and {money(standing.reserved)} is held for calls under way" if standing.reserved else ""
+    return (
+        f"{agent} has reached what it may spend {what}: {money(standing.spent)} of {money(standing.cap)} is spent"
+        f"{waiting}, and the next call could cost up to {money(standing.amount)}. {when} "
+        f"`tinyfat cap set {agent} {option} DOLLARS` allows more."
+    )

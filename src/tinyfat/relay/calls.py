@@ -1,0 +1,405 @@
+"""One call through the relay: bound, reserve, call, stream, settle.
+
+Nothing goes to a vendor before its worst cost is held; the answer's last bytes leave after its row is on disk. Whatever
+ends the call (the vendor, the client, our own end) settles or releases the hold in a task of its own, which no
+cancellation reaches; should the process die, the sweep does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tinyfat.domain.prices import PriceList
+from tinyfat.domain.relay_keys import key_hash
+from tinyfat.domain.usage import Price, Refusal
+from tinyfat.ports.inference import (
+    Answer,
+    Call,
+    Inference,
+    OwnerKeys,
+    Target,
+    VendorCut,
+    VendorUnreachable,
+    vendor_request_id,
+)
+from tinyfat.ports.ledger import StoreUnavailable
+from tinyfat.ports.usage import Held, Refused, Reservation, Settlement
+from tinyfat.relay.batches import LedgerDesk, Overloaded
+from tinyfat.relay.models import Models, key_headers, url_of, worst
+from tinyfat.relay.request import ModelRequest, RequestRefused, read_request, upstream_body, wants_usage
+from tinyfat.relay.settling import Meter
+from tinyfat.relay.shapes.surface import Bound, Surface
+
+ERROR_BYTES_MAX = 64 * 1024  # of a vendor's error that is passed on
+ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of an answer that is not streamed
+HINTS_MAX = 10_000
+COUNT_SECONDS_MAX = 20.0
+RESERVE_TRIES = 3  # an owner's key may come or go between two of them
+OPERATORS_FAULT = (401, 402, 403)  # the vendor refuses the operator's key: no fault of the agent's
+
+log = logging.getLogger(__name__)
+
+_FREE = PriceList(Price(0, 0, 0, 0, "none"))
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Seconds."""
+
+    first_byte_streamed: float = 180.0
+    first_byte_whole: float = 600.0
+    idle: float = 180.0  # between two pieces of a vendor's answer
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A client's call, as it arrived."""
+
+    key: str = field(repr=False)
+    body: bytes = field(repr=False)
+    passed: Mapping[str, str]  # headers that go on to the vendor
+    turn: str
+    conversation: str
+
+
+class Sink(Protocol):
+    """Where the answer goes."""
+
+    async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None: ...
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def end(self, data: bytes) -> None: ...
+
+    def abort(self) -> None:
+        """The client is to see that the answer broke off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A vendor answers."""
+
+    target: Target
+    answer: Answer
+    own_key: bool  # the agent's owner's
+
+
+class Calls:
+    def __init__(
+        self, models: Models, desk: LedgerDesk, vendors: Inference, owners: OwnerKeys, waits: Waits,
+        clock: Callable[[], float], new_id: Callable[[], str],
+    ) -> None:  # fmt: skip
+        """`clock`: monotonic seconds."""
+        self._models, self._desk, self._vendors, self._owners = models, desk, vendors, owners
+        self._waits, self._clock, self._new_id = waits, clock, new_id
+        self._owner_vendors: OrderedDict[bytes, str] = OrderedDict()
+        self._ending: set[asyncio.Task[Any]] = set()
+
+    async def serve(self, surface: Surface, asked: Asked, sink: Sink) -> None:
+        began = self._clock()
+        try:
+            request = read_request(asked.body)
+            objection = surface.objection(request.fields)
+            if objection:
+                raise RequestRefused(objection)
+        except RequestRefused as refused:
+            status, words = (400, str(refused)) if await self.known(asked.key) else (401, UNKNOWN_KEY_WORDS)
+            return await sink.whole(status, JSON, surface.error(status, words))
+        try:
+            verdict, bounds = await self._reserve(surface, asked, request)
+        except (StoreUnavailable, Overloaded) as error:
+            log.warning("a call was not made: %s", error)
+            words = "The ledger does not answer, so no call can be made now. Try again in a moment."
+            return await sink.whole(503, {**JSON, "retry-after": "2"}, surface.error(503, words))
+        if isinstance(verdict, Refused):
+            return await _refuse(surface, request, verdict, self._new_id(), sink)
+        if not bounds:
+            await self._release(verdict.call_id)
+            words = f"The model {request.model!r} is not offered on {surface.path}; GET /v1/models lists what there is."
+            return await sink.whole(404, JSON, surface.error(404, words))
+        await self._held(surface, asked, request, verdict, bounds, began, sink)
+        return None
+
+    async def known(self, key: str) -> bool:
+        """Does this key open anything? Raises StoreUnavailable, Overloaded."""
+        verdict = await self._identified(key)
+        return isinstance(verdict, Held) or verdict.refusal is not Refusal.UNKNOWN_KEY
+
+    async def counted(self, asked: Asked, request: ModelRequest, path: str) -> bytes | None:
+        """A vendor's count of a request's tokens, which costs nothing; None where none of them counts this model's."""
+        verdict = await self._identified(asked.key)
+        if isinstance(verdict, Refused):
+            return None
+        for target in self._models.targets(request.model, "count_tokens", verdict.byok_vendor):
+            key = await self._key(verdict, target)
+            if key is None:
+                continue
+            headers = {**asked.passed, **FIXED_HEADERS, **key_headers(target, "count_tokens", key)}
+            body = upstream_body(request, target.model, ask_usage=False)
+            call = Call(url_of(target, path), headers, body, COUNT_SECONDS_MAX, COUNT_SECONDS_MAX)
+            answer: Answer | None = None
+            try:
+                answer = await self._vendors.open(call)
+                if answer.status == 200:
+                    return await _read(answer, ERROR_BYTES_MAX)
+            except (VendorUnreachable, VendorCut) as error:
+                log.warning("%s does not count tokens: %s", target.vendor, error)
+            finally:
+                if answer is not None:
+                    answer.close()
+        return None
+
+    async def _identified(self, key: str) -> Held | Refused:
+        """By a hold of nothing, which is released at once."""
+        verdict = await self._shielded_reserve(self._reservation(key_hash(key), "models", "", (), "", ""))
+        if isinstance(verdict, Held):
+            await self._release(verdict.call_id)
+        return verdict
+
+    async def close(self) -> None:
+        """After the last call: what is still being settled is waited for."""
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    async def _reserve(
+        self, surface: Surface, asked: Asked, request: ModelRequest
+    ) -> tuple[Held | Refused, list[tuple[Target, Bound]]]:
+        """An agent on its owner's key is held for that vendor's price: known from its last call, else asked again."""
+        hashed = key_hash(asked.key)
+        for _ in range(RESERVE_TRIES):
+            owner_vendor = self._owner_vendors.get(hashed, "")
+            targets = self._models.targets(request.model, surface.name, owner_vendor)
+            bounds = [(target, surface.bound(request.fields, len(request.raw), target)) for target in targets]
+            verdict = await self._shielded_reserve(
+                self._reservation(hashed, surface.name, request.model, bounds, asked.turn, asked.conversation)
+            )
+            if isinstance(verdict, Refused) or verdict.byok_vendor == owner_vendor:
+                return verdict, bounds
+            self._remember(hashed, verdict.byok_vendor)
+            await self._release(verdict.call_id)
+        raise Overloaded("the owner's keys change faster than calls can be made")
+
+    def _reservation(
+        self, hashed: bytes, surface: str, alias: str, bounds: Any, turn: str, conversation: str
+    ) -> Reservation:
+        target: Target | None = bounds[0][0] if bounds else None
+        prices, vendor, model = (target.prices, target.vendor, target.model) if target else (_FREE, "", "")
+        price = prices.at(bounds[0][1].input if bounds else 0)
+        amount = worst(bounds)
+        return Reservation(self._new_id(), hashed, amount, surface, alias, vendor, model, price, turn, conversation)
+
+    async def _shielded_reserve(self, reservation: Reservation) -> Held | Refused:
+        """A client that goes away meanwhile leaves no hold behind."""
+        asking = self._desk.reserve(reservation)
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            self._later(self._release_when_known(asking))
+            raise
+
+    async def _release_when_known(self, asking: asyncio.Future[Held | Refused]) -> None:
+        verdict = await asking
+        if isinstance(verdict, Held):
+            await self._desk.release(verdict.call_id)
+
+    def _remember(self, hashed: bytes, vendor: str) -> None:
+        self._owner_vendors[hashed] = vendor
+        self._owner_vendors.move_to_end(hashed)
+        if len(self._owner_vendors) > HINTS_MAX:
+            self._owner_vendors.popitem(last=False)
+
+    async def _held(
+        self, surface: Surface, asked: Asked, request: ModelRequest, held: Held,
+        bounds: list[tuple[Target, Bound]], began: float, sink: Sink,
+    ) -> None:  # fmt: skip
+        """From here on the hold ends in `Meter.settled` or a release, whatever happens."""
+        meter = Meter(surface, held.call_id, len(request.raw), dict(bounds), began, self._clock)
+        opened: Opened | None = None
+        try:
+            opened = await self._open(surface, asked, request, held, [target for target, _ in bounds], meter)
+            if opened is None:
+                await self._release(held.call_id)
+                words = "No vendor of this model answered; try again in a moment."
+                return await sink.whole(502, _tagged(JSON, held), surface.error(502, words))
+            if opened.answer.status >= 400:
+                return await self._pass_error(surface, held, opened, sink)
+            if opened.answer.headers.get("content-type", "").startswith("text/event-stream"):
+                await self._pass_stream(surface, request, held, opened, meter, sink)
+            else:
+                await self._pass_whole(surface, held, opened, meter, sink)
+        except (asyncio.CancelledError, ConnectionError, TimeoutError):
+            self._later(self._settle(meter.settled("vanished")))
+            raise
+        except BaseException:
+            self._later(self._settle(meter.settled("cut")))
+            raise
+        finally:
+            if opened is not None:
+                opened.answer.close()
+        return None
+
+    async def _open(
+        self, surface: Surface, asked: Asked, request: ModelRequest, held: Held, targets: list[Target], meter: Meter
+    ) -> Opened | None:
+        """The first vendor that answers with anything but a failure of its own; else the last failure, if one spoke."""
+        for number, target in enumerate(targets, 1):
+            key = await self._key(held, target)
+            if key is None:
+                log.error(
+                    "agent %s: its owner's key for %s is gone; the call is not made", held.agent_id, target.vendor
+                )
+                continue
+            meter.calling(target)
+            try:
+                answer = await self._vendors.open(self._call(surface, asked, request, target, key))
+            except VendorUnreachable as error:
+                log.warning("agent %s: %s %s does not answer: %s", held.agent_id, target.vendor, target.model, error)
+                continue
+            opened = Opened(target, answer, bool(held.byok_vendor))
+            if number == len(targets) or not _elsewhere(opened):
+                return opened
+            _log_failure(held, opened)
+            answer.close()
+        return None
+
+    async def _key(self, held: Held, target: Target) -> str | None:
+        if not held.byok_vendor:
+            return target.key
+        return await self._owners.key(held.agent_id, target.vendor)
+
+    def _call(self, surface: Surface, asked: Asked, request: ModelRequest, target: Target, key: str) -> Call:
+        ask_usage = surface.name == "chat" and request.streamed and not wants_usage(request)
+        first_byte = self._waits.first_byte_streamed if request.streamed else self._waits.first_byte_whole
+        headers = {**asked.passed, **FIXED_HEADERS, **key_headers(target, surface.name, key)}
+        body = upstream_body(request, target.model, ask_usage)
+        return Call(url_of(target, surface.path), headers, body, first_byte, self._waits.idle)
+
+    async def _pass_error(self, surface: Surface, held: Held, opened: Opened, sink: Sink) -> None:
+        """The vendor's own, but where it speaks of the operator's key: of that the agent's client can mend nothing."""
+        _log_failure(held, opened)
+        status = opened.answer.status
+        try:
+            body = await _read(opened.answer, ERROR_BYTES_MAX)
+        except VendorCut:
+            body = b""
+        await self._release(held.call_id)
+        headers = _tagged(_down(opened.answer.headers), held)
+        if status in OPERATORS_FAULT and not opened.own_key:
+            status, body = 502, b""
+        if not body:
+            headers = _tagged(JSON, held)
+            body = surface.error(status, "The vendor refused the call, which is for the operator to mend.")
+        await sink.whole(status, headers, body)
+
+    async def _pass_stream(
+        self, surface: Surface, request: ModelRequest, held: Held, opened: Opened, meter: Meter, sink: Sink
+    ) -> None:
+        reader = surface.stream(strip_usage=not wants_usage(request))
+        meter.reading(reader)
+        broken = False
+        await sink.begin(opened.answer.status, _tagged(_down(opened.answer.headers), held))
+        try:
+            async for piece in opened.answer.pieces():
+                if ready := reader.feed(piece):
+                    await sink.write(ready)
+        except VendorCut as cut:
+            log.warning("agent %s: %s cut its answer: %s", held.agent_id, opened.target.vendor, cut)
+            broken = True
+        last = reader.end()
+        fine = not broken and (reader.finished or reader.usage is not None)
+        await self._settle(meter.settled("ok" if fine else "cut"))
+        if broken:
+            await sink.write(last)
+            sink.abort()
+        else:
+            await sink.end(last)
+
+    async def _pass_whole(self, surface: Surface, held: Held, opened: Opened, meter: Meter, sink: Sink) -> None:
+        try:
+            body = await _read(opened.answer, ANSWER_BYTES_MAX)
+        except VendorCut as cut:
+            log.warning("agent %s: %s cut its answer: %s", held.agent_id, opened.target.vendor, cut)
+            await self._settle(meter.settled("cut"))
+            return await sink.whole(502, _tagged(JSON, held), surface.error(502, "The vendor's answer broke off."))
+        meter.read(body)
+        await self._settle(meter.settled("ok"))
+        return await sink.whole(opened.answer.status, _tagged(_down(opened.answer.headers), held), body)
+
+    async def _settle(self, settlement: Settlement | None) -> None:
+        """None: it was settled before, or never called."""
+        if settlement is None:
+            return
+        try:
+            await asyncio.shield(self._desk.settle(settlement))
+        except (StoreUnavailable, Overloaded) as error:
+            log.warning("call %s: not settled now (%s); its hold stands until it is", settlement.call_id, error)
+
+    async def _release(self, call_id: str) -> None:
+        try:
+            await asyncio.shield(self._desk.release(call_id))
+        except (StoreUnavailable, Overloaded) as error:
+            log.warning("call %s: not released now (%s); its hold stands until it is", call_id, error)
+
+    def _later(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(ending)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+
+JSON: Mapping[str, str] = {"content-type": "application/json"}
+FIXED_HEADERS = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "TinyFat"}
+UNKNOWN_KEY_WORDS = "This key opens nothing: it is unknown or was revoked."
+_DOWN = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "request-id", "x-request-id")
+
+
+async def _refuse(surface: Surface, request: ModelRequest, refused: Refused, call_id: str, sink: Sink) -> None:
+    words = refused.words or "This agent may not call a model now; its owner can ask the operator."
+    if refused.refusal is Refusal.UNKNOWN_KEY:
+        return await sink.whole(401, JSON, surface.error(401, UNKNOWN_KEY_WORDS))
+    log.info("agent %s: a call was refused: %s", refused.agent_id, refused.refusal)
+    streamed = request.streamed and surface.refuses_in_words
+    kind = {"content-type": "text/event-stream; charset=utf-8"} if streamed else JSON
+    status = 200 if surface.refuses_in_words else 429
+    headers = {**kind, "x-tinyfat-refused": refused.refusal.value}
+    return await sink.whole(status, headers, surface.refusal(words, request.model, call_id, streamed))
+
+
+def _elsewhere(opened: Opened) -> bool:
+    """May another vendor do better?"""
+    status = opened.answer.status
+    return status == 429 or status >= 500 or (status in OPERATORS_FAULT and not opened.own_key)
+
+
+def _log_failure(held: Held, opened: Opened) -> None:
+    answer, target = opened.answer, opened.target
+    level = logging.ERROR if answer.status in OPERATORS_FAULT and not opened.own_key else logging.WARNING
+    named = vendor_request_id(answer.headers)[:100] or "none"
+    log.log(level, "agent %s: %s %s answered %d (its request id: %s)", held.agent_id, target.vendor, target.model,
+            answer.status, named)  # fmt: skip
+
+
+async def _read(answer: Answer, limit: int) -> bytes:
+    """Raises VendorCut, also where it is longer than `limit` bytes."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in answer.pieces():
+        size += len(piece)
+        if size > limit:
+            raise VendorCut(f"longer than {limit} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _down(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: headers[name] for name in _DOWN if name in headers}
+
+
+def _tagged(headers: Mapping[str, str], held: Held) -> dict[str, str]:
+    return {**headers, "x-tinyfat-call": held.call_id}

@@ -1,0 +1,137 @@
+"""Anthropic's messages (API reference: "Messages", "Streaming messages", "Errors")."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tinyfat.domain.usage import Usage
+from tinyfat.ports.inference import Target
+from tinyfat.relay.shapes.sse import Fate, StreamReader, event
+from tinyfat.relay.shapes.surface import Bound, count, input_bound, part, priced_otherwise, wished
+
+_ERRORS = {
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error",
+}  # fmt: skip
+_VENDORS_TOOLS = ("web_search", "web_fetch", "code_execution")  # each has a price of its own, or fetches input
+
+
+class Messages:
+    name = "messages"
+    path = "/v1/messages"
+    refuses_in_words = True
+
+    def bound(self, request: Mapping[str, Any], size: int, target: Target) -> Bound:
+        output = wished(request, "max_tokens")
+        return Bound(
+            input_bound(size, target, _points_elsewhere(request)), target.output_max if output is None else output
+        )
+
+    def objection(self, request: Mapping[str, Any]) -> str:
+        tools = request.get("tools")
+        for tool in tools if isinstance(tools, list) else ():
+            kind = part(tool, "type")
+            if isinstance(kind, str) and kind.startswith(_VENDORS_TOOLS):
+                return f"the tool {kind[:40]!r} is not offered here: it has a price of its own"
+        if request.get("mcp_servers") or request.get("container"):
+            return "mcp_servers and containers are not offered here: they have a price of their own"
+        return priced_otherwise(request)
+
+    def usage(self, answer: Mapping[str, Any]) -> Usage | None:
+        return usage_of(answer.get("usage"))
+
+    def text_bytes(self, answer: Mapping[str, Any]) -> int:
+        content = answer.get("content")
+        return len(json.dumps(content)) if content else 0
+
+    def stream(self, strip_usage: bool) -> StreamReader:
+        return _MessagesStream()
+
+    def refusal(self, words: str, model: str, call_id: str, streamed: bool) -> bytes:
+        head = {"id": f"msg_{call_id}", "type": "message", "role": "assistant", "model": model}
+        usage = {"input_tokens": 0, "output_tokens": 0}
+        if not streamed:
+            content = [{"type": "text", "text": words}]
+            ended = {"stop_reason": "end_turn", "stop_sequence": None, "usage": usage}
+            return json.dumps({**head, "content": content, **ended}).encode()
+        begun: dict[str, Any] = {**head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+        events: list[tuple[str, dict[str, Any]]] = [
+            ("message_start", {"message": begun}),
+            ("content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}),
+            ("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": words}}),
+            ("content_block_stop", {"index": 0}),
+            ("message_delta", {"delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": usage}),
+            ("message_stop", {}),
+        ]
+        return b"".join(event({"type": kind, **body}, kind) for kind, body in events)
+
+    def error(self, status: int, message: str) -> bytes:
+        kind = _ERRORS.get(status, "api_error" if status >= 500 else "invalid_request_error")
+        return json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
+
+
+class _MessagesStream(StreamReader):
+    watched = re.compile(rb'"message_(?:start|delta|stop)"')
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun: Usage | None = None
+
+    def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
+        match event.get("type"):
+            case "message_start":
+                self._begun = usage_of(part(event.get("message"), "usage"))
+            case "message_delta":
+                self._delta(event.get("usage"))
+            case "message_stop":
+                self.finished = True
+                return Fate.LAST
+        return Fate.PASS
+
+    def _delta(self, usage: object) -> None:
+        """Cumulative. Its output always, its input where it has one: else that of the start stands."""
+        whole = usage_of(usage)
+        made = count(part(usage, "output_tokens"))
+        if whole is not None:
+            self.usage = whole
+        elif self._begun is not None and made is not None:
+            self.usage = replace(self._begun, output=made)
+
+    @property
+    def input_counted(self) -> Usage | None:
+        return self._begun
+
+    def text_of(self, event: Mapping[str, Any]) -> int:
+        delta = event.get("delta")
+        texts = [part(delta, name) for name in ("text", "partial_json", "thinking")]
+        return sum(len(text.encode()) for text in texts if isinstance(text, str))
+
+
+def usage_of(usage: object) -> Usage | None:
+    """This vendor counts what its cache took apart from the input; our `input` is all of it."""
+    fresh, made = count(part(usage, "input_tokens")), count(part(usage, "output_tokens"))
+    if fresh is None or made is None:
+        return None
+    cached = count(part(usage, "cache_read_input_tokens")) or 0
+    written = count(part(usage, "cache_creation_input_tokens")) or 0
+    taken = fresh + cached + written
+    return Usage(taken, made, cached, written) if taken else None
+
+
+def _points_elsewhere(request: Mapping[str, Any]) -> bool:
+    messages = request.get("messages")
+    return any(_elsewhere(part(message, "content")) for message in messages) if isinstance(messages, list) else False
+
+
+def _elsewhere(content: object) -> bool:
+    """An image or document by address or by the vendor's id; tool results hold some, too."""
+    for piece in content if isinstance(content, list) else ():
+        if part(part(piece, "source"), "type") in ("url", "file"):
+            return True
+        if part(piece, "type") == "tool_result" and _elsewhere(part(piece, "content")):
+            return True
+    return False

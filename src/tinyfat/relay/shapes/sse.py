@@ -1,0 +1,165 @@
+"""Server-sent events on their way through (WHATWG HTML, 9.2): whole events go on, byte for byte, as soon as they end.
+
+What a surface watches for is found in whole events only, so it makes no difference where the network cut the bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from tinyfat.domain.usage import Usage
+
+EVENT_BYTES_MAX = 32 * 1024 * 1024  # an event longer than this goes on unread
+LAST_PIECES_MAX = 64  # of what comes after the end; more is not sent
+UNCOUNTED_BYTES_MAX = 64 * 1024  # kept so as to count what was produced, should the vendor not say
+
+_BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_DATA = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
+
+
+class Fate(Enum):
+    PASS = "pass"  # noqa: S105 - no password
+    STRIP = "strip"
+    LAST = "last"  # this event and all after it wait until the call is settled
+
+
+class StreamReader:
+    """Of one answer. A surface's own kind says which events matter (`watched`) and what of them (`look`)."""
+
+    watched: re.Pattern[bytes]
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.finished = False  # the vendor said so: it was not cut
+        self._rest: list[bytes] = []  # of an event that has not ended
+        self._rest_bytes = 0
+        self._last: list[bytes] = []
+        self._uncounted: list[bytes] = []
+        self._uncounted_bytes = 0
+        self._text_bytes = 0
+
+    def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
+        """`kind`: "[DONE]" for that line, else empty."""
+        raise NotImplementedError
+
+    def text_of(self, event: Mapping[str, Any]) -> int:
+        """Bytes of text the model produced with this event."""
+        raise NotImplementedError
+
+    def feed(self, piece: bytes) -> bytes:
+        """What may leave now."""
+        if self._last:
+            if len(self._last) < LAST_PIECES_MAX:
+                self._last.append(piece)
+            return b""
+        data = b"".join([*self._rest, piece]) if self._rest else piece
+        end = _end_of_events(data, self._rest_bytes)
+        self._rest = [data[end:]] if end < len(data) else []
+        self._rest_bytes = len(data) - end
+        if self._rest_bytes > EVENT_BYTES_MAX:
+            return data[:end] + self._unread()
+        whole = data if end == len(data) else data[:end]
+        if not whole:
+            return b""
+        return self._watch(whole) if self.watched.search(whole) else self._pass(whole)
+
+    def end(self) -> bytes:
+        """What waited: to be sent when the call is settled."""
+        waited = b"".join([*self._last, *self._rest])
+        if self._rest and not self._last and self.watched.search(waited):
+            waited = self._watch(waited) + b"".join(self._last)  # the last event without its blank line
+        self._rest, self._last = [], []
+        return waited
+
+    @property
+    def input_counted(self) -> Usage | None:
+        """What the vendor said of the input before the answer ended, where it does."""
+        return self.usage
+
+    @property
+    def text_bytes(self) -> int:
+        """Of what the model has produced so far."""
+        self._count()
+        return self._text_bytes
+
+    def _unread(self) -> bytes:
+        unread = b"".join(self._rest)
+        self._text_bytes += len(unread)
+        self._rest, self._rest_bytes = [], 0
+        return unread
+
+    def _pass(self, events: bytes) -> bytes:
+        self._uncounted.append(events)
+        self._uncounted_bytes += len(events)
+        if self._uncounted_bytes > UNCOUNTED_BYTES_MAX:
+            self._count()
+        return events
+
+    def _watch(self, events: bytes) -> bytes:
+        out: list[bytes] = []
+        for event in split(events):
+            if self._last:
+                self._last.append(event)
+                continue
+            fate = self._read(event)
+            if fate is Fate.LAST:
+                self._last.append(event)
+            elif fate is Fate.PASS:
+                out.append(self._pass(event))
+        return b"".join(out)
+
+    def _read(self, event: bytes) -> Fate:
+        if not self.watched.search(event):
+            return Fate.PASS
+        data = data_of(event)
+        if data == b"[DONE]":
+            return self.look({}, data)
+        body = _object(data)
+        return Fate.PASS if body is None else self.look(body, b"")
+
+    def _count(self) -> None:
+        for events in self._uncounted:
+            for event in split(events):
+                body = _object(data_of(event))
+                if body is not None:
+                    self._text_bytes += self.text_of(body)
+        self._uncounted, self._uncounted_bytes = [], 0
+
+
+def split(events: bytes) -> list[bytes]:
+    """Each with its blank line; together they are `events` again."""
+    found: list[bytes] = []
+    at = 0
+    for blank in _BLANK_LINE.finditer(events):
+        found.append(events[at : blank.end()])
+        at = blank.end()
+    return [*found, events[at:]] if at < len(events) else found
+
+
+def data_of(event: bytes) -> bytes:
+    return b"\n".join(_DATA.findall(event))
+
+
+def event(body: Mapping[str, Any], kind: str = "") -> bytes:
+    head = f"event: {kind}\n" if kind else ""
+    return f"{head}data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()
+
+
+def _end_of_events(data: bytes, seen: int) -> int:
+    """Where the last whole event ends; 0 where none has. The first `seen` bytes are known to hold no end."""
+    since = max(0, seen - 3)
+    ends = (data.rfind(b"\n\n", since) + 2, data.rfind(b"\r\n\r\n", since) + 4, data.rfind(b"\r\r", since) + 2)
+    found = [end for end, width in zip(ends, (2, 4, 2), strict=True) if end >= width]
+    return max(found, default=0)
+
+
+def _object(data: bytes) -> Mapping[str, Any] | None:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None

@@ -1,0 +1,144 @@
+"""What every usage ledger promises (ports/usage.py): the one over Postgres, and its twin in memory."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from tests.store.conftest import database_url, postgres
+from tests.store.ledgers import NO_CAPS, PRICE, Ledgers, ask, ended, key_number
+from tinyfat.domain.relay_keys import key_hash
+from tinyfat.domain.usage import Caps, Refusal, Usage, cost
+from tinyfat.drivers.usage.memory import MemoryUsageLedger
+from tinyfat.ports.usage import Held, Refused, UsageLedger
+
+__all__ = ["database_url", "postgres"]  # fixtures
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    ledger: UsageLedger
+    agent: Callable[[Caps], Awaitable[tuple[str, str]]]  # (id, key)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def kind(request: pytest.FixtureRequest) -> tuple[str, str]:
+    name: str = request.param
+    return name, request.getfixturevalue("database_url") if name == "postgres" else ""
+
+
+@pytest.fixture
+async def world(kind: tuple[str, str]) -> AsyncIterator[World]:
+    if kind[0] == "memory":
+        yield _memory()
+        return
+    ledgers = Ledgers(kind[1])
+    await ledgers.open()
+    yield World(ledgers.first, ledgers.agent)
+    await ledgers.close()
+
+
+def _memory() -> World:
+    ledger = MemoryUsageLedger()
+    keys = iter(range(1, 100))
+
+    async def agent(caps: Caps) -> tuple[str, str]:
+        name, key = str(uuid.uuid4()), key_number(next(keys))
+        ledger.add(name, key_hash(key), caps)
+        return name, key
+
+    return World(ledger, agent)
+
+
+async def _one(world: World, key: str, amount: int = 1000, turn: str = "") -> Held | Refused:
+    [verdict] = await world.ledger.reserve([ask(key, amount, turn=turn)])
+    return verdict
+
+
+async def test_what_is_held_is_reserved_and_what_is_settled_is_spent(world: World) -> None:
+    agent_id, key = await world.agent(NO_CAPS)
+    held = await _one(world, key, 5000)
+    assert isinstance(held, Held)
+    assert held.agent_id == agent_id
+    spend = await world.ledger.spend(agent_id)
+    assert (spend.spent, spend.reserved, spend.calls) == (0, 5000, 0)
+    usage = Usage(100, 20, cached=60)
+    await world.ledger.settle([ended(held.call_id, usage)])
+    spend = await world.ledger.spend(agent_id)
+    assert (spend.spent, spend.reserved, spend.calls) == (cost(usage, PRICE), 0, 1)
+
+
+async def test_a_hold_ends_once(world: World) -> None:
+    agent_id, key = await world.agent(NO_CAPS)
+    held = await _one(world, key)
+    assert isinstance(held, Held)
+    await world.ledger.settle([ended(held.call_id)])
+    await world.ledger.settle([ended(held.call_id, Usage(9, 9))])
+    await world.ledger.release([held.call_id])
+    spend = await world.ledger.spend(agent_id)
+    assert (spend.spent, spend.reserved, spend.calls) == (1500, 0, 1)
+
+
+async def test_what_is_released_is_not_owed(world: World) -> None:
+    agent_id, key = await world.agent(NO_CAPS)
+    held = await _one(world, key)
+    assert isinstance(held, Held)
+    await world.ledger.release([held.call_id])
+    await world.ledger.settle([ended(held.call_id)])
+    spend = await world.ledger.spend(agent_id)
+    assert (spend.spent, spend.reserved, spend.calls) == (0, 0, 0)
+
+
+async def test_another_vendor_is_paid_its_own_price(world: World) -> None:
+    agent_id, key = await world.agent(NO_CAPS)
+    held = await _one(world, key)
+    assert isinstance(held, Held)
+    dear = replace(PRICE, input=7000)
+    await world.ledger.settle([ended(held.call_id, Usage(1, 0), vendor="other", model="o", price=dear)])
+    assert (await world.ledger.spend(agent_id)).spent == 7000
+
+
+async def test_the_same_call_asked_twice_is_one_hold(world: World) -> None:
+    agent_id, key = await world.agent(NO_CAPS)
+    asked = ask(key, 1000)
+    verdicts = [(await world.ledger.reserve([asked]))[0] for _ in range(2)]
+    assert all(isinstance(verdict, Held) for verdict in verdicts)
+    assert (await world.ledger.spend(agent_id)).reserved == 1000
+
+
+async def test_a_batch_is_judged_in_order_each_after_those_before(world: World) -> None:
+    _, key = await world.agent(replace(NO_CAPS, month=2500))
+    verdicts = await world.ledger.reserve([ask(key, 1000), ask(key, 1000), ask(key, 1000), ask(key, 500)])
+    assert [isinstance(verdict, Held) for verdict in verdicts] == [True, True, False, True]
+    assert isinstance(verdicts[2], Refused)
+    assert verdicts[2].refusal is Refusal.MONTH
+    assert "$" in verdicts[2].words
+
+
+@pytest.mark.parametrize(
+    ("caps", "refusal"),
+    [
+        (replace(NO_CAPS, killed=True), Refusal.KILLED),
+        (replace(NO_CAPS, month=1500), Refusal.MONTH),
+        (replace(NO_CAPS, day=1500), Refusal.DAY),
+        (replace(NO_CAPS, turn=1500), Refusal.TURN_MONEY),
+        (replace(NO_CAPS, turn_calls=1), Refusal.TURN_CALLS),
+    ],
+)
+async def test_each_cap_refuses(world: World, caps: Caps, refusal: Refusal) -> None:
+    agent_id, key = await world.agent(caps)
+    verdicts = [await _one(world, key, 1000, turn="t") for _ in range(2)]
+    last = verdicts[-1]
+    assert isinstance(last, Refused)
+    assert (last.refusal, last.agent_id) == (refusal, agent_id)
+    assert last.words
+
+
+async def test_an_unknown_key_opens_nothing(world: World) -> None:
+    await world.agent(NO_CAPS)
+    verdict = await _one(world, key_number(77))
+    assert isinstance(verdict, Refused)
+    assert verdict.refusal is Refusal.UNKNOWN_KEY

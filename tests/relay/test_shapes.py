@@ -1,0 +1,236 @@
+"""The shapes alone: what they make of bytes, wherever the network cut them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.relay.relays import target
+from tinyfat.domain.usage import Usage
+from tinyfat.relay.request import RequestRefused, read_request, upstream_body
+from tinyfat.relay.shapes import sse
+from tinyfat.relay.shapes.chat import Chat
+from tinyfat.relay.shapes.embeddings import Embeddings
+from tinyfat.relay.shapes.messages import Messages
+from tinyfat.relay.shapes.responses import Responses
+from tinyfat.relay.shapes.surface import Bound, Surface
+from tinyfat.standins import model_anthropic, model_openai, model_responses
+from tinyfat.standins.model_answer import Say
+
+TARGET = target("http://127.0.0.1:9/v1")
+TEXT = 'täglich \r\n\n data: [DONE] "usage": {1} \u2028 und weiter'
+SAY = Say(TEXT)
+TOKENS = (31, 17)
+STREAMS: list[tuple[Surface, bytes]] = [
+    (Chat(), "".join(model_openai.events(SAY, "m", TOKENS)).encode()),
+    (Messages(), "".join(model_anthropic.events(SAY, "m", TOKENS)).encode()),
+    (Responses(), "".join(model_responses.events(SAY, "m", TOKENS)).encode()),
+]
+NAMES = [surface.name for surface, _ in STREAMS]
+
+
+def cut_at(data: bytes, places: Sequence[int]) -> list[bytes]:
+    ends = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
+    return [data[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def through(surface: Surface, pieces: Sequence[bytes], strip: bool = False) -> tuple[bytes, bytes, Any]:
+    """(what left at once, what waited for the settlement, the reader)."""
+    reader = surface.stream(strip)
+    at_once = b"".join(reader.feed(piece) for piece in pieces)
+    return at_once, reader.end(), reader
+
+
+@pytest.mark.parametrize(("surface", "stream"), STREAMS, ids=NAMES)
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+@given(places=st.lists(st.integers(0, 10_000), max_size=60))
+@settings(deadline=None, max_examples=60)
+def test_wherever_it_is_cut_a_stream_passes_byte_for_byte_and_is_counted(
+    surface: Surface, stream: bytes, newline: bytes, places: list[int]
+) -> None:
+    wire = stream.replace(b"\n", newline)
+    at_once, waited, reader = through(surface, cut_at(wire, places))
+    assert at_once + waited == wire
+    assert reader.finished
+    assert reader.usage == Usage(*TOKENS)
+    assert waited
+    assert sse.split(waited)[0] == sse.split(wire)[-1]  # all but the last event left at once
+
+
+@given(places=st.lists(st.integers(0, 10_000), max_size=60))
+@settings(deadline=None, max_examples=60)
+def test_the_usage_nobody_asked_for_is_taken_out_and_nothing_else(places: list[int]) -> None:
+    _, wire = STREAMS[0]
+    at_once, waited, reader = through(Chat(), cut_at(wire, places), strip=True)
+    without = "".join(model_openai.events(SAY, "m", None)).encode()
+    assert at_once + waited == without
+    assert reader.usage == Usage(*TOKENS)
+
+
+@pytest.mark.parametrize(("surface", "stream"), STREAMS, ids=NAMES)
+@given(end=st.integers(0, 10_000))
+@settings(deadline=None, max_examples=60)
+def test_a_stream_cut_anywhere_counts_what_came(surface: Surface, stream: bytes, end: int) -> None:
+    part = stream[: end % len(stream)]
+    at_once, waited, reader = through(surface, [part])
+    assert at_once + waited == part
+    assert not reader.finished or part.rstrip().endswith((b"[DONE]", b"}"))
+    assert reader.text_bytes <= len(TEXT.encode())
+    assert through(surface, [stream])[2].text_bytes == len(TEXT.encode())
+
+
+@pytest.mark.parametrize("surface", [surface for surface, _ in STREAMS], ids=NAMES)
+@given(pieces=st.lists(st.one_of(st.binary(max_size=60), st.sampled_from([
+    b"data: [DONE]\n\n", b'data: {"usage": {}}\n\n', b'data: {"type":"message_stop"}', b"\r\n\r\n", b"\n\n", b"\r\r",
+    b'data: {"usage": {"prompt_tokens": -1, "completion_tokens": 1e400}, "choices": 7}\n\n',
+    b'data: {"type": "message_delta", "usage": [[[]]], "delta": 7}\n\n', b'data: {"type":"response.completed"}\n\n',
+    b'data: {"type":"message_start","message":{"usage":{"input_tokens":true,"output_tokens":"x"}}}\n\n',
+])), max_size=30))  # fmt: skip
+@settings(deadline=None, max_examples=150)
+def test_whatever_a_vendor_sends_it_goes_through(surface: Surface, pieces: list[bytes]) -> None:
+    at_once, waited, reader = through(surface, pieces)
+    assert at_once + waited == b"".join(pieces)
+    assert reader.text_bytes >= 0
+    assert reader.usage is None or (reader.usage.input > 0 and reader.usage.output >= 0)
+
+
+def test_an_event_without_an_end_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "EVENT_BYTES_MAX", 100)
+    reader = Chat().stream(strip_usage=True)
+    assert b"".join(reader.feed(b"x" * 60) for _ in range(4)) + reader.end() == b"x" * 240
+    assert reader.text_bytes > 0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=12,
+)
+FIELDS = st.dictionaries(
+    st.sampled_from(["messages", "n", "max_tokens", "tools", "stream_options", "metadata", 'x"model'])
+    | st.text(max_size=5),
+    JSON | st.just([{"model": "inner", "stream": True}]),
+    max_size=6,
+)
+
+
+@given(fields=FIELDS, place=st.integers(0, 6), ascii_only=st.booleans(), indent=st.sampled_from([None, 0, 2]))
+@settings(deadline=None, max_examples=300)
+def test_only_the_models_name_changes(fields: dict[str, Any], place: int, ascii_only: bool, indent: int | None) -> None:
+    items = [(name, value) for name, value in fields.items() if name not in ("model", "stream")]
+    items.insert(place, ("model", "main"))
+    raw = json.dumps(dict(items), ensure_ascii=ascii_only, indent=indent).encode(errors="surrogatepass")
+    request = read_request(raw)
+    changed = upstream_body(request, "vendor/öther", ask_usage=False)
+    assert json.loads(changed) == {**dict(items), "model": "vendor/öther"}
+    start, end = request.spans["model"]
+    assert changed == raw[:start] + b'"vendor/\\u00f6ther"' + raw[end:]
+
+
+@given(fields=FIELDS)
+@settings(deadline=None, max_examples=150)
+def test_usage_is_asked_for_beside_whatever_else_is(fields: dict[str, Any]) -> None:
+    body = {**fields, "model": "main", "stream": True}
+    changed = json.loads(upstream_body(read_request(json.dumps(body).encode()), "m", ask_usage=True))
+    options = body.get("stream_options")
+    wanted = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    assert changed == {**body, "model": "m", "stream_options": wanted}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"", b"[]", b"7", b"{", b"\xff", b'{"model": 7}', b'{"model": ""}', b'{"stream": true}',
+        b'{"model":"a","model":"b"}', b'{"model":"a","mod\\u0065l":"b"}',
+        b'{"model":"m","max_tokens":1,"max_tokens":9}',
+        b'{"model":"m","max_tokens":9,"max_t\\u006fkens":1}', b'{"model":"m","stream":"yes"}', b"[" * 100_000,
+    ],
+)  # fmt: skip
+def test_bodies_that_cannot_be_judged(raw: bytes) -> None:
+    with pytest.raises(RequestRefused):
+        read_request(raw)
+
+
+@given(raw=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+@settings(deadline=None, max_examples=300)
+def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
+    try:
+        read_request(raw)
+    except RequestRefused:
+        return
+
+
+@pytest.mark.parametrize("surface", [Chat(), Responses(), Messages(), Embeddings()], ids=lambda surface: surface.name)
+@given(fields=st.dictionaries(st.sampled_from(
+    ["messages", "input", "tools", "n", "max_tokens", "max_output_tokens", "max_completion_tokens", "usage", "choices",
+     "content", "output", "mcp_servers", "service_tier", "prompt"]), JSON, max_size=8))  # fmt: skip
+@settings(deadline=None, max_examples=150)
+def test_hostile_requests_and_answers_are_bounded(surface: Surface, fields: dict[str, Any]) -> None:
+    bound = surface.bound(fields, 100, TARGET)
+    assert bound.input >= 0
+    assert bound.output >= 0
+    assert isinstance(surface.objection(fields), str)
+    assert surface.text_bytes(fields) >= 0
+    usage = surface.usage(fields)
+    assert usage is None or (usage.input > 0 and usage.cached + usage.cache_written <= usage.input)
+
+
+LINK = "https://example.org/a.png"
+
+
+@pytest.mark.parametrize(
+    ("surface", "request_fields", "bound"),
+    [
+        (Chat(), {"max_tokens": 9}, Bound(500, 9)),
+        (Chat(), {"max_tokens": 9, "max_completion_tokens": 40}, Bound(500, 40)),
+        (Chat(), {"max_tokens": 9, "n": 3}, Bound(500, 27)),
+        (Chat(), {}, Bound(500, TARGET.output_max)),
+        (Chat(), {"max_tokens": -5}, Bound(500, TARGET.output_max)),
+        (Chat(), {"max_tokens": 9, "messages": [{"content": [{"type": "image_url", "image_url": {"url": LINK}}]}]},
+         Bound(TARGET.input_max, 9)),
+        (Chat(), {"max_tokens": 9, "messages": [{"content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}]},
+         Bound(500, 9)),
+        (Messages(), {"max_tokens": 9}, Bound(500, 9)),
+        (Messages(), {"max_tokens": 9, "messages": [{"content": [{"type": "document", "source": {"type": "url"}}]}]},
+         Bound(TARGET.input_max, 9)),
+        (Messages(), {"max_tokens": 9, "messages": [{"content": [{"type": "tool_result", "content": [
+            {"type": "image", "source": {"type": "url"}}]}]}]}, Bound(TARGET.input_max, 9)),
+        (Responses(), {"max_output_tokens": 9}, Bound(500, 9)),
+        (Responses(), {"max_output_tokens": 9, "previous_response_id": "r"}, Bound(TARGET.input_max, 9)),
+        (Responses(), {"max_output_tokens": 9, "input": [{"type": "item_reference", "id": "x"}]},
+         Bound(TARGET.input_max, 9)),
+        (Responses(), {"max_output_tokens": 9, "input": [{"role": "user", "content": [
+            {"type": "input_image", "image_url": LINK}]}]}, Bound(TARGET.input_max, 9)),
+        (Embeddings(), {"input": "x"}, Bound(500, 0)),
+    ],
+)  # fmt: skip
+def test_what_a_request_may_cost(surface: Surface, request_fields: dict[str, Any], bound: Bound) -> None:
+    assert surface.bound(request_fields, 500, TARGET) == bound
+
+
+def test_what_vendors_report() -> None:
+    chat = {"prompt_tokens": 100, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 60},
+            "completion_tokens_details": {"reasoning_tokens": 5}}  # fmt: skip
+    responses = {"input_tokens": 100, "output_tokens": 20, "input_tokens_details": {"cached_tokens": 60},
+                 "output_tokens_details": {"reasoning_tokens": 5}}  # fmt: skip
+    messages = {"input_tokens": 10, "output_tokens": 20, "cache_read_input_tokens": 60,
+                "cache_creation_input_tokens": 30}  # fmt: skip
+    assert Chat().usage({"usage": chat}) == Usage(100, 20, 60, 0, 5)
+    assert Responses().usage({"usage": responses}) == Usage(100, 20, 60, 0, 5)
+    assert Messages().usage({"usage": messages}) == Usage(100, 20, 60, 30, 0)
+    assert Embeddings().usage({"usage": {"prompt_tokens": 7}}) == Usage(7, 0)
+
+
+def test_a_message_that_is_cut_keeps_the_input_the_vendor_counted() -> None:
+    _, wire = STREAMS[1]
+    reader = Messages().stream(strip_usage=False)
+    reader.feed(wire[: wire.index(b"event: content_block_delta")])
+    assert reader.usage is None
+    assert reader.input_counted is not None
+    assert reader.input_counted.input == TOKENS[0]
