@@ -59,6 +59,14 @@ class ModelChoice:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class ModelPrice:
+    """Dollars per million tokens."""
+
+    input: Decimal
+    output: Decimal
+
+
 def _smarthost(value: object) -> Smarthost | None:
     if value is None or isinstance(value, Smarthost):
         return value
@@ -160,6 +168,19 @@ def _dollars(value: object) -> Decimal:
     return Decimal(text)
 
 
+def _model_price(value: object) -> ModelPrice | None:
+    if value is None or isinstance(value, ModelPrice):
+        return value
+    try:
+        price_input, price_output = (Decimal(part.strip().removeprefix("$")) for part in str(value).split("/"))
+        own_price(price_input, price_output, "")  # within what can be a price
+    except (ArithmeticError, ValueError):
+        raise ValueError(
+            f"{value!r} is not INPUT/OUTPUT in dollars per million tokens, such as 0.30/1.20; 0/0 where it is free"
+        ) from None
+    return ModelPrice(price_input, price_output)
+
+
 def _default_home() -> Path:
     return Path.home() / ".tinyfat"
 
@@ -192,6 +213,7 @@ class Settings(ServerSettings, BaseSettings):
     model_url: Annotated[str | None, BeforeValidator(_url)] = None
     model_key: SecretStr | None = None
     model: str | None = None
+    model_price: Annotated[ModelPrice | None, NoDecode, BeforeValidator(_model_price)] = None
     models: tuple[ModelEntry, ...] = ()
     master_key: SecretStr | None = None  # drivers/secrets/envelope.py; unset: master.key in the home
     log: Annotated[str, BeforeValidator(_log_level)] = "WARNING"
@@ -252,10 +274,9 @@ class Settings(ServerSettings, BaseSettings):
             if choice is None:
                 return (standin_route(standin_url, at),)
             for vendor in VENDORS:
-                if choice.url == vendor.url:
+                if choice.url == vendor.url and not self.model_price:
                     route = vendor_route(vendor, choice.model, at)
-                    variable = "TINYFAT_MODEL_KEY" if self.model_url else vendor.key_variable
-                    return (replace(route, key_variable=variable),)
+                    return (replace(route, key_variable=self._key_variable(choice)),)
         except RouteRefused as error:
             raise SettingsRefused(str(error)) from None
         return (self._own_model(choice),)
@@ -267,16 +288,27 @@ class Settings(ServerSettings, BaseSettings):
         return routes
 
     def _own_model(self, choice: ModelChoice) -> ModelRoute:
-        """TINYFAT_MODEL_URL: a model on this machine costs nothing a token; what another one costs, nobody knows."""
+        """At the price the operator gives; without one, a model on this machine costs nothing a token, and what another
+        one costs, nobody knows."""
         host = urlsplit(choice.url).hostname or ""
-        if host not in ("localhost", "::1") and not host.startswith("127."):
+        local = host in ("localhost", "::1") or host.startswith("127.")
+        if self.model_price:
+            prices = own_price(self.model_price.input, self.model_price.output, "TINYFAT_MODEL_PRICE")
+        elif local:
+            prices = own_price(Decimal(0), Decimal(0), "TINYFAT_MODEL_URL on this machine")
+        else:
             raise SettingsRefused(
-                f"TINYFAT_MODEL_URL: no price is known of {choice.model!r} at {host}. Describe it in tinyfat.toml as a "
-                "[[models]] entry with price_input and price_output (docs/settings.md)."
+                f"TINYFAT_MODEL_URL: no price is known of {choice.model!r} at {host}, so no call could be counted."
+                " Set TINYFAT_MODEL_PRICE=INPUT/OUTPUT in dollars per million tokens, such as 0.30/1.20 (0/0 where it "
+                "costs nothing), or describe the model as a [[models]] entry in tinyfat.toml (docs/settings.md)."
             )
-        prices = own_price(Decimal(0), Decimal(0), "TINYFAT_MODEL_URL on this machine")
-        key_variable = "TINYFAT_MODEL_KEY" if self.model_key else ""
-        return ModelRoute(MAIN, host, choice.model, choice.api, choice.url, key_variable, prices)
+        vendor = next((vendor.name.lower() for vendor in VENDORS if vendor.url == choice.url), host)
+        return ModelRoute(MAIN, vendor, choice.model, choice.api, choice.url, self._key_variable(choice), prices)
+
+    def _key_variable(self, choice: ModelChoice) -> str:
+        if self.model_url:
+            return "TINYFAT_MODEL_KEY" if self.model_key else ""
+        return next(vendor.key_variable for vendor in VENDORS if vendor.url == choice.url)
 
     def vendor_keys(self, routes: Sequence[ModelRoute]) -> dict[str, str]:
         """Our keys for these routes, by the names of their variables; those that are set."""

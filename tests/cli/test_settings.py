@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ WRONG = {
     "MAIL_RATE_THREAD": ["0", "-1", "x"],
     "MAIL_RATE_SENDER": ["0"],
     "MODEL_URL": ["api.example.org", "ftp://x/y"],
+    "MODEL_PRICE": ["1", "1/2/3", "a/b", "-1/1", "nan/1", "1e9/1", ""],
     "NAMESERVERS": ["dns.example.org", "1.2.3"],
     "TURN_DEADLINE": ["0", "-5", "soon", "nan", "inf"],
     "RUNTIME_MEMORY": ["1", "lots"],
@@ -170,8 +172,35 @@ def test_the_model_follows_from_the_key_that_is_set(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, source: str
 ) -> None:
     monkeypatch.setenv(variable, value)
+    if variable == "TINYFAT_MODEL_URL":
+        monkeypatch.setenv("TINYFAT_MODEL_PRICE", "0.30/1.20")
     choice = load_settings().model_choice()
     assert choice is not None and source in choice.source and choice.url.startswith("https://")
+
+
+def test_a_model_without_a_known_price_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYFAT_MODEL_URL", "https://models.example.org/v1")
+    monkeypatch.setenv("TINYFAT_MODEL", "qwen3-32b")
+    with pytest.raises(SettingsRefused, match=r"'qwen3-32b' at models\.example\.org.* Set TINYFAT_MODEL_PRICE="):
+        load_settings()
+    monkeypatch.setenv("TINYFAT_MODEL_PRICE", "0.30/1.20")
+    (route,) = load_settings().model_routes("http://127.0.0.1", datetime.now(UTC))
+    assert (route.prices.base.input, route.prices.base.output) == (300, 1200)  # nano-dollars a token
+    assert route.prices.base.source == "TINYFAT_MODEL_PRICE" and route.key_variable == ""
+
+
+def test_the_operators_price_goes_before_the_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIREWORKS_API_KEY", "k")
+    monkeypatch.setenv("TINYFAT_MODEL_PRICE", "$2/$3")
+    (route,) = load_settings().model_routes("http://127.0.0.1", datetime.now(UTC))
+    assert (route.prices.base.input, route.prices.base.output) == (2000, 3000)
+    assert route.key_variable == "FIREWORKS_API_KEY" and route.vendor == "fireworks"
+
+
+def test_a_model_on_this_machine_needs_no_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYFAT_MODEL_URL", "http://127.0.0.1:11434/v1")
+    (route,) = load_settings().model_routes("http://127.0.0.1", datetime.now(UTC))
+    assert (route.prices.base.input, route.prices.base.output) == (0, 0)
 
 
 def test_a_key_without_a_url_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

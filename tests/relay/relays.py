@@ -38,9 +38,26 @@ SECONDS_MAX = 10.0
 
 
 class _Quiet(uvicorn.Server):
+    """No signals, no looking ten times a second whether it should end, no goodbye."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ending = asyncio.Event()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        await self.ending.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        tasks = list(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class StandIn:
@@ -77,8 +94,7 @@ class StandIn:
         return self._server.started
 
     async def stop(self) -> None:
-        self._server.should_exit = True
-        self._server.force_exit = True
+        self._server.ending.set()
         await self._task
 
 

@@ -13,7 +13,7 @@ from tinyfat.ports.ledger import SchemaTooNew, StoreUnavailable
 from tinyfat.store.database import Database, migrations
 
 # SHA-256 of each released script. A new script gets a new line; a line is never changed: databases that ran the old
-# text would differ from those that run the new one. (Until 0.1.0 is out, the first is still being written.)
+# text would differ from those that run the new one. (Until 0.1.0 is out, these are still being written.)
 RELEASED = {
     1: "3dd4fff6c3281d0a50e1d008eac4350a9596ba6504af5e64b3b59afe9228d4e0",
     2: "c338b28eff1e7e4efa47ff9d481fa8fa0b25aa0c9a5b8f7c053a5f27064e1072",

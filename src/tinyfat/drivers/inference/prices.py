@@ -32,8 +32,9 @@ def known_prices(vendor: str, model: str, at: datetime) -> PriceList:
     info = _find(vendor, model)
     if info is None:
         raise UnknownPrice(
-            f"No price is known of {model!r} at {vendor!r}: write price_input and price_output (dollars per million "
-            "tokens) into its [[models]] entry, or correct its id."
+            f"No price is known of {model!r} at {vendor!r}: correct its id, or give its price in dollars per million "
+            "tokens: price_input and price_output in its [[models]] entry, or, without one, "
+            "TINYFAT_MODEL_PRICE=INPUT/OUTPUT."
         )
     found = info.get_prices(at)
     if found.input_mtok is None or any(getattr(found, key, None) for key in _PER_CALL):
