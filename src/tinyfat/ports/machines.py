@@ -2,6 +2,7 @@
 
 MachinesError
 ├── MachineRefused      the order can never succeed as it is
+│   └── MachinesFull    no room where it was asked for; elsewhere, or later, there may be
 └── MachinesUnreachable the provider did not answer, is busy or over its limit; nothing is known: ask again
 """
 
@@ -19,6 +20,11 @@ class MachinesError(Exception):
 
 class MachineRefused(MachinesError):
     """The provider refused the order; asking again will not help."""
+
+
+class MachinesFull(MachineRefused):
+    """The provider has no room in this location. An address that no machine had yet may be released and made anew: it
+    then comes from a location that is not known to be full."""
 
 
 class MachinesUnreachable(MachinesError):
@@ -56,7 +62,7 @@ class Servers(Machines, Protocol):
     """
 
     async def address(self, address_id: str, location: str = "") -> Address:
-        """Make the address, or find it; where nothing can be said yet its ipv4 is "". Raises MachineRefused where no
+        """Make the address, or find it; where nothing can be said yet its ipv4 is "". Raises MachinesFull where no
         location has one left."""
 
     async def attach(self, address_id: str, machine_id: str) -> bool:

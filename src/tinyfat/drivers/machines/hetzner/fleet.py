@@ -1,0 +1,119 @@
+"""Our servers as the provider lists them, and what to make of one that is not on the list.
+
+The list is read once for everybody who asks within LISTING_SECONDS: a hundred flows that look twice a second would
+otherwise use up the project's rate limit (one request a second) in a minute.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from hcloud import Client
+
+from tinyfat.drivers.hetzner_cloud import HetznerCloud, NotFound, Refused
+from tinyfat.drivers.machines.hetzner.labels import MACHINE, Labels, server_name
+from tinyfat.drivers.machines.hetzner.seen import Server, server_of
+
+LISTING_SECONDS = 2.0
+LISTED_SECONDS = 20.0  # within it, a server that was made is on the provider's lists
+ORDERS_REMEMBERED_MAX = 10_000
+
+
+class Foreign(Refused):
+    """A server has the name we would give, and not our labels."""
+
+
+class Fleet:
+    def __init__(
+        self,
+        cloud: HetznerCloud,
+        labels: Labels,
+        clock: Callable[[], float],
+        listing_seconds: float = LISTING_SECONDS,
+        listed_seconds: float = LISTED_SECONDS,
+    ) -> None:
+        self._cloud, self._labels, self._clock = cloud, labels, clock
+        self._listing_seconds, self._listed_seconds = listing_seconds, listed_seconds
+        self._lock = threading.Lock()  # one reads, the others wait for it: they may be on different event loops
+        self._listing: tuple[Server, ...] = ()
+        self._read_at = self._changed_at = float("-inf")
+        self._born = clock()
+        self._ordered: dict[str, tuple[float, int | None]] = {}  # machine id -> when, and as which server
+
+    async def all(self) -> tuple[Server, ...]:
+        """Those labelled ours. At most LISTING_SECONDS old, and never from before `changed`."""
+        if (known := self._recent()) is not None:
+            return known
+        return await self._cloud.call("list its servers", self._read)
+
+    def changed(self) -> None:
+        """Something was asked for: what was read before says nothing about it."""
+        self._changed_at = self._clock()
+
+    def ordered(self, machine_id: str, server_id: int | None = None) -> None:
+        """It is being made: from now on the lists may not know it yet."""
+        if len(self._ordered) >= ORDERS_REMEMBERED_MAX:
+            self._ordered.pop(next(iter(self._ordered)))
+        self._ordered[machine_id] = self._clock(), server_id
+        self.changed()
+
+    def deleted(self, machine_id: str) -> None:
+        self._ordered.pop(machine_id, None)
+        self.changed()
+
+    def may_be_unlisted(self, machine_id: str) -> bool:
+        """It was ordered so lately, here or by a process that is no more, that a list without it says nothing."""
+        since, _ = self._ordered.get(machine_id, (self._born, None))
+        return self._clock() - since < self._listed_seconds
+
+    async def of(self, machine_id: str) -> tuple[Server, ...]:
+        """Its servers: one, or none by list, by id and by name. Raises Foreign."""
+        if found := tuple(one for one in await self.all() if one.labels.get(MACHINE) == machine_id):
+            return found
+        _, server_id = self._ordered.get(machine_id, (0.0, None))
+        if server_id is not None and (server := await self._by_id(server_id)):
+            return (server,)
+        return await self._by_name(machine_id)
+
+    async def with_id(self, server_id: int) -> Server | None:
+        """Anybody's."""
+        for one in await self.all():
+            if one.id == server_id:
+                return one
+        return await self._by_id(server_id)
+
+    async def _by_id(self, server_id: int) -> Server | None:
+        try:
+            return await self._cloud.call(
+                "show a server", lambda client: server_of(client.servers.get_by_id(server_id))
+            )
+        except NotFound:
+            return None
+
+    async def _by_name(self, machine_id: str) -> tuple[Server, ...]:
+        name = server_name(machine_id)
+        servers = await self._cloud.call(
+            f"look for {name}", lambda client: [server_of(one) for one in client.servers.get_list(name=name).servers]
+        )
+        for one in servers:
+            if not self._labels.ours(one.labels) or one.labels.get(MACHINE) != machine_id:
+                raise Foreign(
+                    f"At Hetzner a server has the name {name} and not our labels: give them back to it "
+                    f"({', '.join(f'{key}={text}' for key, text in self._labels.all_of(machine=machine_id).items())}), "
+                    "or rename or delete it in the console."
+                )
+        return tuple(servers)
+
+    def _recent(self) -> tuple[Server, ...] | None:
+        fresh = self._read_at > self._changed_at and self._clock() - self._read_at < self._listing_seconds
+        return self._listing if fresh else None
+
+    def _read(self, client: Client) -> tuple[Server, ...]:
+        with self._lock:
+            if (known := self._recent()) is not None:
+                return known
+            began = self._clock()
+            found = client.servers.get_all(label_selector=self._labels.selector())
+            self._listing, self._read_at = tuple(server_of(one) for one in found), began
+            return self._listing
