@@ -15,6 +15,7 @@ from tests.box.plane import until
 from tinyfat.box import forwarder as forwarding
 from tinyfat.box.forwarder import CallRefused, ModelForwarder, Relay, rewritten
 from tinyfat.box.logbook import Logbook
+from tinyfat.box.tls import client_context
 from tinyfat.domain.link import ModelAccess
 
 TOKEN = "token-of-this-box"
@@ -65,7 +66,7 @@ class Rig:
         self.turn: tuple[str, str] | None = None
         self.logbook = Logbook(folder / "box.log")
         self.relay = FakeRelay()
-        self.forwarder = ModelForwarder(TOKEN, lambda: self.turn, self.logbook)
+        self.forwarder = ModelForwarder(TOKEN, lambda: self.turn, self.logbook, client_context(""))
 
     async def open(self) -> None:
         await self.relay.open()
@@ -191,10 +192,10 @@ async def test_no_more_than_so_many_calls_at_once(rig: Rig, monkeypatch: pytest.
 async def test_the_address_stays_after_a_restart_and_moves_where_it_is_taken(rig: Rig, tmp_path: Path) -> None:
     port = rig.forwarder.port
     await rig.forwarder.close()
-    again = ModelForwarder(TOKEN, lambda: None, rig.logbook)
+    again = ModelForwarder(TOKEN, lambda: None, rig.logbook, client_context(""))
     await again.open(tmp_path / "model.port")
     assert again.port == port
-    other = ModelForwarder(TOKEN, lambda: None, rig.logbook)
+    other = ModelForwarder(TOKEN, lambda: None, rig.logbook, client_context(""))
     await other.open(tmp_path / "model.port")
     assert other.port not in (0, port)
     for one in (again, other):

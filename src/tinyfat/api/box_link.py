@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from fastapi import WebSocket, WebSocketDisconnect
 
 from tinyfat.domain.agents import Agent
+from tinyfat.domain.enrolment import key_hash
 from tinyfat.domain.link import (
     CLOSE_NOT_WANTED,
     CLOSE_TOKEN_REFUSED,
     Frame,
     FrameRefused,
     Hello,
+    IdentitySerial,
     Log,
     RuntimeSpec,
     Status,
@@ -31,14 +33,13 @@ from tinyfat.domain.link import (
     encode,
 )
 from tinyfat.domain.machines import Machine
-from tinyfat.flows.provision import hash_token
 from tinyfat.ports.ledger import Agents, MachineRecords, StoreUnavailable, Turns
 
 CLOSE_TRY_AGAIN = 1013
 DECODE_ON_LOOP_CHARS = 256 * 1024
 OUTBOX_FRAMES_MAX = 2000  # offers and receipts on their way to one box
 
-SpecOf = Callable[[Agent, Machine], Awaitable[RuntimeSpec]]
+SpecOf = Callable[[Agent | None, Machine], Awaitable[RuntimeSpec]]  # None: it waits in the warm pool
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ class BoxLinks:
         """The whole life of one connection."""
         await socket.accept()
         try:
-            machine = await self._records.by_token(hash_token(_bearer(socket)))
+            token_hash = key_hash(_bearer(socket))
+            machine = await self._records.by_token(token_hash)
         except StoreUnavailable:
             await socket.close(CLOSE_TRY_AGAIN, "the database is away")
             return
@@ -66,16 +68,17 @@ class BoxLinks:
         elif not machine.wanted:
             await socket.close(CLOSE_NOT_WANTED, "this machine is no longer wanted")
         else:
-            await self._serve_machine(socket, machine)
+            await self._serve_machine(socket, machine, token_hash)
 
-    async def _serve_machine(self, socket: WebSocket, machine: Machine) -> None:
-        link = _Link(socket, machine)
+    async def _serve_machine(self, socket: WebSocket, machine: Machine, token_hash: bytes) -> None:
+        link = _Link(socket, machine, token_hash)
         if older := self._links.get(machine.id):
             older.close()
         self._links[machine.id] = link
-        writer = asyncio.create_task(link.write(self._turns, self._welcome), name=f"link {machine.id}")
+        writer = asyncio.create_task(link.write(self._turns, self._welcomes), name=f"link {machine.id}")
         try:
-            link.send(await self._welcome(machine))
+            for frame in await self._welcomes(link):
+                link.send(frame)
             for turn_id in await self._turns.open_for(machine.id):
                 link.offer(turn_id)
             await self._read(link)
@@ -97,14 +100,20 @@ class BoxLinks:
             link.offer(turn_id)
 
     def respecify(self, machine_id: str) -> None:
-        """A signal: this machine's box, or with "" every box, is told anew what it runs. The same again changes
-        nothing there."""
+        """A signal: this machine's box, or with "" every box, is told anew what it runs and which identity it is to
+        have. The same again changes nothing there."""
         links = [self._links[machine_id]] if machine_id in self._links else []
         for link in links if machine_id else self._links.values():
             link.respecify()
 
-    async def _welcome(self, machine: Machine) -> Welcome:
-        return Welcome(await self._spec(await self._agents.get(machine.agent_id), machine))
+    async def _welcomes(self, link: _Link) -> Sequence[Frame]:
+        """What it is to run and to be, as that is now: it may have been given to an agent since it dialled."""
+        machine = await self._records.by_token(link.token_hash)
+        if machine is None:
+            return ()  # its end is under way
+        link.machine = machine
+        agent = await self._agents.get(machine.agent_id) if machine.agent_id else None
+        return Welcome(await self._spec(agent, machine)), IdentitySerial(machine.identity_serial)
 
     async def unwanted(self, machine_id: str) -> None:
         """Tell its box, if it is on the line here, that its time is over."""
@@ -144,13 +153,14 @@ class BoxLinks:
 
 
 class _Respecify:
-    """In a link's queue: what its box runs is looked up when its time comes."""
+    """In a link's queue: what its box is to run and to be is looked up when its time comes."""
 
 
 class _Link:
-    def __init__(self, socket: WebSocket, machine: Machine) -> None:
+    def __init__(self, socket: WebSocket, machine: Machine, token_hash: bytes) -> None:
         self.socket = socket
-        self.machine = machine
+        self.machine = machine  # as it was last looked up
+        self.token_hash = token_hash
         # An offer is queued as the turn's id alone: its attachments are loaded when its time comes.
         self._outbox: asyncio.Queue[Frame | str | _Respecify] = asyncio.Queue(OUTBOX_FRAMES_MAX)
         self._closing = False
@@ -174,14 +184,14 @@ class _Link:
         with suppress(asyncio.QueueFull):
             self._outbox.put_nowait(item)
 
-    async def write(self, turns: Turns, welcome: Callable[[Machine], Awaitable[Welcome]]) -> None:
+    async def write(self, turns: Turns, welcomes: Callable[[_Link], Awaitable[Sequence[Frame]]]) -> None:
         while not self._closing:
             item = await self._outbox.get()
             if isinstance(item, _Respecify):
-                try:
-                    item = await welcome(self.machine)
-                except StoreUnavailable:
-                    continue  # an outage is followed by a word to every box
+                with suppress(StoreUnavailable):  # an outage is followed by a word to every box
+                    for frame in await welcomes(self):
+                        await self.socket.send_text(encode(frame))
+                continue
             if isinstance(item, str):
                 try:
                     turn = await turns.for_box(item, self.machine.id)

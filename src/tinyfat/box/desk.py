@@ -40,7 +40,7 @@ class TurnDesk:
         pace: Pace,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._agent_name = agent_name
+        self.agent_name = agent_name
         self._journal = journal
         self._outbox = outbox
         self._logbook = logbook
@@ -232,9 +232,7 @@ class TurnDesk:
         return self._failed(f"its deadline passed: {why}{state}")
 
     def _failed(self, detail: str) -> TurnResult:
-        words = (
-            f"{self._agent_name} could not answer this in time. Nothing else of yours is lost; please send it again."
-        )
+        words = f"{self.agent_name} could not answer this in time. Nothing else of yours is lost; please send it again."
         return TurnResult(
             TurnOutcome.FAILED,
             failure=words,

@@ -33,14 +33,18 @@ class FolderTaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """box.json. The token opens this machine's own agent and nothing else."""
+    """box.json: the part of a machine's identity that its box needs. The token opens this machine's own agent and
+    nothing else."""
 
     machine_id: str
-    agent_name: str
+    agent_name: str  # "": it waits in the warm pool
     runtime: str
     link_url: str
     link_token: str
     shared_folder: Path
+    link_ca: str = ""  # PEM: who alone may vouch for the control plane; "": whom the system trusts
+    serial: int = 0  # of the identity that root wrote this from
+    identity_wanted: Path | None = None  # made to ask root for a newer one; None: nobody there to ask
 
     def __repr__(self) -> str:
         return f"Identity(machine_id={self.machine_id!r}, agent_name={self.agent_name!r}, link_token=***)"
@@ -64,11 +68,14 @@ class BoxFolder:
             body = json.loads(file.read_text("utf-8"))
             return Identity(
                 _string(body["machine_id"]),
-                _string(body["agent_name"]),
+                _string(body["agent_name"], empty=True),
                 _string(body["runtime"]),
                 _string(body["link_url"]),
                 _string(body["link_token"]),
                 Path(_string(body["shared_folder"])),
+                _string(body.get("link_ca", ""), empty=True),
+                int(body.get("identity_serial", 0)),
+                Path(_string(body["identity_wanted"])) if body.get("identity_wanted") else None,
             )
         except OSError as error:
             raise FolderRefused(f"{file} cannot be read ({error.strerror}): the machine's driver writes it.") from error
@@ -77,6 +84,15 @@ class BoxFolder:
                 f"{file} is not what a box needs ({type(error).__name__}: {error}): start the machine again, "
                 "and its driver writes it anew."
             ) from error
+
+    def want_identity(self, serial: int) -> bool:
+        """Ask root for the machine's identity where ours is older than this one. box.json is read anew: root may have
+        replaced it since this box started. False where there is nothing to ask for. Raises FolderRefused, OSError."""
+        now = self.identity()
+        if now.identity_wanted is None or now.serial >= serial:
+            return False
+        now.identity_wanted.touch(mode=0o600)
+        return True
 
     def lock(self) -> None:
         """Held until this process ends. Raises FolderTaken."""
@@ -136,7 +152,7 @@ def write_private(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _string(value: object) -> str:
-    if not isinstance(value, str) or not value:
+def _string(value: object, empty: bool = False) -> str:
+    if not isinstance(value, str) or not (value or empty):
         raise ValueError("a value is missing or is not text")
     return value

@@ -67,11 +67,13 @@ class Head:
 
 
 class ModelForwarder:
-    def __init__(self, token: str, only_turn: OnlyTurn, logbook: Logbook) -> None:
-        """`token` is what the runtime shows here. `only_turn`: (id, session) where exactly one turn runs, else None."""
+    def __init__(self, token: str, only_turn: OnlyTurn, logbook: Logbook, tls: ssl.SSLContext) -> None:
+        """`token` is what the runtime shows here. `only_turn`: (id, session) where exactly one turn runs, else None.
+        `tls`: for a relay at https."""
         self._token = token
         self._only_turn = only_turn
         self._logbook = logbook
+        self._tls = tls
         self._relay: Relay | None = None
         self._server: asyncio.Server | None = None
         self._calls: set[asyncio.Task[None]] = set()
@@ -149,7 +151,7 @@ class ModelForwarder:
     async def _dial(self, relay: Relay) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
             async with asyncio.timeout(DIAL_SECONDS_MAX):
-                tls = ssl.create_default_context() if relay.tls else None
+                tls = self._tls if relay.tls else None
                 return await asyncio.open_connection(relay.host, relay.port, ssl=tls, limit=PIECE_BYTES)
         except OSError as error:
             self._logbook.box(f"the relay at {relay.host}:{relay.port} does not answer: {error}")

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyfat.box.child import Child, NotGone, end_leftover
@@ -59,6 +59,10 @@ class Keeper:
         self._breaker_open = False
         self._said_second = 0
         self._said_lines = 0
+
+    def renamed(self, agent_name: str) -> None:
+        self._spec = replace(self._spec, agent_name=agent_name)
+        self.runtime.renamed(agent_name)
 
     async def keep(self) -> None:
         try:

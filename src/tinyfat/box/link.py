@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from tinyfat.domain.link import (
     Frame,
     FrameRefused,
     Hello,
+    IdentitySerial,
     RuntimeSpec,
     Status,
     TurnOffer,
@@ -57,6 +59,8 @@ class LinkOwner(Protocol):
 
     def settled(self, turn_id: str) -> None: ...
 
+    def identity_is(self, serial: int) -> None: ...
+
 
 class Link:
     def __init__(
@@ -68,6 +72,7 @@ class Link:
         logbook: Logbook,
         pace: Pace,
         random: Callable[[], float],  # 0 to 1: so that a fleet does not dial at the same moment
+        tls: ssl.SSLContext,  # for wss
     ) -> None:
         self._url = url
         self._token = token
@@ -76,6 +81,7 @@ class Link:
         self._logbook = logbook
         self._pace = pace
         self._random = random
+        self._tls = tls
         self._welcomed = False
 
     async def run(self) -> None:
@@ -124,6 +130,7 @@ class Link:
             return await connect(
                 self._url,
                 additional_headers={"Authorization": f"Bearer {self._token}"},
+                ssl=self._tls if self._url.startswith("wss:") else None,
                 user_agent_header="tinyfat-box",
                 compression=None,  # costs every box memory and time for what is short or compressed already
                 proxy=None if _is_loopback(self._url) else True,
@@ -169,6 +176,8 @@ class Link:
                 self._owner.offered(turn)
             case TurnSettled(turn_id):
                 self._owner.settled(turn_id)
+            case IdentitySerial(serial):
+                self._owner.identity_is(serial)
             case _:
                 pass  # a newer control plane may say more than we know
 

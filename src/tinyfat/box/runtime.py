@@ -54,6 +54,9 @@ class Runtime(Protocol):
         Called before every start: it writes the configuration and chooses a free port.
         """
 
+    def renamed(self, agent_name: str) -> None:
+        """Its agent has another name now: a machine of the warm pool was claimed. What runs goes on."""
+
     async def live(self) -> bool:
         """The process answers at all (/healthz)."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tinyfat import __version__
 from tinyfat.box.desk import TurnDesk
-from tinyfat.box.folder import BoxFolder, Identity
+from tinyfat.box.folder import BoxFolder, FolderRefused, Identity
 from tinyfat.box.forwarder import ModelForwarder
 from tinyfat.box.journal import Journal
 from tinyfat.box.keeper import Keeper
@@ -21,6 +21,7 @@ from tinyfat.box.outbox import Outbox
 from tinyfat.box.pace import Pace
 from tinyfat.box.registry import UnknownRuntime, make_runtime
 from tinyfat.box.runtime import MakeRuntime
+from tinyfat.box.tls import client_context
 from tinyfat.box.workplace import Workplace
 from tinyfat.domain.link import PROTOCOL, Hello, RuntimeSpec, RuntimeState, Status
 from tinyfat.domain.secrets import derived
@@ -54,8 +55,11 @@ class Supervisor:
         # Derived: a runtime that outlived a killed box still has the right one.
         model_token = derived(identity.link_token.encode(), "model").hex()
         self._logbook.hide([model_token])
-        self._forwarder = ModelForwarder(model_token, self._desk.only_turn, self._logbook)
-        self._link = Link(identity.link_url, identity.link_token, self, self._outbox, self._logbook, self._pace, chance)
+        tls = client_context(identity.link_ca)
+        self._forwarder = ModelForwarder(model_token, self._desk.only_turn, self._logbook, tls)
+        self._link = Link(
+            identity.link_url, identity.link_token, self, self._outbox, self._logbook, self._pace, chance, tls
+        )
         self._identity = identity
         self._spec = folder.load_spec()
         self._spec_changed = asyncio.Event()
@@ -67,7 +71,7 @@ class Supervisor:
 
         When it returns or raises, nothing of the runtime runs any more.
         """
-        self._logbook.box(f"box {__version__} of agent {self._identity.agent_name} starts")
+        self._logbook.box(f"box {__version__} of agent {self._identity.agent_name or '(none yet)'} starts")
         await self._forwarder.open(self._folder.model_port)
         self._desk.take_up()
         runtime = asyncio.create_task(self._keep_runtime())
@@ -173,20 +177,34 @@ class Supervisor:
         except OSError as error:  # a full disk: it is kept in memory, and said again after the next start
             self._logbook.box(f"what to run could not be written down: {error.strerror}")
         known, self._spec = self._spec, spec
-        if known is not None and self._as_the_runtime_sees(known) == self._as_the_runtime_sees(spec):
+        if known is not None and self._as_the_runtime_sees(known, spec.agent_name) == self._as_the_runtime_sees(spec):
             self._forwarder.forward_to(spec.model)  # another key or relay: the runtime need not know
+            self._renamed(spec.agent_name)  # a claim from the warm pool: it is up, and stays so
             return
         self._spec_changed.set()
         self._desk.pause()  # turns that come from now on wait for the runtime they were meant for
 
-    def _as_the_runtime_sees(self, spec: RuntimeSpec) -> RuntimeSpec:
-        return replace(spec, model=self._forwarder.access(spec.model))
+    def _as_the_runtime_sees(self, spec: RuntimeSpec, agent_name: str | None = None) -> RuntimeSpec:
+        name = spec.agent_name if agent_name is None else agent_name
+        return replace(spec, agent_name=name, model=self._forwarder.access(spec.model))
+
+    def _renamed(self, agent_name: str) -> None:
+        self._desk.agent_name = agent_name
+        if self._keeper is not None:
+            self._keeper.renamed(agent_name)
 
     def offered(self, turn: Turn) -> None:
         self._desk.offer(turn)
 
     def settled(self, turn_id: str) -> None:
         self._desk.settle(turn_id)
+
+    def identity_is(self, serial: int) -> None:
+        try:
+            if self._folder.want_identity(serial):
+                self._logbook.box(f"this machine's identity has changed (to {serial}): root is asked to fetch it")
+        except (FolderRefused, OSError) as error:
+            self._logbook.box(f"this machine's identity has changed, and root could not be asked: {error}")
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:

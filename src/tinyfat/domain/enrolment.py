@@ -97,7 +97,7 @@ class Identity:
 
 
 def key_hash(key: str) -> bytes:
-    """How a machine's key and its enrolment token are kept: 256 random bits need one round."""
+    """How a machine's key, its tokens of enrolment and of the link are kept: 256 random bits need one round."""
     return hashlib.sha256(key.encode("utf-8", "replace")).digest()
 
 

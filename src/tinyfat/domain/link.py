@@ -10,6 +10,7 @@ The box dials `GET <link_url>` with `Authorization: Bearer <machine token>`. The
     box  -> turn_result   until it is settled, again after every reconnect
     ctrl -> turn_settled  committed (or no longer wanted): the box may forget it
     box  -> log           lines of the runtime's and the box's own output
+    ctrl -> identity      the serial of the machine's identity; the box has a newer one fetched (domain/enrolment)
 
 Every frame is `{"type": ..., ...}`; a frame of an unknown type is ignored, so that either side may be newer.
 A long frame is best sent in fragments (RFC 6455 5.4), so that pings pass between them.
@@ -110,6 +111,13 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentitySerial:
+    """After each welcome, and when it has grown."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class TurnOffer:
     turn: Turn
 
@@ -142,12 +150,13 @@ class Log:
     lines: tuple[LogLine, ...] = field(default=())
 
 
-Frame: TypeAlias = Hello | Welcome | Status | TurnOffer | TurnReceived | TurnAnswer | TurnSettled | Log
+Frame: TypeAlias = Hello | Welcome | IdentitySerial | Status | TurnOffer | TurnReceived | TurnAnswer | TurnSettled | Log
 
 _TYPES: dict[type, str] = {
     Hello: "hello",
     Welcome: "welcome",
     Status: "status",
+    IdentitySerial: "identity",
     TurnOffer: "turn",
     TurnReceived: "turn_received",
     TurnAnswer: "turn_result",
@@ -195,6 +204,8 @@ def _decode(kind: object, body: dict[str, Any]) -> Frame | None:
                 _count(body.get("memory_bytes", 0)),
                 _count(body.get("restarts", 0)),
             )
+        case "identity":
+            return IdentitySerial(_count(body["serial"]))
         case "turn":
             return TurnOffer(_turn(body["turn"]))
         case "turn_received":

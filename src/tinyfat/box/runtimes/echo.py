@@ -60,6 +60,9 @@ class EchoRuntime:
         }
         return Command(argv, environment, self._places.workspace, STOP_SECONDS)
 
+    def renamed(self, agent_name: str) -> None:
+        self._agent_name = agent_name
+
     async def live(self) -> bool:
         return await self._probe("/healthz")
 

