@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import time
 import uuid
 from collections.abc import Mapping
@@ -62,6 +63,10 @@ class Relay:
 
     async def start(self, listener: socket.socket) -> None:
         await self._server.start(listener)
+
+    async def listen(self, listener: socket.socket, tls: ssl.SSLContext) -> None:
+        """On one more socket, for boxes that are on other machines."""
+        await self._server.listen(listener, tls)
 
     async def try_owner_key(self, vendor: str, key: VendorKey) -> str:
         """By one real call. Empty where it works; else why it cannot be used."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
@@ -61,7 +62,12 @@ class RelayServer:
         self._server = _Server(self._handle)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=STOP_SECONDS_MAX)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
+        await self.listen(listener)
+
+    async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """On one more socket, once it was started; with `tls` for boxes that are on other machines."""
+        assert self._runner is not None, "start comes first"
+        await web.SockSite(self._runner, listener, backlog=BACKLOG, ssl_context=tls).start()
 
     async def stop(self) -> None:
         """Calls under way get STOP_SECONDS_MAX; then they are cut, and settled as such."""
