@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tinyfat import __version__
-from tinyfat.cli import agent, byok, cap, doctor, key, mail, models, money, serve, usage
+from tinyfat.cli import agent, byok, cap, doctor, key, mail, models, money, serve, standin, usage
 from tinyfat.cli.client import CommandFailed
 from tinyfat.cli.output import errors, visible
 from tinyfat.settings import SettingsRefused, load_settings
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.add_typer(agent.app, name="agent")
 app.add_typer(mail.app, name="mail")
 app.add_typer(serve.app, name="serve")
+app.add_typer(standin.app, name="standin")
 app.add_typer(key.app, name="key")
 app.add_typer(cap.app, name="cap")
 app.add_typer(byok.app, name="byok")
