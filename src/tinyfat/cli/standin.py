@@ -1,4 +1,4 @@
-"""`tinyfat standin ...`: servers of ours that behave as a vendor's documentation says, for trying things out and for tests."""
+"""`tinyfat standin`: servers of ours that behave as a vendor's documentation says, for trials and for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Stand-ins for vendors: behave as documented, lie on request.")
 
 _Listen = Annotated[str, typer.Option(help="ADDRESS:PORT of the API.")]
-_Token = Annotated[str, typer.Option(envvar="TINYFAT_STANDIN_TOKEN", help="What a client must say; empty: any will do.")]
+_Token = Annotated[str, typer.Option(envvar="TINYFAT_STANDIN_TOKEN", help="What clients must say; empty: any will do.")]
 
 
 @app.callback()
@@ -28,8 +28,7 @@ def standin() -> None:
 @app.command()
 def hetzner(
     listen: _Listen = "127.0.0.1:8041",
-    token: _Listen = Annotated[str, typer.Option(help="ADDRESS:PORT of the API.")]
-_Token = "",
+    token: _Token = "",
     lie: Annotated[list[str] | None, typer.Option(help="NAME[:PART][=TIMES]; may be given again.")] = None,
     seed: Annotated[int, typer.Option(help="Of the lies.")] = 0,
     action_seconds: Annotated[float, typer.Option(help="How long an action takes at the least.")] = 0.5,
