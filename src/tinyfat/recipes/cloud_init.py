@@ -73,7 +73,8 @@ def _users() -> list[Yaml]:
     person: dict[str, Yaml] = {"shell": "/bin/bash", "lock_passwd": True, "sudo": "ALL=(ALL) NOPASSWD:ALL"}
     return [
         {"name": OWNER_USER, "gecos": "The owner of this agent", **person},
-        {"name": OPERATOR_USER, "gecos": "Who hosts this agent", **person},
+        # Debian has a group of that name already, for other things.
+        {"name": OPERATOR_USER, "gecos": "Who hosts this agent", "no_user_group": True, **person},
         {
             "name": BOX_USER,
             "gecos": "The box and its runtime",

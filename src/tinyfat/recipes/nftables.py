@@ -10,7 +10,8 @@ def ruleset() -> str:
     are in a file of their own, since they change with the machine's identity.
 
     Neighbour discovery (RFC 4861) and DHCPv6 (RFC 8415) are no answers to anything a connection's state would know.
-    169.254.169.254 and fe80::a9fe:a9fe are metadata services: the runtime has no business with user-data.
+    Protocols are given by number (1 is ICMP, 58 ICMPv6): a small Debian has no /etc/protocols. 169.254.169.254 and
+    fe80::a9fe:a9fe are metadata services: the runtime has no business with user-data.
     """
     return f"""\
 #!/usr/sbin/nft -f
@@ -22,7 +23,7 @@ table inet tinyfat {{
         ct state established,related accept
         ct state invalid drop
         iif lo accept
-        meta l4proto {{ icmp, ipv6-icmp }} accept
+        meta l4proto {{ 1, 58 }} accept
         ip6 saddr fe80::/10 udp dport 546 accept
         include "{INPUT_RULES_FILE}"
     }}
