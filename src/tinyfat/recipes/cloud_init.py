@@ -192,7 +192,7 @@ systemctl start --no-block {ENROL_UNIT}
 
 
 def _yaml(value: Yaml, indent: str = "") -> str:
-    """Block style (YAML 1.1, as cloud-init reads it); texts of several lines as they are, others as in JSON."""
+    """Block style (YAML 1.1, as cloud-init reads it); texts of several lines as they are, others in quotes."""
     if isinstance(value, Mapping):
         return "".join(f"{indent}{name}:{_after(item, indent)}" for name, item in value.items())
     assert not isinstance(value, str | bool | int)
@@ -212,5 +212,11 @@ def _after(value: Yaml, indent: str) -> str:
 def _text(text: str, indent: str) -> str:
     plain = "\n" in text and text.endswith("\n") and not text.endswith("\n\n") and not text.startswith((" ", "\n"))
     if not plain or not text.replace("\n", "").isprintable():
-        return json.dumps(text)
+        return _quoted(text)
     return "|\n" + "\n".join(f"{indent}{line}" if line else "" for line in text.removesuffix("\n").split("\n"))
+
+
+def _quoted(text: str) -> str:
+    """YAML's double-quoted style."""
+    escaped = (f"\\{letter}" if letter in '"\\' else letter for letter in text)
+    return '"' + "".join(part if part.isprintable() else f"\\U{ord(part):08x}" for part in escaped) + '"'
