@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tinyfat.cli.client import CommandFailed, WrongUse
-from tinyfat.listen_address import address
+from tinyfat.listen_address import Address, address
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+    from tinyfat.dns_server.serving import Zones
 
 app = typer.Typer(no_args_is_help=True, help="Stand-ins for vendors: behave as documented, lie on request.")
 
@@ -33,6 +36,8 @@ def hetzner(
     seed: Annotated[int, typer.Option(help="Of the lies.")] = 0,
     action_seconds: Annotated[float, typer.Option(help="How long an action takes at the least.")] = 0.5,
     requests_per_hour: Annotated[int, typer.Option(min=1, help="The rate limit.")] = 3600,
+    dns_listen: Annotated[str, typer.Option(help="ADDRESS:PORT of its name server; empty: none.")] = "",
+    dns_seconds: Annotated[float, typer.Option(help="From a changed record to its being answered.")] = 0.0,
 ) -> None:
     """The Hetzner Cloud API. Its control is under /_standin: truth, lies, clock, calls."""
     from tinyfat.standins.hetzner.cloud import Cloud, Options
@@ -43,24 +48,34 @@ def hetzner(
         lies = Lies([read_lie(text) for text in lie or []], seed)
     except ValueError as error:
         raise WrongUse(str(error)) from None
-    cloud = Cloud(options=Options(action_seconds=action_seconds), lies=lies)
-    asyncio.run(_serve(hetzner_app(Standin(cloud, token, requests_per_hour)), listen, "/v1"))
+    cloud = Cloud(options=Options(action_seconds=action_seconds, dns_seconds=dns_seconds), lies=lies)
+    app = hetzner_app(Standin(cloud, token, requests_per_hour))
+    names = (cloud.published.zones, _address("--dns-listen", dns_listen)) if dns_listen else None
+    asyncio.run(_serve(app, _address("--listen", listen), "/v1", names))
 
 
-async def _serve(app: ASGIApp, listen: str, path: str) -> None:
+def _address(option: str, text: str) -> Address:
+    try:
+        return address(text)
+    except ValueError as error:
+        raise WrongUse(f"{option}: {error}") from None
+
+
+async def _serve(app: ASGIApp, listen: Address, path: str, names: tuple[Zones, Address] | None = None) -> None:
     """Until SIGINT or SIGTERM."""
+    from tinyfat.dns_server.serving import dns_served
     from tinyfat.standins.serving import served
 
-    try:
-        wanted = address(listen)
-    except ValueError as error:
-        raise WrongUse(f"--listen: {error}") from None
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        async with served(app, wanted.host, wanted.port) as url:
+        async with AsyncExitStack() as stack:
+            if names is not None:
+                port = await stack.enter_async_context(dns_served(names[0], names[1].host, names[1].port))
+                typer.echo(f"dns        {Address(names[1].host, port)}")
+            url = await stack.enter_async_context(served(app, listen.host, listen.port))
             typer.echo(f"api        {url}{path}")
             await stop.wait()
     except OSError as error:
-        raise CommandFailed(f"{wanted} cannot be listened on: {error.strerror or error}.") from None
+        raise CommandFailed(f"The stand-in cannot listen at {listen}: {error.strerror or error}.") from None

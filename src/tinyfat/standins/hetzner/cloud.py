@@ -14,6 +14,7 @@ from tinyfat.domain.machines import MachineState
 from tinyfat.machine_hosts.machine_host import MachineHost
 from tinyfat.standins.hetzner.lies import Lies
 from tinyfat.standins.hetzner.memory_host import MemoryHost
+from tinyfat.standins.hetzner.published import Published
 from tinyfat.standins.hetzner.resources import (
     Action,
     Firewall,
@@ -79,6 +80,7 @@ class Cloud:
     gone: dict[str, deque[tuple[float, dict[str, Any]]]] = field(
         default_factory=lambda: defaultdict(lambda: deque(maxlen=GONE_KEPT_MAX))
     )
+    published: Published = field(init=False)
     last_id: int = FIRST_ID - 1
     prefix: str = field(default_factory=lambda: f"hz{secrets.token_hex(3)}")  # of our machines' names on the host
     changed: bool = True  # since it was last written down
@@ -87,6 +89,7 @@ class Cloud:
     def __post_init__(self) -> None:
         if self.host is None:
             self.host = MemoryHost(self.clock)
+        self.published = Published(self.clock, self.options.dns_seconds)
 
     @property
     def machines(self) -> MachineHost:

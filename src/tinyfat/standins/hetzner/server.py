@@ -33,11 +33,13 @@ from tinyfat.standins.hetzner import (
     errors,
     firewalls,
     images,
+    rrsets,
     server_actions,
     servers,
     sold,
     ssh_keys,
     volumes,
+    zones,
 )
 from tinyfat.standins.hetzner.actions import settle
 from tinyfat.standins.hetzner.calls import Answer, ApiRoute, Call, Handler
@@ -58,6 +60,8 @@ ROUTES: list[ApiRoute] = [
     *firewalls.ROUTES,
     *images.ROUTES,
     *volumes.ROUTES,
+    *zones.ROUTES,
+    *rrsets.ROUTES,
 ]
 
 

@@ -17,7 +17,6 @@ KINDS = {
     "firewalls": "firewall",
     "volumes": "volume",
     "images": "image",
-    "zones": "zone",
 }
 
 
@@ -59,12 +58,12 @@ async def actions_by_id(call: Call) -> Answer:
         announcement = "https://docs.hetzner.cloud/changelog#2025-01-30-listing-arbitrary-actions-is-removed"
         details = {"announcement": announcement}
         raise errors.ApiError(410, "deprecated_api_endpoint", "the id parameter is needed", details)
-    return _page(call, list(call.cloud.actions.values()))
+    return page_of_actions(call, list(call.cloud.actions.values()))
 
 
 def _actions_of_kind(kind: str) -> Handler:
     async def handler(call: Call) -> Answer:
-        return _page(call, [a for a in call.cloud.actions.values() if any(k == kind for k, _ in a.resources)])
+        return page_of_actions(call, [a for a in call.cloud.actions.values() if any(k == kind for k, _ in a.resources)])
 
     return handler
 
@@ -73,12 +72,12 @@ def _actions_of_one(kind: str) -> Handler:
     async def handler(call: Call) -> Answer:
         text = call.path["id"]
         wanted = (kind, int(text) if text.isdecimal() else 0)
-        return _page(call, [a for a in call.cloud.actions.values() if wanted in a.resources])
+        return page_of_actions(call, [a for a in call.cloud.actions.values() if wanted in a.resources])
 
     return handler
 
 
-def _page(call: Call, actions: Sequence[Action]) -> Answer:
+def page_of_actions(call: Call, actions: Sequence[Action]) -> Answer:
     return page(call, "actions", [action_wire(call.cloud, action) for action in actions])
 
 
@@ -104,4 +103,7 @@ ROUTES: list[ApiRoute] = [
     *[("GET", f"/{plural}", _list(plural, items, wire)) for plural, _, items, wire in _SOLD],
     *[("GET", f"/{plural}/{{id}}", _get(one, items, wire)) for plural, one, items, wire in _SOLD],
     *[route for collection, kind in KINDS.items() for route in _action_routes(collection, kind)],
+    ("GET", "/zones/actions", _actions_of_kind("zone")),
+    ("GET", "/zones/actions/{id}", get_action),
+    ("GET", "/zones/{id_or_name}/actions/{action_id}", get_action),
 ]
