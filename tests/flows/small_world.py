@@ -10,31 +10,51 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from tinyfat.domain.agents import Agent, AgentState, RuntimeKind
+from tinyfat.domain.agents import ANYWHERE, Agent, AgentState, Place, RuntimeKind
 from tinyfat.domain.link import RuntimeState, Status
 from tinyfat.domain.mail.judgement import RateCaps
 from tinyfat.domain.turns import Turn, TurnOutcome, TurnResult
+from tinyfat.drivers.dns.memory import MemoryDns
 from tinyfat.drivers.machines.memory import MemoryMachines
+from tinyfat.drivers.machines.memory_servers import MemoryServers
 from tinyfat.drivers.mail.memory import MemoryMailOut
+from tinyfat.flows.addressing import Addressing
 from tinyfat.flows.delivery import Delivery
 from tinyfat.flows.intake import MailIntake
+from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.mail_turn import MailTurn
-from tinyfat.flows.provision import Orders, Provision
+from tinyfat.flows.orders import Orders, ServerTerms
+from tinyfat.flows.provision import Provision
 from tinyfat.flows.retire import Retire
+from tinyfat.flows.server_making import ServerMaking
 from tinyfat.flows.watch import MachineRuns
+from tinyfat.flows.welcome import Welcome
 from tinyfat.ports.mail import Authentication, Envelope
+from tinyfat.store.addresses import AddressStore, NameStore
 from tinyfat.store.agents import AgentStore
 from tinyfat.store.database import Database
 from tinyfat.store.deliveries import DeliveryStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
+from tinyfat.store.notices import NoticeStore
+from tinyfat.store.servers import ServerStore
 from tinyfat.store.signals import Signals
+from tinyfat.store.ssh_access import AgentKeyStore
 from tinyfat.store.turns import OFFERS, TurnStore
 
 T = TypeVar("T")
 DOMAIN = "tinyfat.localhost"
 OWNER = "owner@example.org"
 HOST = "host-1"
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1vQnH3qqBJgH7k6ZyW4n3Vnh1fN7hXkzq2bX0cJq5L"
+TERMS = ServerTerms(
+    domain=DOMAIN,
+    control_url="https://192.0.2.1:8443",
+    control_ca="",
+    link_url="wss://192.0.2.1:8443/box/link",
+    box_sha256="0" * 64,
+    ssh_ca=HOST_KEY,
+)
 LOOPBACK = Envelope("127.0.0.1", "peer.example", OWNER)
 
 
@@ -130,8 +150,16 @@ class SmallWorld:
         self.ledger = MailStore(database, caps)
         self.deliveries = DeliveryStore(database, HOST)
         self.machines = MemoryMachines()
-        self.runs = MachineRuns(self.machines, self.records)
-        self.orders = Orders(b"secret", "ws://127.0.0.1:1/box/link")
+        self.cloud = MemoryServers()
+        self.dns = MemoryDns(DOMAIN)
+        self.kinds = MachineKinds({"process": self.machines, "cloud": self.cloud})
+        self.servers = ServerStore(database)
+        self.addresses = AddressStore(database)
+        self.names = NameStore(database)
+        self.keys = AgentKeyStore(database)
+        self.runs = MachineRuns(self.kinds, self.records)
+        self.orders = Orders(b"secret", "ws://127.0.0.1:1/box/link", TERMS)
+        self.addressing = Addressing(DOMAIN, self.kinds, self.addresses, self.names, self.dns)
         self.out = MemoryMailOut()
         self.delivery = Delivery(DOMAIN, self.deliveries, self.out, b"bounce secret")
         self.flows = Flows()
@@ -139,8 +167,12 @@ class SmallWorld:
             DOMAIN, deadline_seconds, self.agents, self.turns, self.ledger, self.delivery, self.flows
         )
         self.flows.known["mail_turn"] = self.mail_turn.run
-        self.provision = Provision(self.agents, self.machines, self.records, self.turns, self.orders, self.runs, HOST)
-        self.retire = Retire(self.agents, self.runs)
+        making = ServerMaking(self.kinds, self.records, self.servers, self.keys, self.orders, self.addressing)
+        welcome = Welcome(
+            DOMAIN, self.keys, NoticeStore(database), self.delivery, self.addressing, lambda agent_id: HOST_KEY
+        )
+        self.provision = Provision(self.agents, making, self.records, self.turns, self.orders, self.runs, welcome, HOST)
+        self.retire = Retire(self.agents, self.kinds, self.runs, self.addressing)
         self.box = Box(self.turns)
         self.listening = asyncio.Event()
         self.signals.on(OFFERS, self.box.offered, self.listening.set)
@@ -149,9 +181,9 @@ class SmallWorld:
             DOMAIN, networks, self.agents, self.ledger, DoNotProve(), self.mail_turn.start, b"bounce secret"
         )
 
-    async def new_agent(self, name: str = "") -> Agent:
+    async def new_agent(self, name: str = "", kind: str = "process", place: Place = ANYWHERE) -> Agent:
         """As if it had just been asked for."""
-        return await self.agents.create(name or f"a{uuid.uuid4().hex[:12]}", OWNER, RuntimeKind.ECHO, "process")
+        return await self.agents.create(name or f"a{uuid.uuid4().hex[:12]}", OWNER, RuntimeKind.ECHO, kind, place)
 
     async def ready_agent(self, name: str = "") -> Agent:
         """With a machine that runs and a box that answers."""

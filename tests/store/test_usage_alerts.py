@@ -13,7 +13,8 @@ from tinyfat.domain.usage import Caps, Price, Usage
 from tinyfat.drivers.mail.memory import MemoryMailOut
 from tinyfat.flows.delivery import Delivery
 from tinyfat.flows.usage_alerts import UsageWatch
-from tinyfat.recipes.usage_mail import usage_mail, usage_subject, usage_text
+from tinyfat.recipes.notice_mail import notice_mail
+from tinyfat.recipes.usage_mail import usage_subject, usage_text
 from tinyfat.store.deliveries import DeliveryStore
 from tinyfat.store.usage_alerts import UsageAlertStore
 
@@ -90,4 +91,4 @@ def test_every_kind_has_its_words(kind: str) -> None:
 
 def test_a_broken_address_is_no_mail() -> None:
     with pytest.raises(ValueError):
-        usage_mail("ada@x.example", "a@b\r\nBcc: c@d", "<a@b>", datetime.now(UTC), "s", "t")
+        notice_mail("ada@x.example", "a@b\r\nBcc: c@d", "<a@b>", datetime.now(UTC), "s", "t")

@@ -141,3 +141,13 @@ class Machine:
     enrolled_at: datetime | None = None
     identity_serial: int = 1
     identity_fetched: int = 0  # the serial of the identity it fetched last
+
+    @property
+    def claimed(self) -> bool:
+        """It came from the warm pool."""
+        return self.pool is PoolState.CLAIMED
+
+    @property
+    def knows_itself(self) -> bool:
+        """It has fetched what it is to be by now, or never asks: a machine that is no server is told when it starts."""
+        return not self.hostname or self.identity_fetched >= self.identity_serial

@@ -1,25 +1,32 @@
-"""An agent comes to be: a machine for it, the box's first word, the runtime ready, a real question answered."""
+"""An agent comes to be: a machine for it, the box's first word, the runtime ready, a real question answered.
+
+Where the machine is a server of its own, there is more to it: an address that outlives it, a name that leads there, and
+a mail that tells the owner how to use it. A machine of the warm pool has all but the agent's identity.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 
 from tinyfat.domain.agents import Agent, AgentState
+from tinyfat.domain.enrolment import ENROLMENT_SECONDS_MAX
 from tinyfat.domain.link import RuntimeState
-from tinyfat.domain.machines import MachineOrder
 from tinyfat.domain.turns import TurnOutcome
 from tinyfat.engine.steps import Steps
-from tinyfat.flows.watch import MachineRuns, StillThere, until
+from tinyfat.flows.orders import Orders, machine_id_of
+from tinyfat.flows.progress import Part, Progress, StillThere
+from tinyfat.flows.server_making import ServerMaking
+from tinyfat.flows.watch import MachineRuns, until
+from tinyfat.flows.welcome import Welcome
+from tinyfat.ports.dns import DnsError
 from tinyfat.ports.ledger import Agents, MachineRecords, Turns
-from tinyfat.ports.machines import Machines, MachinesError, MachinesUnreachable
+from tinyfat.ports.machines import MachinesError, MachinesUnreachable
 
 FLOW = "provision"
 ORDER_SECONDS_MAX = 120.0  # a provider that does not answer is asked again for so long
 HEARTBEAT_SECONDS_MAX = 60.0
+ENROLLED_SECONDS_MAX = ENROLMENT_SECONDS_MAX + 60.0  # a server boots, fetches the box and enrols before it speaks
 READY_SECONDS_MAX = 25 * 60.0  # a first installation of the runtime included
 PROBE_SECONDS_MAX = 300.0
 PROBE_QUESTION = "From: TinyFat\nSubject: Are you there?\n\nPlease answer with one short sentence."
@@ -29,48 +36,49 @@ class Provision:
     def __init__(
         self,
         agents: Agents,
-        machines: Machines,
+        making: ServerMaking,
         records: MachineRecords,
         turns: Turns,
         orders: Orders,
         machine_runs: MachineRuns,
+        welcome: Welcome,
         host: str,
     ) -> None:
         self._agents = agents
-        self._machines = machines
+        self._making = making
+        self._kinds = making.kinds
         self._records = records
-        self._turns = turns
         self._orders = orders
         self._machine_runs = machine_runs
+        self._welcome = welcome
         self._host = host
+        self._waiting = FirstWords(agents, records, turns)
+        self._progress = Progress(agents, FLOW)
 
     async def run(self, steps: Steps, agent_id: str) -> None:
-        parts: Sequence[tuple[str, Callable[[Agent], Awaitable[str]]]] = (
-            ("order a machine", self._order),
-            ("first word of the box", self._heartbeat),
-            ("runtime ready", self._ready),
-            ("a real question answered", self._question),
-        )
-        for name, part in parts:
-            if complaint := await steps.run(name, partial(self._watched, agent_id, name, part)):
-                await steps.run("undo", partial(self._undo, agent_id, complaint))
+        agent = await steps.again("agent", lambda: self._agents.get(agent_id))
+        for name, part in self._parts(agent):
+            if complaint := await self._progress.part(steps, agent_id, name, _while_creating(part)):
+                await steps.run("undo", lambda complaint=complaint: self._undo(agent_id, complaint))  # type: ignore[misc]
                 return
-        await steps.run("done", partial(self._agents.become, agent_id, AgentState.READY, "", AgentState.CREATING))
+        await steps.run("done", lambda: self._agents.become(agent_id, AgentState.READY, "", AgentState.CREATING))
 
-    async def _watched(self, agent_id: str, name: str, part: Callable[[Agent], Awaitable[str]]) -> str:
-        """A part with its times in the ledger. It gives back "" or its complaint: a failure is a result that is
-        remembered, not an error to be tried again."""
-        await self._agents.step_begun(agent_id, FLOW, name)
-        agent = await self._agents.get(agent_id)
-        if agent.state is not AgentState.CREATING:
-            complaint = f"{agent.name} was destroyed while it was being made."
-        else:
-            try:
-                complaint = await part(agent)
-            except MachinesError as error:
-                complaint = str(error)
-        await self._agents.step_ended(agent_id, FLOW, name, complaint)
-        return complaint
+    def _parts(self, agent: Agent) -> Sequence[tuple[str, Part]]:
+        """Always the same for the same agent: a flow that goes on after a crash meets the parts it remembers."""
+        answers: Sequence[tuple[str, Part]] = (
+            ("runtime ready", self._waiting.ready),
+            ("a real question answered", self._waiting.question),
+        )
+        if not self._kinds.is_server(agent.machine_kind):
+            return (("order a machine", self._order), ("first word of the box", self._heartbeat), *answers)
+        return (
+            ("look in the warm pool", self._making.claim),
+            ("order a machine", self._making.order),
+            ("name in the DNS", self._making.point),
+            ("first word of the box", self._enrolled),
+            *answers,
+            ("welcome mail", self._welcome.write),
+        )
 
     async def _order(self, agent: Agent) -> str:
         order = self._orders.of(agent)
@@ -82,7 +90,7 @@ class Provision:
         async def ordered() -> bool:
             nonlocal unreachable
             try:
-                await self._machines.start(order)
+                await self._kinds.of(agent.machine_kind).start(order)
             except MachinesUnreachable as error:
                 unreachable = str(error)
                 return False
@@ -91,16 +99,65 @@ class Provision:
         return "" if await until(ordered, ORDER_SECONDS_MAX) else unreachable
 
     async def _heartbeat(self, agent: Agent) -> str:
+        return await self._waiting.first_word(agent, HEARTBEAT_SECONDS_MAX)
+
+    async def _enrolled(self, agent: Agent) -> str:
+        return await self._waiting.first_word(agent, ENROLLED_SECONDS_MAX)
+
+    async def _undo(self, agent_id: str, complaint: str) -> None:
+        """Nothing half made stays behind; the agent's row does, with the reason."""
+        agent = await self._agents.get(agent_id)
+        parts: list[Callable[[], Awaitable[None]]] = [lambda: self._machine_runs.end(agent)]
+        if self._kinds.is_server(agent.machine_kind):
+            parts += [lambda: self._end_unknown(agent), *self._making.unmaking(agent)]
+        for part in parts:  # each is tried, whatever became of the one before
+            try:
+                await part()
+            except (StillThere, MachinesError, DnsError) as still_there:
+                complaint = f"{complaint} And: {still_there}"
+        await self._agents.become(agent_id, AgentState.FAILED, complaint, AgentState.CREATING)
+
+    async def _end_unknown(self, agent: Agent) -> None:
+        """Destroyed while its server was ordered, the row may be gone already: by its id it is found all the same."""
+        if await self._records.get(machine_id_of(agent.id)) is None:
+            await self._machine_runs.delete(agent.machine_kind, machine_id_of(agent.id), agent.name)
+
+
+def _while_creating(part: Part) -> Part:
+    async def guarded(agent: Agent) -> str:
+        if agent.state is not AgentState.CREATING:
+            return f"{agent.name} was destroyed while it was being made."
+        return await part(agent)
+
+    return guarded
+
+
+class FirstWords:
+    """Waits for what an agent's current machine says: the box, the runtime, the agent itself."""
+
+    def __init__(self, agents: Agents, records: MachineRecords, turns: Turns) -> None:
+        self._agents = agents
+        self._records = records
+        self._turns = turns
+
+    async def first_word(self, agent: Agent, seconds: float) -> str:
+        ended = False
+
         async def seen() -> bool:
+            nonlocal ended
             machine = await self._records.of_agent(agent.id)
-            return machine is not None and machine.seen_at is not None
+            if machine is not None and machine.seen_at is not None and machine.knows_itself:
+                return True
+            ended = (await self._agents.get(agent.id)).state is not AgentState.CREATING
+            return ended
 
-        if await until(seen, HEARTBEAT_SECONDS_MAX):
+        if await until(seen, seconds) and not ended:
             return ""
-        seconds = f"{HEARTBEAT_SECONDS_MAX:.0f} s"
-        return f"The box of {agent.name} did not call home within {seconds}. `tinyfat doctor` may know why."
+        if ended:
+            return f"{agent.name} was destroyed while it was being made."
+        return f"The box of {agent.name} did not call home within {seconds:.0f} s. `tinyfat doctor` may know why."
 
-    async def _ready(self, agent: Agent) -> str:
+    async def ready(self, agent: Agent) -> str:
         last = ""
 
         async def decided() -> bool:
@@ -115,9 +172,9 @@ class Provision:
             return ""
         return f"The runtime {agent.runtime} of {agent.name} did not come up: {last or 'no reason given'}"
 
-    async def _question(self, agent: Agent) -> str:
+    async def question(self, agent: Agent, occasion: str = "probe") -> str:
         """Ready means it answered."""
-        turn_id = str(uuid.uuid5(uuid.UUID(agent.id), "probe"))
+        turn_id = str(uuid.uuid5(uuid.UUID(agent.id), occasion))
         await self._turns.probe(turn_id, agent.id, PROBE_QUESTION)
         await self._turns.offer(turn_id, PROBE_SECONDS_MAX)
         row = await self._turns.wait_for_result(turn_id)
@@ -127,34 +184,3 @@ class Provision:
         if row.result.outcome is not TurnOutcome.ANSWERED:
             return f"{agent.name} could not answer a first question: {row.result.detail or row.result.failure}"
         return ""
-
-    async def _undo(self, agent_id: str, complaint: str) -> None:
-        """Nothing half made stays behind; the agent's row does, with the reason."""
-        try:
-            await self._machine_runs.end(await self._agents.get(agent_id))
-        except StillThere as still_there:
-            complaint = f"{complaint} And: {still_there}"
-        await self._agents.become(agent_id, AgentState.FAILED, complaint, AgentState.CREATING)
-
-
-class Orders:
-    """What a machine is made from: always the same for the same agent, so that ordering twice is ordering once."""
-
-    def __init__(self, secret: bytes, link_url: str) -> None:
-        self._secret = secret
-        self._link_url = link_url
-
-    def of(self, agent: Agent) -> MachineOrder:
-        machine_id = str(uuid.uuid5(uuid.UUID(agent.id), "machine"))
-        return MachineOrder(machine_id, agent.name, agent.runtime, self._link_url, self._token(machine_id))
-
-    def token_hash(self, machine_id: str) -> bytes:
-        return hash_token(self._token(machine_id))
-
-    def _token(self, machine_id: str) -> str:
-        return hmac.new(self._secret, b"machine " + machine_id.encode(), hashlib.sha256).hexdigest()
-
-
-def hash_token(token: str) -> bytes:
-    """How a machine's token is kept: it is 256 random-looking bits, so one round suffices."""
-    return hashlib.sha256(token.encode("utf-8", "replace")).digest()

@@ -10,7 +10,8 @@ import logging
 
 from tinyfat.flows.delivery import Delivery
 from tinyfat.ports.usage import Alert, Notice, UsageAlerts, UsageLedger
-from tinyfat.recipes.usage_mail import usage_mail, usage_subject, usage_text
+from tinyfat.recipes.notice_mail import notice_mail
+from tinyfat.recipes.usage_mail import usage_subject, usage_text
 
 AT_ONCE_MAX = 100
 STALE_SECONDS = 60.0  # a relay that was silent this long is dead; it beats every few seconds
@@ -57,5 +58,5 @@ class UsageWatch:
         message_id = f"<usage.{alert.id}@{self._domain}>"
         subject = usage_subject(name, alert.kind)
         text = usage_text(name, alert.kind, alert.spent, alert.reserved, alert.cap, alert.amount)
-        raw = usage_mail(sender, alert.owner, message_id, alert.at, subject, text)
+        raw = notice_mail(sender, alert.owner, message_id, alert.at, subject, text)
         return Notice(message_id, sender, alert.owner, subject, raw)

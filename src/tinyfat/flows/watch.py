@@ -8,19 +8,17 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from tinyfat.domain.agents import Agent
-from tinyfat.domain.machines import MachineOrder, MachineSeen, MachineState
+from tinyfat.domain.machines import Machine, MachineOrder, MachineSeen, MachineState
+from tinyfat.flows.machine_kinds import MachineKinds
+from tinyfat.flows.progress import StillThere
 from tinyfat.ports.ledger import MachineRecords
-from tinyfat.ports.machines import Machines, MachinesError, MachinesUnreachable
+from tinyfat.ports.machines import MachinesError, MachinesUnreachable
 
 LOOK_SECONDS_FIRST = 0.02
 LOOK_SECONDS_MAX = 0.5
 GONE_SECONDS_MAX = 120.0
 
 log = logging.getLogger(__name__)
-
-
-class StillThere(Exception):
-    """A machine was told to end and runs on."""
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
@@ -39,49 +37,60 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> boo
 class MachineRuns:
     """Ends machines, and keeps those running that should be."""
 
-    def __init__(self, machines: Machines, records: MachineRecords) -> None:
-        self._machines = machines
+    def __init__(self, kinds: MachineKinds, records: MachineRecords) -> None:
+        self._kinds = kinds
         self._records = records
         self._ordered: set[str] = set()  # by this process
 
     async def end(self, agent: Agent) -> None:
-        """Stop, see that it stopped, delete, see that it is gone. Raises StillThere."""
-        machine = await self._records.of_agent(agent.id)
-        if machine is None:
-            return
+        """Stop, see that it stopped, delete, see that it is gone: each machine it has. Raises StillThere."""
+        for machine in await self._records.all_of_agent(agent.id):
+            await self.end_machine(machine, agent.name)
+
+    async def end_machine(self, machine: Machine, whose: str) -> None:
+        """Raises StillThere."""
         await self._records.unwanted(machine.id)
-        await self.stop(machine.id)
-        if not await until(lambda: self._deleted(machine.id), GONE_SECONDS_MAX):
-            seen = await self._seen(machine.id)
-            raise StillThere(
-                f"The machine {machine.id} of {agent.name} is still there after it was deleted: {_words(seen)}."
-            )
+        try:
+            await self.stop(machine)
+        except StillThere:
+            if not self._kinds.is_server(machine.kind):
+                raise
+            log.warning("the server %s of %s does not stop; it is deleted as it runs", machine.id, whose)
+        await self.delete(machine.kind, machine.id, whose)
         await self._records.forget(machine.id)
 
-    async def stop(self, machine_id: str) -> None:
+    async def stop(self, machine: Machine) -> None:
         """Raises StillThere."""
-        if not await until(lambda: self._stopped(machine_id), GONE_SECONDS_MAX):
-            seen = await self._seen(machine_id)
-            raise StillThere(f"The machine {machine_id} was told to stop and runs on: {_words(seen)}.")
+        if not await until(lambda: self._stopped(machine), GONE_SECONDS_MAX):
+            seen = await self.seen(machine.kind, machine.id)
+            raise StillThere(f"The machine {machine.id} was told to stop and runs on: {_words(seen)}.")
+
+    async def delete(self, kind: str, machine_id: str, whose: str) -> None:
+        """Raises StillThere."""
+        if not await until(lambda: self._deleted(kind, machine_id), GONE_SECONDS_MAX):
+            seen = await self.seen(kind, machine_id)
+            raise StillThere(
+                f"The machine {machine_id} of {whose} is still there after it was deleted: {_words(seen)}."
+            )
 
     # Asked again at each look: a driver may turn from asking to forcing, and a provider may have lost the first word.
 
-    async def _stopped(self, machine_id: str) -> bool:
-        if (await self._seen(machine_id)).state in (MachineState.STOPPED, MachineState.GONE):
+    async def _stopped(self, machine: Machine) -> bool:
+        if (await self.seen(machine.kind, machine.id)).state in (MachineState.STOPPED, MachineState.GONE):
             return True
         with suppress(MachinesUnreachable):
-            await self._machines.stop(machine_id)
+            await self._kinds.of(machine.kind).stop(machine.id)
         return False
 
-    async def _deleted(self, machine_id: str) -> bool:
+    async def _deleted(self, kind: str, machine_id: str) -> bool:
         with suppress(MachinesUnreachable):
-            await self._machines.delete(machine_id)
-        return (await self._seen(machine_id)).state is MachineState.GONE
+            await self._kinds.of(kind).delete(machine_id)
+        return (await self.seen(kind, machine_id)).state is MachineState.GONE
 
-    async def _seen(self, machine_id: str) -> MachineSeen:
+    async def seen(self, kind: str, machine_id: str) -> MachineSeen:
         """A provider that does not answer says nothing about the machine."""
         try:
-            return await self._machines.look(machine_id)
+            return await self._kinds.of(kind).look(machine_id)
         except MachinesUnreachable as error:
             return MachineSeen(MachineState.UNKNOWN, str(error))
 
@@ -95,11 +104,11 @@ class MachineRuns:
         """
         for machine in await self._records.wanted(host):
             try:
-                seen = await self._machines.look(machine.id)
+                seen = await self._kinds.of(machine.kind).look(machine.id)
                 if seen.state is MachineState.RUNNING and machine.id in self._ordered:
                     continue
                 if agent := await agent_to_run(machine.agent_id):
-                    await self._machines.start(order(agent))
+                    await self._kinds.of(machine.kind).start(order(agent))
                     self._ordered.add(machine.id)
             except MachinesError as error:
                 log.error("machine %s could not be started again: %s", machine.id, error)

@@ -41,6 +41,18 @@ class MachineStore:
         """The one that answers, or is to."""
         return await self._one("agent_id = %s and current", agent_id)
 
+    async def all_of_agent(self, agent_id: str) -> list[Machine]:
+        """More than one while it moves."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                f"select {COLUMNS} from machines where agent_id = %s order by generation".encode(),  # noqa: S608
+                (agent_id,),
+            )
+            return [machine_of(row) for row in await cursor.fetchall()]
+
+    async def get(self, machine_id: str) -> Machine | None:
+        return await self._one("id = %s", machine_id)
+
     async def by_token(self, token_hash: bytes) -> Machine | None:
         return await self._one("token_hash = %s", token_hash)
 

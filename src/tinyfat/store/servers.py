@@ -83,13 +83,6 @@ class ServerStore:
             [machine] = await _machines(connection, "id = %s", server.id)
             return machine
 
-    async def get(self, machine_id: str) -> Machine | None:
-        found = await self._find("id = %s", machine_id)
-        return found[0] if found else None
-
-    async def all_of_agent(self, agent_id: str) -> list[Machine]:
-        return await self._find("agent_id = %s order by generation", agent_id)
-
     async def all(self, kind: str) -> list[Machine]:
         return await self._find("kind = %s order by created_at, id", kind)
 

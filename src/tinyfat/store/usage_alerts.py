@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tinyfat.ports.usage import Alert, Notice
-from tinyfat.store.database import Connection, Database, lock_agent, storable
+from tinyfat.store.database import Database, lock_agent
+from tinyfat.store.notices import queue_notice
 
 
 class UsageAlertStore:
@@ -27,30 +28,6 @@ class UsageAlertStore:
             row = await cursor.fetchone()
             if row is not None and row[0] is not None:
                 return str(row[0])
-            row_id = await _queue(connection, alert.agent_id, notice)
+            row_id = await queue_notice(connection, alert.agent_id, notice)
             await connection.execute("update usage_alerts set message_row = %s where id = %s", (row_id, alert.id))
             return row_id
-
-
-async def _queue(connection: Connection, agent_id: str, notice: Notice) -> str:
-    """In a conversation of its own: who answers the notice, answers the agent."""
-    cursor = await connection.execute(
-        "with thread as (insert into threads (agent_id, subject) values (%(agent)s, %(subject)s) returning id), "
-        "known as (insert into thread_refs (agent_id, message_id, thread_id) "
-        "select %(agent)s, %(message_id)s, id from thread) "
-        "insert into messages (agent_id, thread_id, direction, message_id, sender, recipient, subject, state, size, "
-        "next_attempt_at) select %(agent)s, id, 'out', %(message_id)s, %(sender)s, %(recipient)s, %(subject)s, "
-        "'queued', %(size)s, now() from thread returning id",
-        {
-            "agent": agent_id,
-            "message_id": notice.message_id,
-            "sender": notice.sender,
-            "recipient": storable(notice.recipient),
-            "subject": storable(notice.subject),
-            "size": len(notice.raw),
-        },
-    )
-    row = await cursor.fetchone()
-    assert row is not None
-    await connection.execute("insert into message_bodies values (%s, %s)", (row[0], notice.raw))
-    return str(row[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from random import Random
 
 from tinyfat.domain.machines import MachineOrder, MachineSeen, MachineState
 from tinyfat.ports.machines import MachineRefused, MachinesUnreachable
@@ -18,6 +19,15 @@ class Lies:
     delete_nothing: int = 0  # the delete is acknowledged, and it stays
     looks_late: int = 0  # for so many looks after an order nothing is known of it yet
     unreachable: int = 0  # the provider does not answer
+    create_unheard: int = 0  # no answer to the order, which was carried out
+    hangs: int = 0  # for so many looks it is neither running nor stopped: an action that does not end
+    unreachable_share: float = 0.0  # of all calls get no answer, by `chance`
+    ip_changes: int = 0  # started again, it has another address
+    address_unheard: int = 0  # no answer, and the address was made
+    attach_nothing: int = 0  # the address is said to have moved, and did not
+    release_nothing: int = 0  # the address is said to be let go, and stays
+    no_room_in: tuple[str, ...] = ()  # locations without a machine left
+    chance: Random = field(default_factory=lambda: Random(0))  # noqa: S311  # no secret hangs on it
 
     def told(self, name: str) -> bool:
         left: int = getattr(self, name)
@@ -56,6 +66,8 @@ class MemoryMachines:
             self.ended.append(order.id)
         self._machines[order.id] = _Entry(order, True, self.lies.looks_late)
         self.began.append(order.id)
+        if self.lies.told("create_unheard"):
+            raise MachinesUnreachable("504 Gateway Timeout")
 
     async def look(self, machine_id: str) -> MachineSeen:
         self._reach()
@@ -65,6 +77,8 @@ class MemoryMachines:
         if known.unseen_looks:
             known.unseen_looks -= 1
             return MachineSeen(MachineState.UNKNOWN, "ordered, but the provider does not list it yet")
+        if self.lies.told("hangs"):
+            return MachineSeen(MachineState.UNKNOWN, "an action is still under way")
         return MachineSeen(MachineState.RUNNING, "runs") if known.running else MachineSeen(MachineState.STOPPED)
 
     async def stop(self, machine_id: str) -> None:
@@ -94,5 +108,6 @@ class MemoryMachines:
         return [machine_id for machine_id, entry in self._machines.items() if entry.running]
 
     def _reach(self) -> None:
-        if self.lies.told("unreachable"):
+        lies = self.lies
+        if lies.told("unreachable") or (lies.unreachable_share and lies.chance.random() < lies.unreachable_share):
             raise MachinesUnreachable("The provider of machines does not answer.")

@@ -1,0 +1,136 @@
+"""How an agent is reached: its address, which outlives its machines, and the name that leads there."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from contextlib import suppress
+
+from tinyfat.domain.agents import Agent
+from tinyfat.domain.machines import Address
+from tinyfat.domain.names import RecordSet, RecordType
+from tinyfat.flows.machine_kinds import MachineKinds
+from tinyfat.flows.progress import StillThere
+from tinyfat.flows.watch import until
+from tinyfat.ports.dns import Dns, DnsUnreachable
+from tinyfat.ports.machines import MachinesUnreachable
+from tinyfat.ports.server_ledger import Addresses, KnownAddress, Names
+
+ADDRESS_SECONDS_MAX = 120.0
+NAME_SECONDS_MAX = 120.0  # until the provider's own list says what it was told
+GONE_SECONDS_MAX = 120.0
+_KINDS = (RecordType.A, RecordType.AAAA)
+
+
+class Addressing:
+    def __init__(self, domain: str, kinds: MachineKinds, addresses: Addresses, names: Names, dns: Dns | None) -> None:
+        """`dns` None: nobody serves our names, and agents are reached by their addresses."""
+        self._domain = domain
+        self._kinds = kinds
+        self._addresses = addresses
+        self._names = names
+        self._dns = dns
+
+    def name(self, agent: Agent) -> str:
+        return f"{agent.name}.{self._domain}"
+
+    async def make(
+        self, address_id: str, agent_id: str, kind: str, location: str = "", passing: bool = False
+    ) -> Address:
+        """Written down before it is made. Raises MachinesError."""
+        await self._addresses.write_down(address_id, agent_id, kind, passing)
+        found = Address(address_id)
+        unreachable = MachinesUnreachable(f"The provider gave no address within {ADDRESS_SECONDS_MAX:.0f} s.")
+
+        async def made() -> bool:
+            nonlocal found, unreachable
+            try:
+                found = await self._kinds.servers(kind).address(address_id, location)
+            except MachinesUnreachable as error:
+                unreachable = error
+                return False
+            return bool(found.ipv4 or found.ipv6)
+
+        if not await until(made, ADDRESS_SECONDS_MAX):
+            raise unreachable
+        await self._addresses.known(found)
+        return found
+
+    async def point(self, agent: Agent) -> str:
+        """Its name leads to its address, as the provider's own list says afterwards. A complaint, or ""."""
+        if self._dns is None:
+            return ""
+        own = await self.of(agent)
+        if own is None:
+            return f"{agent.name} has no address for its name to lead to."
+        name = self.name(agent)
+        if not await self._names.write_down(name, agent.id):
+            return f"The name {name} of an earlier agent is still in the DNS; `tinyfat fleet` tells about it."
+        for kind, value in zip(_KINDS, (own.ipv4, own.ipv6), strict=True):
+            if not await until(lambda kind=kind, value=value: self._leads(name, kind, value), NAME_SECONDS_MAX):  # type: ignore[misc]
+                return f"{name} does not lead to {value or 'nothing'} ({kind}) after {NAME_SECONDS_MAX:.0f} s."
+        return ""
+
+    async def of(self, agent: Agent) -> KnownAddress | None:
+        known = await self._addresses.of_agent(agent.id)
+        return next((address for address in known if address.id == agent.address_id), None)
+
+    async def reached_at(self, agent: Agent) -> str:
+        """What people put after `ssh owner@`."""
+        if self._dns is not None:
+            return self.name(agent)
+        own = await self.of(agent)
+        return (own.ipv4 or own.ipv6) if own else ""
+
+    async def unpoint(self, agent: Agent) -> None:
+        """Its names are gone from the provider's list. Raises StillThere."""
+        if self._dns is None:
+            return
+        for name in {self.name(agent), *await self._names.of_agent(agent.id)}:
+            if await self._names.write_down(name, agent.id):  # not another agent's by now
+                await self.remove_name(name)
+                await self._names.forget(name, agent.id)
+
+    async def remove_name(self, name: str) -> None:
+        """Raises StillThere."""
+        for kind in _KINDS if self._dns is not None else ():
+            if not await until(lambda kind=kind: self._leads(name, kind, ""), GONE_SECONDS_MAX):  # type: ignore[misc]
+                raise StillThere(f"{name} ({kind}) is still in the DNS {GONE_SECONDS_MAX:.0f} s after it was removed.")
+
+    async def release_all(self, agent: Agent) -> None:
+        """Every address that is the agent's, and the one that may have been made without our hearing of it. Raises
+        StillThere."""
+        known = {address.id: address.kind for address in await self._addresses.of_agent(agent.id)}
+        for address_id, kind in ({agent.id: agent.machine_kind} | known).items():
+            await self.release(kind, address_id)
+
+    async def release(self, kind: str, address_id: str) -> None:
+        """Raises StillThere."""
+
+        async def released() -> bool:
+            with suppress(MachinesUnreachable):
+                return await self._kinds.servers(kind).release(address_id)
+            return False
+
+        if not await until(released, GONE_SECONDS_MAX):
+            raise StillThere(f"The address {address_id} is still there {GONE_SECONDS_MAX:.0f} s after it was let go.")
+        await self._addresses.forget(address_id)
+
+    async def _leads(self, name: str, kind: RecordType, value: str) -> bool:
+        """Looks, and where it is otherwise says so again: a provider may have lost the first word. "": to nothing."""
+        assert self._dns is not None
+        wanted = RecordSet(name, kind, (value,)) if value else None
+        with suppress(DnsUnreachable):
+            seen = await self._dns.look(name, kind)
+            if _values(seen) == _values(wanted):
+                return True
+            if wanted is None:
+                await self._dns.remove(name, kind)
+            else:
+                await self._dns.put(wanted)
+        return False
+
+
+def _values(found: RecordSet | None) -> Sequence[str]:
+    """Providers write an IPv6 address in their own way (RFC 5952)."""
+    return sorted(ipaddress.ip_address(value).compressed for value in found.values) if found else []

@@ -1,0 +1,123 @@
+"""What making and replacing have in common: a server is claimed or ordered, with an address and a name."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from tinyfat.domain.agents import Agent
+from tinyfat.domain.machines import Machine, MachineState
+from tinyfat.flows.addressing import Addressing
+from tinyfat.flows.machine_kinds import MachineKinds
+from tinyfat.flows.orders import Orders
+from tinyfat.flows.watch import until
+from tinyfat.ports.ledger import MachineRecords
+from tinyfat.ports.machines import MachineRefused, MachinesUnreachable
+from tinyfat.ports.server_ledger import AgentKeys, NewServer, ServerRecords, Wish
+
+ORDER_SECONDS_MAX = 300.0  # until the provider lists it as running
+POOL_SEEN_SECONDS_MAX = 30.0  # a machine of the pool was heard of that lately, or it is not given away
+
+
+class ServerMaking:
+    def __init__(
+        self,
+        kinds: MachineKinds,
+        records: MachineRecords,
+        servers: ServerRecords,
+        keys: AgentKeys,
+        orders: Orders,
+        addressing: Addressing,
+    ) -> None:
+        self.kinds = kinds
+        self._records = records
+        self._servers = servers
+        self._keys = keys
+        self._orders = orders
+        self._addressing = addressing
+
+    async def claim(self, agent: Agent) -> str:
+        """A machine that waits, where there is one like it; its box is told who it is now."""
+        wish = Wish(agent.machine_kind, agent.runtime, agent.location, agent.image, agent.size)
+        await self._servers.claim(agent.id, wish, self._orders.hostname(agent), POOL_SEEN_SECONDS_MAX)
+        return ""
+
+    async def order(self, agent: Agent) -> str:
+        """A new one, unless one of the pool was claimed. Raises MachinesError."""
+        claimed = await self._records.of_agent(agent.id)
+        if claimed is not None and claimed.claimed:
+            return ""
+        await self.make(agent, self._orders.new_server(agent))
+        return ""
+
+    async def make(self, agent: Agent, wanted: NewServer) -> Machine:
+        """The address, then the machine, in the first location that has both. Raises MachinesError."""
+        machine = await self._servers.write_down(wanted)
+        locations = self._locations(agent, machine)
+        for location in locations:
+            try:
+                return await self._made_in(agent, machine, location, passing=not wanted.current)
+            except MachineRefused:
+                if location == locations[-1]:
+                    raise
+                await self._addressing.release(machine.kind, machine.address_id)
+        raise AssertionError("there is always a location")
+
+    def _locations(self, agent: Agent, machine: Machine) -> Sequence[str]:
+        if machine.location:
+            return (machine.location,)
+        return (agent.location,) if agent.location else self._orders.terms.locations or ("",)
+
+    async def _made_in(self, agent: Agent, machine: Machine, location: str, passing: bool) -> Machine:
+        address = await self._addressing.make(machine.address_id, agent.id, machine.kind, location, passing)
+        await self._servers.placed(machine.id, address.ipv4, address.ipv6, address.location or location)
+        await self.start(machine.id, agent.name, agent.id)
+        made = await self._records.get(machine.id)
+        assert made is not None
+        return made
+
+    async def start(self, machine_id: str, agent_name: str, agent_id: str) -> None:
+        """Ordered, and seen to run; ordered again where the provider lost the first word. Raises MachinesError."""
+        machine = await self._wanted(machine_id)
+        keys = [key.public_key for key in await self._keys.list(agent_id)] if agent_id else []
+        order = self._orders.for_server(machine, agent_name, keys)
+        driver = self.kinds.servers(machine.kind)
+        await self._servers.ordered(machine_id)
+        unreachable = MachinesUnreachable(f"The provider does not list {machine_id} as running after it was ordered.")
+
+        async def runs() -> bool:
+            nonlocal unreachable
+            try:
+                seen = await driver.look(machine_id)
+                if seen.state is MachineState.RUNNING:
+                    return True
+                if seen.state is not MachineState.UNKNOWN:
+                    await self._wanted(machine_id)
+                    await driver.start(order)
+            except MachinesUnreachable as error:
+                unreachable = error
+            return False
+
+        if not await until(runs, ORDER_SECONDS_MAX):
+            raise unreachable
+        await self._servers.priced(machine_id, await self._price(machine))
+
+    async def _wanted(self, machine_id: str) -> Machine:
+        """Raises MachineRefused where its end was asked for meanwhile."""
+        machine = await self._records.get(machine_id)
+        if machine is None or not machine.wanted:
+            raise MachineRefused(f"The machine {machine_id} is no longer wanted.")
+        return machine
+
+    async def _price(self, machine: Machine) -> int:
+        """What cannot be told now, the reconciliation tells later."""
+        try:
+            return await self.kinds.servers(machine.kind).monthly_nanodollars(machine.id)
+        except MachinesUnreachable:
+            return machine.monthly_nanodollars
+
+    async def point(self, agent: Agent) -> str:
+        return await self._addressing.point(agent)
+
+    def unmaking(self, agent: Agent) -> Sequence[Callable[[], Awaitable[None]]]:
+        """What is left once its machines are gone. Each raises StillThere, DnsError, MachinesError."""
+        return (lambda: self._addressing.unpoint(agent), lambda: self._addressing.release_all(agent))
