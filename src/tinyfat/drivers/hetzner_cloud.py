@@ -53,7 +53,12 @@ class Busy(Unreachable):
     """The thing is being worked on, or in a state in which it cannot be done yet."""
 
 
-_BUSY = {"locked", "conflict", "server_not_stopped", "must_be_unassigned", "resource_in_use", "action_failed"}
+_BUSY = {
+    *("locked", "conflict", "server_not_stopped", "must_be_unassigned", "resource_in_use"),
+    # An address on its way from one server to the next:
+    *("primary_ip_assigned", "primary_ip_already_assigned", "primary_ip_not_assigned"),
+    *("server_has_ipv4", "server_has_ipv6"),
+}
 _NO_ROOM = {"resource_unavailable", "placement_error"}
 _NO_ANSWER = {"rate_limit_exceeded", "service_error", "server_error", "maintenance", "timeout", "bad_gateway"}
 _NEXT_STEP = {
@@ -116,10 +121,13 @@ class HetznerCloud:
                 raise self._refusal(doing, error) from None
             except requests.RequestException as error:
                 raise Unreachable(f"Hetzner did not {doing}: {_in_words(error)}.") from None
+            except (KeyError, TypeError) as error:  # the client found the answer in another shape than it knows
+                raise Unreachable(f"Hetzner did not {doing}: its answer cannot be read ({error!r}).") from error
         raise Unreachable(f"Hetzner did not {doing}: the project is over its rate limit; it is asked again later.")
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._client._client._session.close()
 
     def _on_response(self, response: Any, *_: Any, **__: Any) -> None:
         if response.status_code == TOO_MANY_REQUESTS:

@@ -73,7 +73,7 @@ class Fleet:
             return found
         _, server_id = self._ordered.get(machine_id, (0.0, None))
         if server_id is not None and (server := await self._by_id(server_id)):
-            return (server,)
+            return (self._own(server, machine_id),)
         return await self._by_name(machine_id)
 
     async def with_id(self, server_id: int) -> Server | None:
@@ -96,14 +96,16 @@ class Fleet:
         servers = await self._cloud.call(
             f"look for {name}", lambda client: [server_of(one) for one in client.servers.get_list(name=name).servers]
         )
-        for one in servers:
-            if not self._labels.ours(one.labels) or one.labels.get(MACHINE) != machine_id:
-                raise Foreign(
-                    f"At Hetzner a server has the name {name} and not our labels: give them back to it "
-                    f"({', '.join(f'{key}={text}' for key, text in self._labels.all_of(machine=machine_id).items())}), "
-                    "or rename or delete it in the console."
-                )
-        return tuple(servers)
+        return tuple(self._own(one, machine_id) for one in servers)
+
+    def _own(self, server: Server, machine_id: str) -> Server:
+        if self._labels.ours(server.labels) and server.labels.get(MACHINE) == machine_id:
+            return server
+        labels = ", ".join(f"{key}={text}" for key, text in self._labels.all_of(machine=machine_id).items())
+        raise Foreign(
+            f"At Hetzner the server {server.name} ({server.id}) has the name we give and not our labels: give them "
+            f"back to it ({labels}), or rename or delete it in the console."
+        )
 
     def _recent(self) -> tuple[Server, ...] | None:
         fresh = self._read_at > self._changed_at and self._clock() - self._read_at < self._listing_seconds

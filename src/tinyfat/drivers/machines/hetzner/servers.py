@@ -18,6 +18,7 @@ from hcloud.images import Image as ApiImage
 from hcloud.locations import Location
 from hcloud.primary_ips import PrimaryIP as ApiPrimaryIp
 from hcloud.server_types import ServerType
+from hcloud.servers import Server as ApiServer
 from hcloud.servers import ServerCreatePublicNetwork
 
 from tinyfat.domain.machines import Address, Billed, Image, MachineOrder, MachineSeen, MachineState, ServerOrder
@@ -35,6 +36,7 @@ from tinyfat.drivers.machines.hetzner.power import Power
 from tinyfat.drivers.machines.hetzner.seen import PrimaryIp, Server, the_id
 from tinyfat.ports.machines import MachineRefused, MachinesFull
 
+ACTIONS_SHOWN = 10
 USER_DATA_BYTES_MAX = 32 * 1024  # docs.hetzner.cloud, "Create a Server"
 
 
@@ -247,14 +249,11 @@ class HetznerServers:
 
 
 def _last_error(server_id: int, client: Client) -> str:
-    bound = client.servers.get_by_id(server_id)
-    for action in client.servers.get_actions_list(bound, sort=["id:desc"]).actions:
-        error = action.error
-        if error:
-            return f"{action.command} failed: {error['message']} ({error['code']})"
-        if action.status == "running":
-            return f"{action.command} is at {action.progress} %"
-    return ""
+    """The newest error, and the oldest action that the others wait for."""
+    newest = client.servers.get_actions_list(ApiServer(server_id), sort=["id:desc"], per_page=ACTIONS_SHOWN).actions
+    failed = [f"{one.command} failed: {one.error['message']} ({one.error['code']})" for one in newest if one.error]
+    running = [f"{one.command} is at {one.progress} %" for one in newest if one.status == "running"]
+    return "; ".join(failed[:1] + running[-1:])
 
 
 def _server_order(order: MachineOrder) -> ServerOrder:
