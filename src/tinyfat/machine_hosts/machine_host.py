@@ -2,6 +2,7 @@
 
 MachineHostError
 ├── HostRefused   the order can never succeed as it is
+│   └── HostFull  nothing of what it needs is left on this host
 └── HostFailed    this host did not manage it, e.g. a program is missing or did not end in time: it may be asked again
 """
 
@@ -23,6 +24,10 @@ class HostRefused(MachineHostError):
     """The order can never succeed as it is: asking again will not help."""
 
 
+class HostFull(HostRefused):
+    """Nothing of what it needs is left on this host."""
+
+
 class HostFailed(MachineHostError):
     """This host did not manage it; what was done of it is found again by looking."""
 
@@ -32,7 +37,8 @@ class HostAddress:
     """Where a machine is reached from this host."""
 
     ipv4: str
-    ipv6: str = ""  # "": it has none
+    ipv6: str = ""  # either may be "": it has none
+    leased_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ class MachineHost(Protocol):
         """Take it away again where no machine is left; the addresses stay leased."""
 
     async def lease(self, name: str) -> HostAddress:
-        """An address kept under this name until `release`. Raises HostRefused where none is left."""
+        """An address kept under this name until `release`. Raises HostFull where none is left."""
 
     async def release(self, name: str) -> None: ...
 

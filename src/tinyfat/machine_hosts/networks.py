@@ -45,12 +45,21 @@ class Subnet:
 
     def interface_file(self, address: HostAddress) -> str:
         """systemd.network(5) for a machine with this address."""
-        gateway = self.gateway
-        return (
-            f"[Match]\nName={INTERFACE}\n\n[Network]\nDHCP=no\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n"
-            f"Gateway={gateway.ipv4}\nGateway={gateway.ipv6}\n\n[Address]\nAddress={address.ipv4}/24\n\n"
-            f"[Address]\nAddress={address.ipv6}/64\nDuplicateAddressDetection=none\n"
-        )
+        lines = [
+            "[Match]",
+            f"Name={INTERFACE}",
+            "",
+            "[Network]",
+            "DHCP=no",
+            "LinkLocalAddressing=no",
+            "IPv6AcceptRA=no",
+        ]
+        if address.ipv4:
+            lines += [f"Gateway={self.gateway.ipv4}", f"Address={address.ipv4}/24"]
+        if address.ipv6:
+            lines += [f"Gateway={self.gateway.ipv6}", "", "[Address]", f"Address={address.ipv6}/64"]
+            lines += ["DuplicateAddressDetection=none"]
+        return "".join(f"{line}\n" for line in lines)
 
 
 class Bridge:

@@ -18,6 +18,8 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import psutil
+
 from tinyfat.domain.machines import MachineState
 from tinyfat.machine_hosts.cgroups import Cgroup, hierarchies, remove_parents
 from tinyfat.machine_hosts.host_lock import locked
@@ -30,6 +32,7 @@ from tinyfat.machine_hosts.records import Record, RecordFolder, checked_name, wr
 from tinyfat.machine_hosts.seed import NETWORK_BY_HOST, write_seed
 
 PROGRAMS = {"systemd-nspawn": "systemd-container", "ip": "iproute2", "unshare": "util-linux", "setsid": "util-linux"}
+POWER_OFF = signal.SIGRTMIN + 4  # systemd(1): to its process 1; may be said more than once
 REBOOT_EXIT = 133  # of systemd-nspawn --keep-unit: the system inside wants to start again
 CONSOLE_CHARS_SHOWN = 300
 LAYERS_CHARS_MAX = 3500  # the kernel takes a page of mount options
@@ -68,7 +71,7 @@ class NspawnHost:
         require(PROGRAMS)
         subnet = await self._bridge.up()
         self._gateway = subnet.gateway
-        self._leases = Leases(self._folder, subnet.pool)
+        self._leases = Leases(self._folder, subnet.pool, self._now)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._records.empty_trash)
@@ -120,12 +123,13 @@ class NspawnHost:
             await run(["sh", "-c", script], output=folder / "console.log")
 
     async def stop(self, name: str, force: bool = False) -> None:
+        """A system that has hardly begun does not hear it, as with any power button: it is asked again."""
         cgroup = self._cgroup(name)
         if force:
             await self._cut(name, cgroup)
-        elif (supervisor := cgroup.supervisor()) is not None:
+        elif (system := await asyncio.to_thread(_system, cgroup)) is not None:
             with suppress(ProcessLookupError):
-                os.kill(supervisor, signal.SIGTERM)  # systemd-nspawn tells the system inside to power off
+                os.kill(system, POWER_OFF)
 
     async def destroy(self, name: str) -> None:
         leases = await self._opened()
@@ -196,7 +200,7 @@ class NspawnHost:
         return self._leases
 
     def _locked(self, name: str) -> AbstractAsyncContextManager[None]:
-        """Machines share a few locks, whose files stay: a file that is removed while another waits for it locks nothing."""
+        """Machines share a few locks, whose files stay: one removed while another waits for it would lock nothing."""
         number = int(hashlib.sha256(checked_name(name).encode()).hexdigest(), 16) % LOCKS
         return locked(self._folder / "locks" / str(number))
 
@@ -228,6 +232,15 @@ class NspawnHost:
             return ""
         lines = [line for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
         return lines[-1] if lines else ""
+
+
+def _system(cgroup: Cgroup) -> int | None:
+    """Process 1 of the system inside, by its number here. systemd-nspawn itself, told to end twice, cuts the power."""
+    supervisor = cgroup.supervisor()
+    with suppress(psutil.Error):
+        children = psutil.Process(supervisor).children() if supervisor else []
+        return next((child.pid for child in children), None)
+    return None
 
 
 def launch_script(

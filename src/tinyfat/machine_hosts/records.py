@@ -56,7 +56,7 @@ class RecordFolder:
         try:
             body = json.loads(file.read_text())
             body["created_at"] = datetime.fromisoformat(body["created_at"])
-            body["address"] = HostAddress(**body["address"])
+            body["address"] = read_address(body["address"])
             return Record(**body)
         except FileNotFoundError:
             return None
@@ -65,7 +65,7 @@ class RecordFolder:
 
     def write(self, record: Record) -> None:
         file = self.of(record.name) / RECORD
-        body = {**asdict(record), "created_at": record.created_at.isoformat()}
+        body = {**asdict(record), "created_at": record.created_at.isoformat(), "address": written(record.address)}
         write_private(file, json.dumps(body, indent=1))
 
     def make(self, order: HostOrder, address: HostAddress, at: datetime) -> Record:
@@ -97,3 +97,14 @@ def write_private(file: Path, text: str) -> None:
     with os.fdopen(handle, "w") as out:
         out.write(text)
     temporary.replace(file)
+
+
+def written(address: HostAddress) -> dict[str, str | None]:
+    at = address.leased_at.isoformat() if address.leased_at else None
+    return {"ipv4": address.ipv4, "ipv6": address.ipv6, "leased_at": at}
+
+
+def read_address(body: Mapping[str, str | None]) -> HostAddress:
+    """Raises ValueError, KeyError, TypeError for what `written` did not write."""
+    at = body["leased_at"]
+    return HostAddress(body["ipv4"] or "", body["ipv6"] or "", datetime.fromisoformat(at) if at else None)

@@ -20,6 +20,7 @@ from tinyfat.machine_hosts.machine_host import HostFailed, HostRefused
 from tinyfat.machine_hosts.programs import require, run
 
 SUITE = "bookworm"
+BASE_PREFIX = "debian-12-"  # of the names of bases
 PACKAGES = (
     *("systemd", "systemd-sysv", "systemd-resolved", "dbus", "udev", "kmod", "procps", "linux-image-cloud-amd64"),
     *("cloud-init", "cloud-guest-utils", "e2fsprogs", "netplan.io", "iproute2", "nftables", "openssh-server"),
@@ -57,7 +58,7 @@ class BaseRecipe:
     def name(self) -> str:
         """Another recipe, another name: e.g. debian-12-1a2b3c4d."""
         digest = hashlib.sha256(repr((SUITE, PACKAGES, self.customize)).encode()).hexdigest()
-        return f"debian-12-{digest[:8]}"
+        return f"{BASE_PREFIX}{digest[:8]}"
 
     @property
     def customize(self) -> str:
