@@ -41,8 +41,8 @@ def hetzner(
 ) -> None:
     """The Hetzner Cloud API. Its control is under /_standin: truth, lies, clock, calls."""
     from tinyfat.standins.hetzner.cloud import Cloud, Options
-    from tinyfat.standins.hetzner.lies import Lies, read_lie
     from tinyfat.standins.hetzner.server import Standin, hetzner_app
+    from tinyfat.standins.lies import Lies, read_lie
 
     try:
         lies = Lies([read_lie(text) for text in lie or []], seed)

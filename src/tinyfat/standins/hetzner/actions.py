@@ -10,8 +10,8 @@ from typing import Any
 
 from tinyfat.machine_hosts.machine_host import MachineHostError
 from tinyfat.standins.hetzner.cloud import Cloud
-from tinyfat.standins.hetzner.lies import LieName
 from tinyfat.standins.hetzner.resources import Action
+from tinyfat.standins.lies import LieName
 
 ACTIONS_KEPT_MAX = 10_000
 PROGRESS_MAX = 99  # per cent, until it has ended

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from tinyfat.standins.hetzner import errors
 from tinyfat.standins.hetzner.cloud import Cloud
 from tinyfat.standins.hetzner.labels import selector, wrong_label
-from tinyfat.standins.hetzner.lies import LieName
 from tinyfat.standins.hetzner.resources import Action
 from tinyfat.standins.hetzner.views import action_wire
+from tinyfat.standins.lies import LieName
 
 PER_PAGE_DEFAULT = 25
 PER_PAGE_MAX = 50

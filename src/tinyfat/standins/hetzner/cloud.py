@@ -6,15 +6,13 @@ import asyncio
 import secrets
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from tinyfat.domain.machines import MachineState
 from tinyfat.machine_hosts.machine_host import MachineHost
-from tinyfat.standins.hetzner.lies import Lies
+from tinyfat.standins.clock import Clock
 from tinyfat.standins.hetzner.memory_host import MemoryHost
-from tinyfat.standins.hetzner.published import Published
 from tinyfat.standins.hetzner.resources import (
     Action,
     Firewall,
@@ -26,6 +24,8 @@ from tinyfat.standins.hetzner.resources import (
     Volume,
     Zone,
 )
+from tinyfat.standins.lies import Lies
+from tinyfat.standins.published import Published
 
 FIRST_ID = 1001
 GONE_KEPT_MAX = 100  # per collection, for lists that lag
@@ -44,19 +44,6 @@ class Options:
     memory_bytes_max: int = 0  # of a real machine; 0: what the server type says
     host_image: str = ""  # the host's image for every system image; "": the system image's own name
     host_boot_seconds_max: float = 300.0
-
-
-class Clock:
-    """Unix seconds; can be put forward, so that a test need not wait."""
-
-    def __init__(self, source: Callable[[], float] = time.time) -> None:
-        self._source, self._ahead = source, 0.0
-
-    def __call__(self) -> float:
-        return self._source() + self._ahead
-
-    def advance(self, seconds: float) -> None:
-        self._ahead += seconds
 
 
 @dataclass(slots=True)

@@ -45,8 +45,8 @@ from tinyfat.standins.hetzner.actions import settle
 from tinyfat.standins.hetzner.calls import Answer, ApiRoute, Call, Handler
 from tinyfat.standins.hetzner.cloud import Cloud
 from tinyfat.standins.hetzner.errors import ApiError
-from tinyfat.standins.hetzner.lies import LieName, read_lie
 from tinyfat.standins.hetzner.rate_limit import DEFAULT_REQUESTS_PER_HOUR, RateLimit
+from tinyfat.standins.lies import LieName, read_lie
 
 BODY_BYTES_MAX = 1024 * 1024
 CALLS_KEPT_MAX = 1000

@@ -10,11 +10,11 @@ from tinyfat.standins.hetzner import addresses, errors, images, machine_work
 from tinyfat.standins.hetzner.actions import begin, effect
 from tinyfat.standins.hetzner.calls import Answer, ApiRoute, Call, find, protect, take, take_labels
 from tinyfat.standins.hetzner.cloud import Cloud
-from tinyfat.standins.hetzner.lies import LieName
 from tinyfat.standins.hetzner.machine_work import address_of
 from tinyfat.standins.hetzner.resources import Action, PrimaryIp, Server
 from tinyfat.standins.hetzner.servers import SERVERS
 from tinyfat.standins.hetzner.views import action_wire, snapshot_wire
+from tinyfat.standins.lies import LieName
 
 GIB = 1024**3
 

@@ -23,9 +23,9 @@ from tinyfat.standins.hetzner.calls import (
     unused_name,
 )
 from tinyfat.standins.hetzner.cloud import Cloud
-from tinyfat.standins.hetzner.lies import LieName
 from tinyfat.standins.hetzner.resources import Action, PrimaryIp, Server
 from tinyfat.standins.hetzner.views import action_wire, server_wire
+from tinyfat.standins.lies import LieName
 
 SERVERS = Collection("servers", "server", server_wire)
 USER_DATA_BYTES_MAX = 32 * 1024

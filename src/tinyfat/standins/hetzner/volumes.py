@@ -22,9 +22,9 @@ from tinyfat.standins.hetzner.calls import (
     unused_name,
 )
 from tinyfat.standins.hetzner.cloud import Cloud
-from tinyfat.standins.hetzner.lies import LieName
 from tinyfat.standins.hetzner.resources import Action, Server, Volume
 from tinyfat.standins.hetzner.views import action_wire, volume_wire
+from tinyfat.standins.lies import LieName
 
 VOLUMES = Collection("volumes", "volume", volume_wire)
 SIZE_GB_MIN, SIZE_GB_MAX = 10, 10240

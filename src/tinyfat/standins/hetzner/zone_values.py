@@ -18,10 +18,11 @@ from tinyfat.standins.hetzner import errors
 from tinyfat.standins.hetzner.calls import take
 from tinyfat.standins.hetzner.resources import Rrset, Zone
 
-TYPES = frozenset(
-    ("A", "AAAA", "CAA", "CNAME", "DS", "HINFO", "HTTPS", "MX")
-    + ("NS", "PTR", "RP", "SOA", "SRV", "SVCB", "TLSA", "TXT")
+_HOSTS, _OTHERS = (
+    ("A", "AAAA", "CNAME", "MX", "NS", "PTR", "SRV"),
+    ("CAA", "DS", "HINFO", "HTTPS", "RP", "SVCB", "TLSA"),
 )
+TYPES = frozenset([*_HOSTS, *_OTHERS, "SOA", "TXT"])
 TTL_SECONDS_MIN, TTL_SECONDS_MAX = 60, 2_147_483_647
 RECORDS_MAX = 100
 APEX = "@"

@@ -1,10 +1,10 @@
-"""How the stand-in lies, on request and by a seed. A lie is told for ever, or for a number of times, or only of a part.
+"""How stand-ins lie, on request and by a seed. A lie is told for ever, or a number of times, and of all or of one part.
 
 | lie | what it does | its part |
 |---|---|---|
 | stop-runs-on | poweroff and shutdown say success; the server runs on | |
 | delete-stays | deleting says success; the server stays | |
-| create-504 | creating answers 504 and has created | a collection; servers where none is named |
+| create-504 | creating answers 504 and has created | a collection; where none is named, the chief one |
 | ip-changes | a server's address is another after it was off | |
 | action-hangs | an action stays at some per cent for ever; by the seed, its effect comes or does not | a command |
 | volume-stays | detaching says success; the volume stays attached | |
@@ -50,8 +50,8 @@ class Lie:
     times: int | None = None  # None: for ever
 
 
-def read_lie(text: str) -> Lie:
-    """NAME[:PART][=TIMES], e.g. capacity:fsn1=3. Raises ValueError."""
+def read_lie(text: str, chief: str = "servers") -> Lie:
+    """NAME[:PART][=TIMES], e.g. capacity:fsn1=3. `chief`: the collection meant by create-504. Raises ValueError."""
     whole, _, times = text.partition("=")
     name, _, part = whole.partition(":")
     if times and not (times.isdigit() and int(times) > 0):
@@ -61,7 +61,7 @@ def read_lie(text: str) -> Lie:
     except ValueError:
         raise ValueError(f"There is no lie {name!r}; there are: {', '.join(LieName)}.") from None
     if known is LieName.CREATE_504 and not part:
-        part = "servers"
+        part = chief
     return Lie(known, part, int(times) if times else None)
 
 
