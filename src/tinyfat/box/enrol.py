@@ -63,8 +63,7 @@ class Order:
 Ask = Callable[[str, "dict[str, str]", "bytes | None"], "tuple[int, bytes]"]
 
 
-def main(root: Path = Path("/")) -> int:
-    machine = Machine(root)
+def main(machine: Machine) -> int:
     _taken_away(machine.path(IDENTITY_WANTED))  # before the fetch: what is asked during it is asked anew
     try:
         order = read_order(machine.path(ENROL_FILE))
@@ -183,4 +182,4 @@ def _say(code: int, words: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Machine()))
