@@ -18,13 +18,13 @@ from tinyfat.store.keys import KeyStore
 
 OPENAI, ANTHROPIC = "openai-completions", "anthropic-messages"
 MACHINE_LABEL = "its machine's own"
+NOBODYS_KEY = "none"  # it opens nothing
 
 
 class AgentModels:
     def __init__(
         self,
         secret: bytes,
-        relay_url: str,
         routes: Sequence[ModelRoute],
         keys: KeyStore,
         byok: ByokStore,
@@ -32,20 +32,25 @@ class AgentModels:
     ) -> None:
         """`secret`: every machine's key is derived from it, so that none needs to be kept but as its hash."""
         self._secret = secret
-        self._relay_url = relay_url
         self._routes = routes
         self._keys = keys
         self._byok = byok
         self._budgets = budgets
 
-    async def access(self, agent_id: str, machine_id: str) -> ModelAccess:
-        """Always the same for the same machine, until its key is revoked: then there is another one."""
+    async def access(self, agent_id: str, machine_id: str, relay_url: str) -> ModelAccess:
+        """Always the same for the same machine, until its key is revoked: then there is another one. `relay_url`: where
+        its box reaches the relay, without a path."""
         known = await self._keys.list(agent_id)
         revoked = sum(key.machine_id == machine_id and key.revoked_at is not None for key in known)
         key = key_from(derived(self._secret, f"machine {machine_id} key {revoked}"))
         await self._keys.add(agent_id, key, MACHINE_LABEL, machine_id)
         api = spoken_api(self._routes, paying_vendor(self._routes, await self._byok.list(agent_id)))
-        return ModelAccess(api, self._relay_url + ("" if api == ANTHROPIC else "/v1"), key, MAIN)
+        return ModelAccess(api, relay_url + ("" if api == ANTHROPIC else "/v1"), key, MAIN)
+
+    def nobodys(self, relay_url: str) -> ModelAccess:
+        """For a machine that waits for an agent: its runtime can start, and calls nothing."""
+        api = spoken_api(self._routes, "")
+        return ModelAccess(api, relay_url + ("" if api == ANTHROPIC else "/v1"), NOBODYS_KEY, MAIN)
 
     async def take_owner_key(self, agent_id: str, vendor: str, key: VendorKey) -> KnownVendorKey:
         """From now on the owner pays: the allowance that was ours to give no longer bounds the month."""

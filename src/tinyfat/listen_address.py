@@ -1,7 +1,8 @@
-"""HOST:PORT, as settings say where to listen."""
+"""HOST:PORT: where to listen, the sockets that do, and where others reach them."""
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -27,3 +28,27 @@ def address(value: object) -> Address:
     except ValueError:
         pass
     raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:2525")
+
+
+class ListenFailed(Exception):
+    """An address cannot be listened on."""
+
+
+def bound(wanted: Address, setting: str) -> socket.socket:
+    """A listening socket, or ListenFailed naming the setting."""
+    family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((wanted.host, wanted.port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ListenFailed(f"{setting}: {wanted} cannot be listened on: {error.strerror}.") from error
+    return listener
+
+
+def url_of(host: str, port: int) -> str:
+    """Where boxes on this host and the command line reach us."""
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
+    return f"http://{Address(local, port)}"

@@ -96,6 +96,8 @@ class ServerSettings(BaseModel):
     machine: Annotated[str, _one_of(MACHINE_KINDS)] = "process"
     box_listen: Annotated[Address | None, NoDecode, BeforeValidator(_maybe_address)] = None
     box_url: Annotated[str, BeforeValidator(_https_url)] = ""
+    box_relay_listen: Annotated[Address | None, NoDecode, BeforeValidator(_maybe_address)] = None
+    box_relay_url: Annotated[str, BeforeValidator(_https_url)] = ""
     image: str = ""
     pool: Annotated[Pool, NoDecode, BeforeValidator(_pool)] = ()
     pool_runtime: str = "openclaw"

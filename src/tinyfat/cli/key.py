@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from tinyfat.cli.client import Client
-from tinyfat.cli.listening import url_of
 from tinyfat.cli.output import console, local_time, print_json, print_table
+from tinyfat.listen_address import url_of
 from tinyfat.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Keys of the relay: each opens one agent's budget and nothing else.")

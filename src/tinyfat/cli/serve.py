@@ -23,8 +23,8 @@ def relay() -> None:
     """The relay on TINYFAT_RELAY_LISTEN, over TINYFAT_DATABASE_URL (else the database of a running `tinyfat up`)."""
     import uvloop
 
-    from tinyfat.cli.listening import ListenFailed
     from tinyfat.cli.logs import set_up_log
+    from tinyfat.listen_address import ListenFailed
     from tinyfat.ports.ledger import LedgerError
 
     settings = load_settings()
@@ -36,7 +36,7 @@ def relay() -> None:
 
 
 async def _relay() -> None:
-    from tinyfat.cli.listening import bound, url_of
+    from tinyfat.listen_address import bound, url_of
     from tinyfat.relay_wiring import RelayAlone, embedded_url
 
     settings = load_settings()

@@ -8,26 +8,26 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
-import uvicorn
 import uvloop
-from fastapi import FastAPI
 
 from tinyfat.api.app import make_app
+from tinyfat.api.box_enrol import make_box_app
 from tinyfat.api.box_link import BoxLinks
 from tinyfat.cli.client import CommandFailed
 from tinyfat.cli.home import Home, HomeRefused, Running
-from tinyfat.cli.listening import ListenFailed, bound, url_of
-from tinyfat.domain.link import FRAME_BYTES_MAX
-from tinyfat.listen_address import Address
+from tinyfat.cli.serving_http import http_served
+from tinyfat.dns_server.serving import dns_served
+from tinyfat.listen_address import Address, ListenFailed, bound, url_of
 from tinyfat.ports.ledger import LedgerError
 from tinyfat.relay_wiring import Relay
+from tinyfat.server_wiring import ServerSide
 from tinyfat.settings import Settings
 from tinyfat.wiring import EmbeddedPostgres, PostgresRefused, World, embedded_postgres
 
-HTTP_SHUTDOWN_SECONDS_MAX = 3
 POSTGRES_LOOK_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,14 @@ log = logging.getLogger(__name__)
 
 class UpFailed(Exception):
     """The control plane did not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    http: socket.socket
+    http_url: str
+    relay: socket.socket
+    relay_url: str
 
 
 async def up(settings: Settings) -> None:
@@ -47,22 +55,18 @@ async def up(settings: Settings) -> None:
     relay_listener = _relay_listener(settings)
     http_url = url_of(settings.http_listen.host, listener.getsockname()[1])
     relay_url = url_of(settings.relay_listen.host, relay_listener.getsockname()[1])
-    postgres = None if settings.database_url else embedded_postgres(settings)
     began = time.monotonic()
-    if postgres is not None:
-        await postgres.start()
-        say(f"postgres   embedded, ready after {time.monotonic() - began:.1f} s")
-    database_url = settings.database_url or (postgres.url if postgres else "")
-    world = World(settings, database_url, home.secret(), home.host_id(), http_url, relay_url)
-    keeping = asyncio.create_task(_keep_postgres(postgres)) if postgres is not None else None
-    try:
-        await _serve(world, home, (listener, relay_listener), http_url, stop, began)
-    finally:
-        home.say_stopped()
-        if keeping is not None and postgres is not None:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
-            await postgres.stop()
+    async with AsyncExitStack() as stack:
+        database_url = settings.database_url
+        if database_url is None:
+            database_url = await stack.enter_async_context(_postgres(settings))
+        stack.callback(home.say_stopped)
+        side = ServerSide(settings, home.secret())
+        stack.callback(side.close)
+        await side.open()
+        world = World(settings, database_url, home.secret(), home.host_id(), http_url, relay_url, side)
+        await _serve(stack, world, home, Listeners(listener, http_url, relay_listener, relay_url), stop, began)
+    say("stopped")
 
 
 def _relay_listener(settings: Settings) -> socket.socket:
@@ -76,57 +80,70 @@ def _relay_listener(settings: Settings) -> socket.socket:
 
 
 async def _serve(
-    world: World,
-    home: Home,
-    listeners: tuple[socket.socket, socket.socket],
-    http_url: str,
-    stop: asyncio.Event,
-    began: float,
+    stack: AsyncExitStack, world: World, home: Home, listeners: Listeners, stop: asyncio.Event, began: float
 ) -> None:
-    listener, relay_listener = listeners
+    """What is begun last ends first; HTTP nearly last, since the boxes say their last words over it."""
     await world.open()
+    stack.push_async_callback(world.close)
     relay = Relay(world.settings, world.usage, world.byok, world.standin_url)
-    await relay.start(relay_listener)
     links = BoxLinks(world.agents, world.records, world.turns, world.runtime_spec)
-    server = _Server(_http_config(make_app(world, links, relay, home.operator_token())))
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+    app = make_app(world, links, relay, home.operator_token())
+    serving = await stack.enter_async_context(http_served("http", app, listeners.http))
+    await relay.start(listeners.relay)
+    stack.push_async_callback(relay.stop)
+    await stack.enter_async_context(_servers(world, links, relay))
     smtp = world.smtp_in()
     try:
         await smtp.start()
     except OSError as error:
-        server.should_exit = True
-        await serving
-        await relay.stop()
-        await world.close()
         raise UpFailed(
             f"TINYFAT_SMTP_LISTEN: {world.settings.smtp_listen} cannot be listened on: {error.strerror}."
         ) from error
     world.begin_loops(links.offered, links.sweep, links.respecify)
     smtp_at = Address(world.settings.smtp_listen.host, smtp.port)
-    home.say_running(Running(os.getpid(), http_url, str(smtp_at), world.settings.domain))
-    relay_url = url_of(world.settings.relay_listen.host, relay_listener.getsockname()[1])
-    _introduce(world, smtp_at, http_url, relay_url, time.monotonic() - began)
+    home.say_running(Running(os.getpid(), listeners.http_url, str(smtp_at), world.settings.domain))
+    _introduce(world, smtp_at, listeners, time.monotonic() - began)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
-    say("stopping: no new mail; the agents' machines end; what is unfinished goes on at the next start")
+    say("stopping: no new mail; the agents' machines on this host end; what is unfinished goes on at the next start")
     await smtp.stop()
     await world.stop_machines()
-    await relay.stop()
-    server.should_exit = True
-    await serving
-    await world.close()
-    say("stopped")
+
+
+@asynccontextmanager
+async def _servers(world: World, links: BoxLinks, relay: Relay) -> AsyncIterator[None]:
+    """The way in for the boxes of servers, and our own zone, where there are such."""
+    side, settings = world.side, world.settings
+    async with AsyncExitStack() as stack:
+        if side.local_dns is not None:
+            listen = settings.dns_listen
+            try:
+                await stack.enter_async_context(dns_served(side.zones, listen.host, listen.port))
+            except OSError as error:
+                raise UpFailed(f"TINYFAT_DNS_LISTEN: {listen} cannot be listened on: {error.strerror}.") from error
+        if side.door is not None:
+            app = make_box_app(links, world.enrolments, world.identities, side.archives)
+            await stack.enter_async_context(http_served("boxes", app, side.door.box_listener, side.door.tls.context))
+            await relay.listen(side.door.relay_listener, side.door.tls.context)
+            keeping = asyncio.create_task(side.door.keep_certificate(), name="certificate")
+            stack.callback(keeping.cancel)
+        yield
 
 
 def say(line: str) -> None:
     print(line, flush=True)
 
 
-def _introduce(world: World, smtp: Address, http_url: str, relay_url: str, seconds: float) -> None:
-    settings = world.settings
+def _introduce(world: World, smtp: Address, listeners: Listeners, seconds: float) -> None:
+    settings, door = world.settings, world.side.door
     say(f"smtp       {smtp}   mail for NAME@{settings.domain}")
-    say(f"http       {http_url}")
-    say(f"relay      {relay_url}")
+    say(f"http       {listeners.http_url}")
+    say(f"relay      {listeners.relay_url}")
+    if door is not None:
+        say(f"servers    {settings.machine}, their boxes call {door.control_url}")
+    if settings.dns != "none":
+        at = f", answered at {settings.dns_listen}" if settings.dns == "local" else ""
+        say(f"names      {settings.domain} ({settings.dns}{at})")
     say(f"model      {world.model.model} ({world.model_source})")
     if settings.smarthost:
         say(f"smarthost  {settings.smarthost.address}")
@@ -135,34 +152,28 @@ def _introduce(world: World, smtp: Address, http_url: str, relay_url: str, secon
     say(f"TinyFat is up after {seconds:.1f} s; its home is {settings.home}. Ctrl-C stops it.")
 
 
-class _Server(uvicorn.Server):
-    """Signals are ours to handle: HTTP is the last to go, since the boxes say their last words over it."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _http_config(app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="websockets-sansio",
-        ws_max_size=FRAME_BYTES_MAX,
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=HTTP_SHUTDOWN_SECONDS_MAX,
-        server_header=False,
-    )
-
-
 def _stop_asked() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     return stop
+
+
+@asynccontextmanager
+async def _postgres(settings: Settings) -> AsyncIterator[str]:
+    """The embedded one's address, for as long as it is wanted."""
+    postgres = embedded_postgres(settings)
+    began = time.monotonic()
+    await postgres.start()
+    say(f"postgres   embedded, ready after {time.monotonic() - began:.1f} s")
+    keeping = asyncio.create_task(_keep_postgres(postgres), name="postgres")
+    try:
+        yield postgres.url
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await postgres.stop()
 
 
 async def _keep_postgres(postgres: EmbeddedPostgres) -> None:

@@ -1,0 +1,206 @@
+"""Machines that are whole servers, by the settings: their drivers, names in the DNS, and the way in for their boxes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from tinyfat.dns_server.answering import ServedZone
+from tinyfat.domain.secrets import derived
+from tinyfat.drivers.authorities.archive import BoxArchive, box_archive
+from tinyfat.drivers.authorities.ssh import SshAuthority
+from tinyfat.drivers.authorities.tls import ServerTls, TlsAuthority
+from tinyfat.drivers.dns.cloudflare import CloudflareDns
+from tinyfat.drivers.dns.hetzner import HetznerDns
+from tinyfat.drivers.dns.local import LocalDns
+from tinyfat.drivers.hetzner_cloud import HetznerCloud
+from tinyfat.drivers.machines.hetzner.servers import HetznerServers
+from tinyfat.drivers.machines.hosted import HostedServers
+from tinyfat.flows.orders import ServerTerms
+from tinyfat.listen_address import Address, bound
+from tinyfat.machine_hosts.machine_host import MachineHost, MachineHostError
+from tinyfat.machine_hosts.nspawn import NspawnHost
+from tinyfat.ports.dns import Dns
+from tinyfat.ports.machines import MachinesError, Servers
+from tinyfat.recipes.cloud_init import user_data
+from tinyfat.server_settings import CLOUDFLARE_URL
+from tinyfat.settings import Settings, SettingsRefused
+
+BOX_PORT = 8027
+RELAY_PORT = 8028  # of the way in: boxes of servers call models there
+PLAIN_IMAGE = "debian"  # as a setting: no image of ours
+RENEW_LOOK_SECONDS = 3600.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the boxes of servers call, over TLS that our own authority vouches for."""
+
+    control_url: str
+    relay_url: str
+    authority_pem: str
+    box_listener: socket.socket
+    relay_listener: socket.socket
+    tls: ServerTls = field(repr=False)
+
+    @property
+    def link_url(self) -> str:
+        return self.control_url.replace("https", "wss", 1) + "/box/link"
+
+    async def keep_certificate(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(RENEW_LOOK_SECONDS)
+            self.tls.renew(datetime.now(UTC))
+
+
+class ServerSide:
+    """Call `open` before anything else is asked of it."""
+
+    def __init__(self, settings: Settings, secret: bytes) -> None:
+        self._settings = settings
+        self.installation = derived(secret, "installation").hex()[:16]
+        self.ssh = SshAuthority(secret)
+        self._tls_authority = TlsAuthority(secret)
+        self.hosts = _hosts(settings)
+        self._hetzner = _hetzner(settings)
+        self.drivers = self._drivers()
+        self.dns, self.local_dns = self._names()
+        self.archive: BoxArchive | None = None
+        self.door: Door | None = None
+        self.image = ""
+
+    async def open(self) -> None:
+        """Raises SettingsRefused, ListenFailed."""
+        settings = self._settings
+        host = self.hosts.get(settings.machine)
+        try:
+            if host is not None:
+                await host.open()
+        except MachineHostError as error:
+            raise SettingsRefused(f"TINYFAT_MACHINE is {settings.machine}: {error}") from None
+        listen = settings.box_listen or (Address(host.gateway.ipv4, BOX_PORT) if host is not None else None)
+        if listen is None:
+            return
+        self.archive = await asyncio.to_thread(box_archive)
+        self.door = self._open_door(listen)
+        self.image = await self._image()
+
+    def _open_door(self, listen: Address) -> Door:
+        box = bound(listen, "TINYFAT_BOX_LISTEN")
+        relay_at = self._settings.box_relay_listen or Address(listen.host, box.getsockname()[1] + 1)
+        relay = bound(relay_at, "TINYFAT_BOX_RELAY_LISTEN")
+        control_url = self._settings.box_url or f"https://{_reached(listen.host)}:{box.getsockname()[1]}"
+        host = urlsplit(control_url).hostname or ""
+        shown = f"[{host}]" if ":" in host else host
+        relay_url = self._settings.box_relay_url or f"https://{shown}:{relay.getsockname()[1]}"
+        names = sorted({host, urlsplit(relay_url).hostname or host})
+        tls = ServerTls(self._tls_authority, names, self._settings.home / "tls", datetime.now(UTC))
+        return Door(control_url, relay_url, self._tls_authority.pem, box, relay, tls)
+
+    async def _image(self) -> str:
+        """ "": the provider's plain one."""
+        wanted = self._settings.image
+        if wanted:
+            return "" if wanted == PLAIN_IMAGE else wanted
+        driver = self.drivers.get(self._settings.machine)
+        if driver is None:
+            return ""
+        try:
+            images = await driver.images()
+        except MachinesError as error:
+            log.warning("the images are not known (%s); new servers are made from the plain one", error)
+            return ""
+        return images[0].name if images else ""
+
+    @property
+    def terms(self) -> ServerTerms | None:
+        if self.door is None or self.archive is None:
+            return None
+        settings = self._settings
+        return ServerTerms(
+            domain=settings.domain,
+            control_url=self.door.control_url,
+            control_ca=self.door.authority_pem,
+            link_url=self.door.link_url,
+            box_sha256=self.archive.sha256,
+            ssh_ca=self.ssh.public_line,
+            ssh_networks=settings.ssh_networks,
+            image=self.image,
+            size=settings.hetzner_type if settings.machine == "hetzner" else "",
+            locations=settings.hetzner_locations if settings.machine == "hetzner" else (),
+        )
+
+    @property
+    def archives(self) -> dict[str, bytes]:
+        """By SHA-256."""
+        return {self.archive.sha256: self.archive.data} if self.archive else {}
+
+    def zones(self) -> tuple[ServedZone, ...]:
+        """For the server of our own names."""
+        if self.local_dns is None:
+            return ()
+        zone = self.local_dns.zone
+        return (ServedZone(zone, self.local_dns.records, (f"ns.{zone}",)),)
+
+    def close(self) -> None:
+        if self._hetzner is not None:
+            self._hetzner.close()
+
+    def _drivers(self) -> dict[str, Servers]:
+        settings = self._settings
+        drivers: dict[str, Servers] = {
+            kind: HostedServers(host, self.installation, user_data, time.monotonic, plain_image="")
+            for kind, host in self.hosts.items()
+        }
+        if self._hetzner is not None:
+            drivers["hetzner"] = HetznerServers(
+                self._hetzner,
+                self.installation,
+                user_data,
+                locations=settings.hetzner_locations,
+                euro=settings.euro,
+                size=settings.hetzner_type,
+            )
+        return drivers
+
+    def _names(self) -> tuple[Dns | None, LocalDns | None]:
+        settings = self._settings
+        token = settings.dns_zone_token.get_secret_value() if settings.dns_zone_token else ""
+        match settings.dns:
+            case "local":
+                local = LocalDns(settings.home / "names.json", settings.domain)
+                return local, local
+            case "cloudflare":
+                return CloudflareDns(token, settings.domain, settings.dns_url or CLOUDFLARE_URL), None
+            case "hetzner":
+                return HetznerDns(HetznerCloud(token, settings.dns_url or settings.hetzner_url), settings.domain), None
+            case _:
+                return None, None
+
+
+def _hosts(settings: Settings) -> dict[str, MachineHost]:
+    images = settings.cache / "images"
+    return {"nspawn": NspawnHost(settings.home / "nspawn", images / "nspawn", lambda: datetime.now(UTC))}
+
+
+def _hetzner(settings: Settings) -> HetznerCloud | None:
+    if settings.hetzner_token is None:
+        return None
+    return HetznerCloud(settings.hetzner_token.get_secret_value(), settings.hetzner_url)
+
+
+def _reached(host: str) -> str:
+    """Where nobody said how we are reached, the address we listen on is what machines dial."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - read, not bound
+        raise SettingsRefused(
+            f"TINYFAT_BOX_URL is not set: TINYFAT_BOX_LISTEN is {host}, which is no address that a server could dial."
+        )
+    return f"[{host}]" if ":" in host else host
