@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 
+import psycopg
+
 from tinyfat.ports.enrolments import EnrolOutcome
 from tinyfat.store.database import Database, storable
 
@@ -16,6 +18,12 @@ class EnrolmentStore:
         """One statement decides, so that of two who come at the same moment one is first."""
         if not _is_uuid(machine_id):
             return EnrolOutcome.REFUSED
+        try:
+            return await self._enrol(machine_id, token_hash, key_hash)
+        except psycopg.errors.UniqueViolation:
+            return EnrolOutcome.REFUSED  # another machine's key
+
+    async def _enrol(self, machine_id: str, token_hash: bytes, key_hash: bytes) -> EnrolOutcome:
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "update machines set key_hash = %(key)s, enrolled_at = coalesce(enrolled_at, now()) "
