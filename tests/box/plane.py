@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -49,9 +50,11 @@ def turn(turn_id: str, text: str, session: str = "email:1", seconds: float = 30.
 
 
 class Plane:
-    """Use as an async context manager. `settle=False`: results are kept, and never settled."""
+    """Use as an async context manager. `settle=False`: results are kept, and never settled. `tls`: it is dialled by
+    wss."""
 
-    def __init__(self, spec: RuntimeSpec | None = None, settle: bool = True) -> None:
+    def __init__(self, spec: RuntimeSpec | None = None, settle: bool = True, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.spec = spec or echo_spec()
         self.settle = settle
         self.frames: list[Frame] = []
@@ -71,7 +74,13 @@ class Plane:
     async def open(self) -> None:
         """At the same port as before, where there was one."""
         self._server = await serve(
-            self._serve, "127.0.0.1", self.port, max_size=FRAME_BYTES_MAX, compression=None, close_timeout=0.2
+            self._serve,
+            "127.0.0.1",
+            self.port,
+            max_size=FRAME_BYTES_MAX,
+            compression=None,
+            close_timeout=0.2,
+            ssl=self.tls,
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -83,9 +92,9 @@ class Plane:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/box/link"
+        return f"{'wss' if self.tls else 'ws'}://127.0.0.1:{self.port}/box/link"
 
-    def write_box_json(self, folder: Path, **changes: str) -> None:
+    def write_box_json(self, folder: Path, **changes: object) -> None:
         body = {
             "machine_id": "machine-1",
             "agent_name": "ada",

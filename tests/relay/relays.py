@@ -106,8 +106,8 @@ class NoOwners:
 class TestRelay:
     __test__ = False
 
-    def __init__(self, standin: StandIn, port: int, ledger: MemoryUsageLedger) -> None:
-        self.standin, self.port, self.ledger = standin, port, ledger
+    def __init__(self, standin: StandIn, port: int, ledger: MemoryUsageLedger, server: RelayServer) -> None:
+        self.standin, self.port, self.ledger, self.server = standin, port, ledger, server
         self.url = f"http://127.0.0.1:{port}"
 
     def openai(self, key: str = KEY, **more: Any) -> openai.AsyncOpenAI:
@@ -156,7 +156,7 @@ async def relaying(
     listener = listening()
     await server.start(listener)
     try:
-        yield TestRelay(standin, listener.getsockname()[1], ledger)
+        yield TestRelay(standin, listener.getsockname()[1], ledger, server)
     finally:
         await server.stop()
         await vendors.close()
