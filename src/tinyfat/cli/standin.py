@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from tinyfat.dns_server.serving import Zones
+    from tinyfat.standins.lies import Lies
 
 app = typer.Typer(no_args_is_help=True, help="Stand-ins for vendors: behave as documented, lie on request.")
 
 _Listen = Annotated[str, typer.Option(help="ADDRESS:PORT of the API.")]
 _Token = Annotated[str, typer.Option(envvar="TINYFAT_STANDIN_TOKEN", help="What clients must say; empty: any will do.")]
+_Lie = Annotated[list[str] | None, typer.Option(help="NAME[:PART][=TIMES]; may be given again.")]
+_Seed = Annotated[int, typer.Option(help="Of the lies.")]
+_DnsListen = Annotated[str, typer.Option(help="ADDRESS:PORT of its name server; empty: none.")]
+_DnsSeconds = Annotated[float, typer.Option(help="From a changed record to its being answered.")]
 
 
 @app.callback()
@@ -32,26 +37,53 @@ def standin() -> None:
 def hetzner(
     listen: _Listen = "127.0.0.1:8041",
     token: _Token = "",
-    lie: Annotated[list[str] | None, typer.Option(help="NAME[:PART][=TIMES]; may be given again.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the lies.")] = 0,
+    lie: _Lie = None,
+    seed: _Seed = 0,
     action_seconds: Annotated[float, typer.Option(help="How long an action takes at the least.")] = 0.5,
     requests_per_hour: Annotated[int, typer.Option(min=1, help="The rate limit.")] = 3600,
-    dns_listen: Annotated[str, typer.Option(help="ADDRESS:PORT of its name server; empty: none.")] = "",
-    dns_seconds: Annotated[float, typer.Option(help="From a changed record to its being answered.")] = 0.0,
+    dns_listen: _DnsListen = "",
+    dns_seconds: _DnsSeconds = 0.0,
 ) -> None:
     """The Hetzner Cloud API. Its control is under /_standin: truth, lies, clock, calls."""
     from tinyfat.standins.hetzner.cloud import Cloud, Options
     from tinyfat.standins.hetzner.server import Standin, hetzner_app
-    from tinyfat.standins.lies import Lies, read_lie
 
-    try:
-        lies = Lies([read_lie(text) for text in lie or []], seed)
-    except ValueError as error:
-        raise WrongUse(str(error)) from None
+    lies = _lies(lie, seed, "servers")
     cloud = Cloud(options=Options(action_seconds=action_seconds, dns_seconds=dns_seconds), lies=lies)
     app = hetzner_app(Standin(cloud, token, requests_per_hour))
     names = (cloud.published.zones, _address("--dns-listen", dns_listen)) if dns_listen else None
     asyncio.run(_serve(app, _address("--listen", listen), "/v1", names))
+
+
+@app.command()
+def cloudflare(
+    listen: _Listen = "127.0.0.1:8042",
+    token: _Token = "",
+    zone: Annotated[list[str] | None, typer.Option(help="A zone it has; may be given again.")] = None,
+    lie: _Lie = None,
+    seed: _Seed = 0,
+    requests_per_window: Annotated[int, typer.Option(min=1, help="The limit, in five minutes.")] = 1200,
+    dns_listen: _DnsListen = "",
+    dns_seconds: _DnsSeconds = 0.0,
+) -> None:
+    """Cloudflare's API of DNS records. Its control is under /_standin: truth, lies, clock."""
+    from tinyfat.standins.cloudflare.server import Account, cloudflare_app
+
+    lies = _lies(lie, seed, "dns_records")
+    account = Account(lies=lies, token=token, requests_per_window=requests_per_window, dns_seconds=dns_seconds)
+    for name in zone or []:
+        account.add_zone(name)
+    names = (account.published.zones, _address("--dns-listen", dns_listen)) if dns_listen else None
+    asyncio.run(_serve(cloudflare_app(account), _address("--listen", listen), "/client/v4", names))
+
+
+def _lies(texts: list[str] | None, seed: int, chief: str) -> Lies:
+    from tinyfat.standins.lies import Lies, read_lie
+
+    try:
+        return Lies([read_lie(text, chief) for text in texts or []], seed)
+    except ValueError as error:
+        raise WrongUse(f"--lie: {error}") from None
 
 
 def _address(option: str, text: str) -> Address:

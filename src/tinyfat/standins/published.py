@@ -6,6 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import dns.rdata
+import dns.rdtypes.txtbase
+
 from tinyfat.dns_server.answering import ServedZone
 from tinyfat.domain.names import RecordSet, RecordType
 
@@ -53,3 +56,10 @@ class Published:
             self._zones.get(change.zone, {}).pop(change.key, None)
         else:
             self._zones.setdefault(change.zone, {})[change.key] = change.records
+
+
+def text_of(rdata: dns.rdata.Rdata) -> str:
+    """A record's value as RecordSet has it: names absolute, a TXT's text whole and unquoted."""
+    if isinstance(rdata, dns.rdtypes.txtbase.TXTBase):
+        return b"".join(rdata.strings).decode("utf-8", "surrogateescape")
+    return rdata.to_text()

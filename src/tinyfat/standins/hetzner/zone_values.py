@@ -11,18 +11,15 @@ import dns.name
 import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
-import dns.rdtypes.txtbase
 
 from tinyfat.domain.names import RecordSet, RecordType
 from tinyfat.standins.hetzner import errors
 from tinyfat.standins.hetzner.calls import take
 from tinyfat.standins.hetzner.resources import Rrset, Zone
+from tinyfat.standins.published import text_of
 
-_HOSTS, _OTHERS = (
-    ("A", "AAAA", "CNAME", "MX", "NS", "PTR", "SRV"),
-    ("CAA", "DS", "HINFO", "HTTPS", "RP", "SVCB", "TLSA"),
-)
-TYPES = frozenset([*_HOSTS, *_OTHERS, "SOA", "TXT"])
+_COMMON = ("A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT")
+TYPES = frozenset([*_COMMON, "CAA", "DS", "HINFO", "HTTPS", "RP", "SVCB", "TLSA"])
 TTL_SECONDS_MIN, TTL_SECONDS_MAX = 60, 2_147_483_647
 RECORDS_MAX = 100
 APEX = "@"
@@ -85,14 +82,8 @@ def as_dns(rrset: Rrset, zone: Zone) -> RecordSet | None:
     if rrset.type not in RecordType.__members__:
         return None
     rdatas = [_rdata(each["value"], rrset.type, zone) for each in rrset.records]
-    values = tuple(sorted(_text(rdata) for rdata in rdatas))
+    values = tuple(sorted(text_of(rdata) for rdata in rdatas))
     return RecordSet(full_name(rrset.name, zone), RecordType(rrset.type), values, rrset.ttl or zone.ttl)
-
-
-def _text(rdata: dns.rdata.Rdata) -> str:
-    if isinstance(rdata, dns.rdtypes.txtbase.TXTBase):
-        return b"".join(rdata.strings).decode("utf-8", "surrogateescape")
-    return rdata.to_text()
 
 
 def zone_file(zone: Zone, rrsets: Iterable[Rrset]) -> str:

@@ -1,0 +1,1 @@
+"""A stand-in for Cloudflare's API v4, the part for DNS records (developers.cloudflare.com/api, "DNS Records")."""
