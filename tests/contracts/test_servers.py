@@ -18,6 +18,7 @@ from typing import Protocol
 
 import pytest
 
+from tests.drivers.hetzner_project import Project, project
 from tests.running import until
 from tinyfat.domain.machines import Address, Billed, BilledKind, MachineOrder, MachineState, ServerOrder
 from tinyfat.drivers.machines.hosted import HostedServers
@@ -97,6 +98,34 @@ async def hosted(_: Path) -> ServersUnderTest:
     )  # fmt: skip
 
 
+class HetznerUnderTest:
+    """The driver for Hetzner against our stand-in, whose machines are in memory."""
+
+    seconds = 10.0
+
+    def __init__(self, here: Project, stack: AsyncExitStack) -> None:
+        self._here, self._stack = here, stack
+        self.servers = here.listed()
+
+    def another(self) -> Servers:
+        return self._here.listed()
+
+    async def alive(self, machine_id: str) -> bool:
+        """By what the stand-in's host has, whatever its API says."""
+        numbers = {each.name: each.id for each in self._here.cloud.servers.values()}
+        name = self._here.cloud.machine_name(numbers.get(f"tinyfat-{machine_id}", 0))
+        machines = await self._here.cloud.machines.machines()
+        return any(each.name == name and each.state is MachineState.RUNNING for each in machines)
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+async def hetzner(_: Path) -> ServersUnderTest:
+    stack = AsyncExitStack()
+    return HetznerUnderTest(await stack.enter_async_context(project(action_seconds=0.02)), stack)
+
+
 async def nspawn(folder: Path) -> ServersUnderTest:
     if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None:
         pytest.skip("containers of systemd need root and systemd-nspawn")
@@ -118,6 +147,7 @@ async def nspawn(folder: Path) -> ServersUnderTest:
 DRIVERS: dict[str, Callable[[Path], Awaitable[ServersUnderTest]]] = {
     "memory": memory,
     "hosted": hosted,
+    "hetzner": hetzner,
     "nspawn": nspawn,
 }
 MARKED = {"nspawn": pytest.mark.nspawn}

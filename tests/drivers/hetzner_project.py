@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from tinyfat.standins.hetzner.lies import Lies, read_lie
-
 from tests.running import until
 from tinyfat.domain.machines import MachineOrder, MachineState, ServerOrder
 from tinyfat.drivers.hetzner_cloud import HetznerCloud
@@ -17,6 +15,7 @@ from tinyfat.drivers.machines.hetzner.servers import HetznerServers
 from tinyfat.ports.machines import MachinesUnreachable
 from tinyfat.standins.hetzner.cloud import Cloud, Options
 from tinyfat.standins.hetzner.server import Standin, hetzner_app
+from tinyfat.standins.lies import Lies, read_lie
 from tinyfat.standins.serving import served
 
 TOKEN = "hetzner-token-PLANTED-58c1"
@@ -52,7 +51,17 @@ class Project:
         self.pass_time(LISTED_SECONDS + 1)
         return made
 
-    def newborn(self, installation: str = INSTALLATION, token: str = TOKEN, size: str = "") -> HetznerServers:
+    def listed(self) -> HetznerServers:
+        """Where lists are known not to lag."""
+        return self.newborn(listed_seconds=0.0)
+
+    def newborn(
+        self,
+        installation: str = INSTALLATION,
+        token: str = TOKEN,
+        size: str = "",
+        listed_seconds: float = LISTED_SECONDS,
+    ) -> HetznerServers:
         """As a control plane that just came back after a crash has it."""
         return HetznerServers(
             self.connection(token),
@@ -63,7 +72,7 @@ class Project:
             size=size,
             clock=self.cloud.clock,
             listing_seconds=0.0,
-            listed_seconds=LISTED_SECONDS,
+            listed_seconds=listed_seconds,
         )
 
     def pass_time(self, seconds: float) -> None:
@@ -71,7 +80,7 @@ class Project:
 
     def lie(self, *lies: str) -> None:
         for text in lies:
-            self.cloud.lies.add(read_lie(text))
+            self.cloud.lies.add(read_lie(text, "servers"))
 
     def close(self) -> None:
         for one in self._opened:
@@ -80,7 +89,9 @@ class Project:
 
 @asynccontextmanager
 async def project(*lies: str, seed: int = 0, action_seconds: float = 0.0) -> AsyncIterator[Project]:
-    cloud = Cloud(options=Options(action_seconds=action_seconds), lies=Lies([read_lie(lie) for lie in lies], seed))
+    cloud = Cloud(
+        options=Options(action_seconds=action_seconds), lies=Lies([read_lie(lie, "servers") for lie in lies], seed)
+    )
     standin = Standin(cloud, TOKEN)
     async with served(hetzner_app(standin)) as url:
         made = Project(cloud, standin, url)

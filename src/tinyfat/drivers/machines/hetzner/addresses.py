@@ -63,14 +63,18 @@ class Addresses:
         return Address(address_id, v4.ip, v6.ip, machine_id, v4.location)
 
     async def name(self, found: dict[str, PrimaryIp], hostname: str) -> None:
-        """The name that its addresses are asked back for (reverse DNS)."""
+        """The name that its addresses are asked back for (reverse DNS). Where something else is being done to one,
+        the next order sets it."""
         for one in found.values():
             if one.reverse.get(one.ip) != hostname:
                 ask = partial(_reverse, one.id, one.ip, hostname)
-                await self._cloud.call(f"set the reverse name of {one.ip}", ask)
+                with suppress(Busy):
+                    await self._cloud.call(f"set the reverse name of {one.ip}", ask)
 
     async def attach(self, address_id: str, server: Server) -> bool:
         found = await self.find(address_id)
+        if len(found) < len(KINDS) and self._fleet.may_be_unlisted(address_id):
+            return False
         if len(found) < len(KINDS):
             raise MachineRefused(f"There is no address {address_id} at Hetzner to give to {server.name}.")
         if found["ipv4"].location != server.location:
@@ -84,7 +88,7 @@ class Addresses:
             return False
 
     async def release(self, address_id: str) -> bool:
-        """One that a server has is taken from it, which must be off."""
+        """One that a server has stays: it goes after the server."""
         found = await self.find(address_id)
         for one in found.values():
             with suppress(Busy, NotFound):
@@ -123,9 +127,8 @@ class Addresses:
             return False
         machine_id = server.labels[MACHINE]
         for one in await self._listed(self._labels.selector(PASSING, machine_id)):
-            if one.server_id is None:
-                await self._drop(one)
-        return server.status == "running"
+            await self._drop(one)
+        return True
 
     async def _off(self, server: Server) -> bool:
         if server.seen().state is MachineState.STOPPED:
@@ -164,13 +167,8 @@ class Addresses:
         self._fleet.changed()
 
     async def _drop(self, one: PrimaryIp) -> None:
-        if one.server_id is not None:
-            holder = await self._fleet.with_id(one.server_id)
-            if holder is not None and holder.seen().state is MachineState.RUNNING:
-                raise MachineRefused(f"{one.ip} is with {holder.name}, which runs: stop it first.")
-            await self._unassign(one)
-            return
-        await self._cloud.call(f"let {one.ip} go", partial(_delete, one.id))
+        if one.server_id is None:
+            await self._cloud.call(f"let {one.ip} go", partial(_delete, one.id))
 
     # Finding and making.
 

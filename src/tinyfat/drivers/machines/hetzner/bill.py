@@ -52,7 +52,7 @@ class Bill:
         kind, one_id = billed.kind, int(billed.provider_id)
         with suppress(NotFound):
             labels = await self._cloud.call(f"show the {kind} {billed.name}", partial(_labels_of, kind, one_id))
-            if not self._labels.ours(labels):
+            if not billed.ours or not self._labels.ours(labels):
                 raise MachineRefused(
                     f"The {kind} {billed.name} ({one_id}) at Hetzner is not labelled ours: it is left alone."
                 )

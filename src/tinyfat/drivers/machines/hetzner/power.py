@@ -9,7 +9,7 @@ from hcloud import Client
 from hcloud.servers import Server as ApiServer
 
 from tinyfat.domain.machines import MachineState
-from tinyfat.drivers.hetzner_cloud import HetznerCloud, NotFound
+from tinyfat.drivers.hetzner_cloud import Busy, HetznerCloud, NotFound
 from tinyfat.drivers.machines.hetzner.fleet import Fleet
 from tinyfat.drivers.machines.hetzner.seen import Server
 
@@ -58,12 +58,11 @@ class Power:
         self._asked.pop((what, server.id), None)
 
     async def _ask(self, key: str, server: Server, doing: str, ask: Callable[[Client, ApiServer], object]) -> None:
+        """Where another action is under way nothing is asked; the next call asks again."""
         try:
-            await self._cloud.call(
-                f"{doing} the server {server.name}", lambda client: ask(client, ApiServer(server.id))
-            )
-        except NotFound:
-            pass
+            await self._cloud.call(f"{doing} the server {server.name}", lambda it: ask(it, ApiServer(server.id)))
+        except (NotFound, Busy):
+            return
         finally:
             self._fleet.changed()
         if len(self._asked) >= ASKED_MAX:

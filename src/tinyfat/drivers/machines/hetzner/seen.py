@@ -17,7 +17,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # `status` of a server (docs.hetzner.cloud, "Servers"). What is in between is not known to run, nor to have ended.
 _STATES = {
     "running": MachineState.RUNNING,
-    "starting": MachineState.RUNNING,
     "stopping": MachineState.RUNNING,
     "off": MachineState.STOPPED,
 }

@@ -23,7 +23,7 @@ from hcloud.servers import ServerCreatePublicNetwork
 
 from tinyfat.domain.machines import Address, Billed, Image, MachineOrder, MachineSeen, MachineState, ServerOrder
 from tinyfat.drivers.hetzner_cloud import AlreadyThere, HetznerCloud, NoRoom, NotFound, Unreachable
-from tinyfat.drivers.machines.hetzner.addresses import Addresses
+from tinyfat.drivers.machines.hetzner.addresses import KINDS, Addresses
 from tinyfat.drivers.machines.hetzner.bill import Bill
 from tinyfat.drivers.machines.hetzner.catalogue import Catalogue, tried
 from tinyfat.drivers.machines.hetzner.choice import Offer
@@ -85,6 +85,7 @@ class HetznerServers:
         places = await self._places(wanted, source, address)
         make = partial(self._make, order, source, key, firewall, address)
         await self._in_the_first_place(order.id, places, make)
+        await self._addresses.name(address, wanted.hostname)
 
     async def look(self, machine_id: str) -> MachineSeen:
         try:
@@ -172,11 +173,11 @@ class HetznerServers:
         """Empty: one that goes with the machine."""
         if not wanted.address:
             return {}
-        fit = await self._catalogue.places(wanted.size, wanted.locations)
-        found = await self._addresses.ensure(wanted.address, [one.location for one in fit])
-        if len(found) < 2:
+        found = await self._addresses.find(wanted.address)
+        if not found and not self._fleet.may_be_unlisted(wanted.address):
+            raise MachineRefused(f"There is no address {wanted.address} at Hetzner: it is made before its machine.")
+        if len(found) < len(KINDS):
             raise Unreachable(f"Hetzner does not list the address {wanted.address} yet: the server waits for it.")
-        await self._addresses.name(found, wanted.hostname)
         return found
 
     async def _places(self, wanted: ServerOrder, source: Source, address: dict[str, PrimaryIp]) -> list[Offer]:
