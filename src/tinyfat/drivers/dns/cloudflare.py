@@ -145,6 +145,8 @@ class CloudflareDns:
 
     def _refusal(self, error: _Failed) -> Exception:
         said = f"Cloudflare refused for {self.zone}: {error}".replace(self._token, "[token]").rstrip(".")
+        if NO_SUCH_RECORD in error.codes:
+            return DnsUnreachable(f"{said}: it was changed by somebody else meanwhile.")
         if error.status == TOO_MANY_REQUESTS or error.status >= SERVER_ERROR:
             return DnsUnreachable(f"{said}; it is asked again later.")
         if error.status in (401, 403) or error.codes & WRONG_TOKEN:

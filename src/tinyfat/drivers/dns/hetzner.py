@@ -16,7 +16,7 @@ from tinyfat.drivers.hetzner_cloud import AlreadyThere, Busy, HetznerCloud, NotF
 from tinyfat.recipes.zone_text import canonical_set, plain, quoted, unquoted
 
 APEX = "@"
-TTL_SECONDS_DEFAULT = 3600  # of a zone that was made without one
+TTL_OF_ZONE = 0  # a set made elsewhere without a time to live has its zone's, which we do not look up
 _TYPES: dict[str, ZoneRRSetType] = {kind: kind for kind in get_args(ZoneRRSetType)}
 _OURS = frozenset(RecordType)
 
@@ -112,7 +112,7 @@ class HetznerDns:
         values = [record.value for record in bound.records or []]
         name = self.zone if bound.name == APEX else f"{bound.name}.{self.zone}"
         texts = [unquoted(value) if kind is RecordType.TXT else self._absolute(kind, value) for value in values]
-        return canonical_set(RecordSet(name, kind, tuple(texts), bound.ttl or TTL_SECONDS_DEFAULT))
+        return canonical_set(RecordSet(name, kind, tuple(texts), bound.ttl or TTL_OF_ZONE))
 
     def _absolute(self, kind: RecordType, value: str) -> str:
         """A name without a dot at its end is one of this zone, "@" the zone itself, as in a zone file."""

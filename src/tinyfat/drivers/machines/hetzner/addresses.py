@@ -122,7 +122,7 @@ class Addresses:
         return False
 
     async def _run(self, server: Server) -> bool:
-        if server.seen().state is not MachineState.RUNNING:
+        if server.status != "running":
             await self._power.on(server)
             return False
         machine_id = server.labels[MACHINE]
