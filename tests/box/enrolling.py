@@ -104,16 +104,18 @@ class Server(uvicorn.Server):
 class ControlPlane:
     """Served from a thread of its own: the machine's side is not asynchronous."""
 
-    def __init__(self, folder: Path, archives: dict[str, bytes] | None = None) -> None:
+    def __init__(
+        self, folder: Path, archives: dict[str, bytes] | None = None, host: str = "127.0.0.1", links: Any = None
+    ) -> None:
         self.ledger = Ledger()
         self.authority = TlsAuthority(SECRET)
         self._listener = socket.socket()
-        self._listener.bind(("127.0.0.1", 0))
-        self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
-        app: FastAPI = make_box_app(NoLinks(), self.ledger, self.ledger, archives or {})  # type: ignore[arg-type]
-        config = uvicorn.Config(app, log_config=None, lifespan="off")
+        self._listener.bind((host, 0))
+        self.url = f"https://{host}:{self._listener.getsockname()[1]}"
+        app: FastAPI = make_box_app(links or NoLinks(), self.ledger, self.ledger, archives or {})  # type: ignore[arg-type]
+        config = uvicorn.Config(app, log_config=None, lifespan="off", ws="websockets-sansio")
         config.load()
-        config.ssl = ServerTls(self.authority, ["127.0.0.1"], folder, datetime.now(UTC)).context
+        config.ssl = ServerTls(self.authority, [host], folder, datetime.now(UTC)).context
         self._server = Server(config)
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
