@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from tinyfat.domain.agents import ANYWHERE, Agent, AgentState, Place, RuntimeKind
@@ -20,11 +21,14 @@ from tinyfat.drivers.machines.memory_servers import MemoryServers
 from tinyfat.drivers.mail.memory import MemoryMailOut
 from tinyfat.flows.addressing import Addressing
 from tinyfat.flows.delivery import Delivery
+from tinyfat.flows.first_words import FirstWords
 from tinyfat.flows.intake import MailIntake
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.mail_turn import MailTurn
 from tinyfat.flows.orders import Orders, ServerTerms
+from tinyfat.flows.pool import Pool, PoolTerms
 from tinyfat.flows.provision import Provision
+from tinyfat.flows.reconcile import Reconcile
 from tinyfat.flows.retire import Retire
 from tinyfat.flows.server_making import ServerMaking
 from tinyfat.flows.watch import MachineRuns
@@ -32,6 +36,7 @@ from tinyfat.flows.welcome import Welcome
 from tinyfat.ports.mail import Authentication, Envelope
 from tinyfat.store.addresses import AddressStore, NameStore
 from tinyfat.store.agents import AgentStore
+from tinyfat.store.alarms import AlarmStore
 from tinyfat.store.database import Database
 from tinyfat.store.deliveries import DeliveryStore
 from tinyfat.store.machines import MachineStore
@@ -172,6 +177,23 @@ class SmallWorld:
             DOMAIN, self.keys, NoticeStore(database), self.delivery, self.addressing, lambda agent_id: HOST_KEY
         )
         self.provision = Provision(self.agents, making, self.records, self.turns, self.orders, self.runs, welcome, HOST)
+        self.words = FirstWords(self.records, self.turns)
+        self.alarms = AlarmStore(database)
+        self.clock_ahead = timedelta(0)
+        self.reconcile = Reconcile(
+            self.agents,
+            self.kinds,
+            self.servers,
+            self.addresses,
+            self.names,
+            self.addressing,
+            making,
+            self.alarms,
+            self.clock,
+        )
+        self.making = making
+        self.flows.known["pool"] = self.pool().run
+        self.flows.known["pool_end"] = self.pool().end
         self.retire = Retire(self.agents, self.kinds, self.runs, self.addressing)
         self.box = Box(self.turns)
         self.listening = asyncio.Event()
@@ -179,6 +201,25 @@ class SmallWorld:
         networks = [ipaddress.ip_network("127.0.0.0/8")]
         self.intake = MailIntake(
             DOMAIN, networks, self.agents, self.ledger, DoNotProve(), self.mail_turn.start, b"bounce secret"
+        )
+
+    def clock(self) -> datetime:
+        return datetime.now(UTC) + self.clock_ahead
+
+    def pool(self, **wanted: int) -> Pool:
+        """`fsn1=2`: two wait there."""
+        return Pool(
+            PoolTerms("cloud", "echo", tuple(wanted.items())),
+            self.records,
+            self.servers,
+            self.orders,
+            self.making,
+            self.runs,
+            self.addressing,
+            self.words,
+            self.alarms,
+            self.flows,
+            self.clock,
         )
 
     async def new_agent(self, name: str = "", kind: str = "process", place: Place = ANYWHERE) -> Agent:

@@ -12,7 +12,7 @@ from tests.running import until
 from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.link import RuntimeState
 from tinyfat.domain.turns import TurnOutcome
-from tinyfat.flows import provision, watch
+from tinyfat.flows import first_words, provision, watch
 from tinyfat.store.database import Database
 
 Short = Callable[..., None]
@@ -24,7 +24,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Short:
 
     def set_short(*names: str) -> None:
         for name in names:
-            monkeypatch.setattr(watch if name == "GONE_SECONDS_MAX" else provision, name, 0.3)
+            for module in (watch, provision, first_words):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, 0.3)
 
     return set_short
 

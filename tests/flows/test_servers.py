@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from email import message_from_bytes
 from typing import Any
 
 import pytest
 
+from tests.flows.boxes import boxes, made, nothing_left, whole
 from tests.flows.crashing import through_crashes
 from tests.flows.small_world import DOMAIN, OWNER, PlainSteps, SmallWorld, small_world
 from tests.running import until
 from tinyfat.domain.agents import Agent, AgentState, Place
-from tinyfat.domain.link import RuntimeState, Status
+from tinyfat.domain.link import RuntimeState
 from tinyfat.domain.names import RecordSet, RecordType
 from tinyfat.drivers.dns.memory import DnsLies
 from tinyfat.drivers.machines.memory import Lies
 from tinyfat.flows import addressing, provision, server_making, watch
 from tinyfat.flows.orders import machine_id_of
 from tinyfat.store.database import Database
-from tinyfat.store.enrolments import EnrolmentStore
 
 Short = Callable[[], None]
 
@@ -43,59 +42,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Short:
             monkeypatch.setattr(module, name, 0.4)
 
     return set_short
-
-
-@asynccontextmanager
-async def boxes(world: SmallWorld, *states: RuntimeState) -> AsyncIterator[None]:
-    """Every server that runs has a box, which fetches its identity and says that its runtime is in these states."""
-    enrolments = EnrolmentStore(world.database)
-
-    async def speak() -> None:
-        while True:
-            for machine_id in world.cloud.running():
-                machine = await world.records.get(machine_id)
-                if machine is None or not machine.wanted:
-                    continue
-                await enrolments.fetched(machine_id, machine.identity_serial)
-                for state in states:
-                    await world.records.heard(machine_id, Status(state, "its last words"))
-            await asyncio.sleep(0.02)
-
-    task = asyncio.create_task(speak())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def made(world: SmallWorld, agent: Agent) -> Agent:
-    async with boxes(world, RuntimeState.READY):
-        await world.provision.run(PlainSteps(), agent.id)
-    return await world.agents.get(agent.id)
-
-
-async def nothing_left(world: SmallWorld, agent: Agent) -> None:
-    """At the provider, in the DNS, in the ledger."""
-    assert await world.cloud.billed() == []
-    assert world.dns.records == {}
-    assert await world.records.all_of_agent(agent.id) == []
-    assert await world.addresses.of_agent(agent.id) == []
-    assert await world.names.of_agent(agent.id) == []
-
-
-async def whole(world: SmallWorld, agent: Agent) -> None:
-    """It agrees with the world: one machine, its address, its name."""
-    assert agent.state is AgentState.READY, agent.reason
-    [machine] = await world.records.all_of_agent(agent.id)
-    [address] = await world.addresses.of_agent(agent.id)
-    assert world.cloud.running() == [machine.id] and list(world.cloud.addresses) == [address.id]
-    assert world.cloud.addresses[address.id].machine_id == machine.id
-    assert (machine.ipv4, machine.ipv6) == (address.ipv4, address.ipv6)
-    name = f"{agent.name}.{DOMAIN}"
-    assert machine.hostname == name
-    assert world.dns.records[name, RecordType.A].values == (address.ipv4,)
-    assert world.dns.records[name, RecordType.AAAA].values == (address.ipv6,)
 
 
 def welcomes(world: SmallWorld) -> list[str]:

@@ -6,14 +6,12 @@ a mail that tells the owner how to use it. A machine of the warm pool has all bu
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
 from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.enrolment import ENROLMENT_SECONDS_MAX
-from tinyfat.domain.link import RuntimeState
-from tinyfat.domain.turns import TurnOutcome
 from tinyfat.engine.steps import Steps
+from tinyfat.flows.first_words import FirstWords
 from tinyfat.flows.orders import Orders, machine_id_of
 from tinyfat.flows.progress import Part, Progress, StillThere
 from tinyfat.flows.server_making import ServerMaking
@@ -26,10 +24,8 @@ from tinyfat.ports.machines import MachinesError, MachinesUnreachable
 FLOW = "provision"
 ORDER_SECONDS_MAX = 120.0  # a provider that does not answer is asked again for so long
 HEARTBEAT_SECONDS_MAX = 60.0
+PROBE = "probe"
 ENROLLED_SECONDS_MAX = ENROLMENT_SECONDS_MAX + 60.0  # a server boots, fetches the box and enrols before it speaks
-READY_SECONDS_MAX = 25 * 60.0  # a first installation of the runtime included
-PROBE_SECONDS_MAX = 300.0
-PROBE_QUESTION = "From: TinyFat\nSubject: Are you there?\n\nPlease answer with one short sentence."
 
 
 class Provision:
@@ -52,7 +48,7 @@ class Provision:
         self._machine_runs = machine_runs
         self._welcome = welcome
         self._host = host
-        self._waiting = FirstWords(agents, records, turns)
+        self._words = FirstWords(records, turns)
         self._progress = Progress(agents, FLOW)
 
     async def run(self, steps: Steps, agent_id: str) -> None:
@@ -66,8 +62,8 @@ class Provision:
     def _parts(self, agent: Agent) -> Sequence[tuple[str, Part]]:
         """Always the same for the same agent: a flow that goes on after a crash meets the parts it remembers."""
         answers: Sequence[tuple[str, Part]] = (
-            ("runtime ready", self._waiting.ready),
-            ("a real question answered", self._waiting.question),
+            ("runtime ready", self._ready),
+            ("a real question answered", lambda agent: self._words.question(agent, PROBE)),
         )
         if not self._kinds.is_server(agent.machine_kind):
             return (("order a machine", self._order), ("first word of the box", self._heartbeat), *answers)
@@ -99,10 +95,24 @@ class Provision:
         return "" if await until(ordered, ORDER_SECONDS_MAX) else unreachable
 
     async def _heartbeat(self, agent: Agent) -> str:
-        return await self._waiting.first_word(agent, HEARTBEAT_SECONDS_MAX)
+        return await self._first_word(agent, HEARTBEAT_SECONDS_MAX)
 
     async def _enrolled(self, agent: Agent) -> str:
-        return await self._waiting.first_word(agent, ENROLLED_SECONDS_MAX)
+        return await self._first_word(agent, ENROLLED_SECONDS_MAX)
+
+    async def _first_word(self, agent: Agent, seconds: float) -> str:
+        async def still_wanted() -> bool:
+            return (await self._agents.get(agent.id)).state is AgentState.CREATING
+
+        return await self._words.first_word(await self._machine(agent), agent.name, seconds, still_wanted)
+
+    async def _ready(self, agent: Agent) -> str:
+        return await self._words.ready(await self._machine(agent), agent.name)
+
+    async def _machine(self, agent: Agent) -> str:
+        """The machine's id. Destroyed meanwhile, it has none; the one it would have had says nothing."""
+        machine = await self._records.of_agent(agent.id)
+        return machine.id if machine else machine_id_of(agent.id)
 
     async def _undo(self, agent_id: str, complaint: str) -> None:
         """Nothing half made stays behind; the agent's row does, with the reason."""
@@ -130,57 +140,3 @@ def _while_creating(part: Part) -> Part:
         return await part(agent)
 
     return guarded
-
-
-class FirstWords:
-    """Waits for what an agent's current machine says: the box, the runtime, the agent itself."""
-
-    def __init__(self, agents: Agents, records: MachineRecords, turns: Turns) -> None:
-        self._agents = agents
-        self._records = records
-        self._turns = turns
-
-    async def first_word(self, agent: Agent, seconds: float) -> str:
-        ended = False
-
-        async def seen() -> bool:
-            nonlocal ended
-            machine = await self._records.of_agent(agent.id)
-            if machine is not None and machine.seen_at is not None and machine.knows_itself:
-                return True
-            ended = (await self._agents.get(agent.id)).state is not AgentState.CREATING
-            return ended
-
-        if await until(seen, seconds) and not ended:
-            return ""
-        if ended:
-            return f"{agent.name} was destroyed while it was being made."
-        return f"The box of {agent.name} did not call home within {seconds:.0f} s. `tinyfat doctor` may know why."
-
-    async def ready(self, agent: Agent) -> str:
-        last = ""
-
-        async def decided() -> bool:
-            nonlocal last
-            machine = await self._records.of_agent(agent.id)
-            last = machine.link_detail if machine else ""
-            return machine is not None and machine.link_state in (RuntimeState.READY, RuntimeState.CRASH_LOOP)
-
-        ended = await until(decided, READY_SECONDS_MAX)
-        machine = await self._records.of_agent(agent.id)
-        if ended and machine is not None and machine.link_state == RuntimeState.READY:
-            return ""
-        return f"The runtime {agent.runtime} of {agent.name} did not come up: {last or 'no reason given'}"
-
-    async def question(self, agent: Agent, occasion: str = "probe") -> str:
-        """Ready means it answered."""
-        turn_id = str(uuid.uuid5(uuid.UUID(agent.id), occasion))
-        await self._turns.probe(turn_id, agent.id, PROBE_QUESTION)
-        await self._turns.offer(turn_id, PROBE_SECONDS_MAX)
-        row = await self._turns.wait_for_result(turn_id)
-        await self._turns.finish_probe(turn_id)
-        if row.result is None:
-            return f"{agent.name} did not answer a first question within {PROBE_SECONDS_MAX:.0f} s."
-        if row.result.outcome is not TurnOutcome.ANSWERED:
-            return f"{agent.name} could not answer a first question: {row.result.detail or row.result.failure}"
-        return ""

@@ -46,34 +46,30 @@ class ServerMaking:
         claimed = await self._records.of_agent(agent.id)
         if claimed is not None and claimed.claimed:
             return ""
-        await self.make(agent, self._orders.new_server(agent))
+        await self.make(self._orders.new_server(agent), agent.name)
         return ""
 
-    async def make(self, agent: Agent, wanted: NewServer) -> Machine:
+    async def make(self, wanted: NewServer, agent_name: str) -> None:
         """The address, then the machine, in the first location that has both. Raises MachinesError."""
         machine = await self._servers.write_down(wanted)
-        locations = self._locations(agent, machine)
+        wished = (wanted.location,) if wanted.location else self._orders.terms.locations or ("",)
+        # Where it was tried last, before a crash perhaps, comes first.
+        locations = sorted(wished, key=lambda location: location != machine.location)
         for location in locations:
             try:
-                return await self._made_in(agent, machine, location, passing=not wanted.current)
+                await self._make_in(machine, agent_name, location)
+                return
             except MachineRefused:
                 if location == locations[-1]:
                     raise
                 await self._addressing.release(machine.kind, machine.address_id)
-        raise AssertionError("there is always a location")
 
-    def _locations(self, agent: Agent, machine: Machine) -> Sequence[str]:
-        if machine.location:
-            return (machine.location,)
-        return (agent.location,) if agent.location else self._orders.terms.locations or ("",)
-
-    async def _made_in(self, agent: Agent, machine: Machine, location: str, passing: bool) -> Machine:
-        address = await self._addressing.make(machine.address_id, agent.id, machine.kind, location, passing)
+    async def _make_in(self, machine: Machine, agent_name: str, location: str) -> None:
+        address = await self._addressing.make(
+            machine.address_id, machine.agent_id, machine.kind, location, passing=not machine.current
+        )
         await self._servers.placed(machine.id, address.ipv4, address.ipv6, address.location or location)
-        await self.start(machine.id, agent.name, agent.id)
-        made = await self._records.get(machine.id)
-        assert made is not None
-        return made
+        await self.start(machine.id, agent_name, machine.agent_id)
 
     async def start(self, machine_id: str, agent_name: str, agent_id: str) -> None:
         """Ordered, and seen to run; ordered again where the provider lost the first word. Raises MachinesError."""

@@ -49,6 +49,11 @@ class MachineRuns:
 
     async def end_machine(self, machine: Machine, whose: str) -> None:
         """Raises StillThere."""
+        await self.stop_and_delete(machine, whose)
+        await self._records.forget(machine.id)
+
+    async def stop_and_delete(self, machine: Machine, whose: str) -> None:
+        """Raises StillThere."""
         await self._records.unwanted(machine.id)
         try:
             await self.stop(machine)
@@ -57,7 +62,6 @@ class MachineRuns:
                 raise
             log.warning("the server %s of %s does not stop; it is deleted as it runs", machine.id, whose)
         await self.delete(machine.kind, machine.id, whose)
-        await self._records.forget(machine.id)
 
     async def stop(self, machine: Machine) -> None:
         """Raises StillThere."""

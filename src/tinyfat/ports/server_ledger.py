@@ -5,7 +5,7 @@ Errors are those of ports/ledger.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -115,13 +115,14 @@ class AlarmKind(StrEnum):
     ORPHAN = "orphan"  # the provider bills it, and we do not know it
     GHOST = "ghost"  # it should be there, and the provider does not have it
     STRAY_NAME = "stray-name"  # a name of ours in the DNS without an agent
-    STUCK = "stuck"  # told to end, and still there
+    STUCK = "stuck"  # told to end, or to run, and the provider does otherwise
+    POOL = "pool"  # a machine for the warm pool could not be made
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
     kind: AlarmKind
-    subject: str
+    subject: str  # begins with its scope, e.g. "hetzner server 4711"
     detail: str
     agent_id: str = ""
     since: datetime | None = None
@@ -141,6 +142,12 @@ class ServerRecords(Protocol):
     async def claim(self, agent_id: str, wish: Wish, hostname: str, seen_seconds: float) -> Machine | None:
         """A ready machine of the pool becomes this agent's, its address with it, in one statement. None: none is
         ready. Asked again, the same one."""
+
+    async def pool_missing(self, wish: Wish, wanted: int, booting_max: int) -> int:
+        """How many are to be ordered now so that `wanted` wait, with no more than `booting_max` under way."""
+
+    async def waiting(self, kind: str) -> list[Machine]:
+        """Those of the pool, whatever they are there."""
 
     async def pool_becomes(self, machine_id: str, state: PoolState) -> bool:
         """False where it is no longer in the pool: it was claimed meanwhile."""
@@ -210,7 +217,8 @@ class StateMoves(Protocol):
 
 
 class Alarms(Protocol):
-    async def now(self, kinds: Collection[AlarmKind], seen: Sequence[Alarm]) -> list[Alarm]:
-        """These are the alarms of these kinds now: others of them have ended. Returns those that are new."""
+    async def now(self, scope: str, seen: Sequence[Alarm]) -> list[Alarm]:
+        """These are the alarms of this scope now; its others have ended. Returns those that are new."""
 
-    async def open(self) -> list[Alarm]: ...
+    async def open(self, scope: str = "") -> list[Alarm]:
+        """`scope` "": of every one."""

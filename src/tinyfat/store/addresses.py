@@ -66,8 +66,8 @@ class NameStore:
     async def all(self) -> list[KnownName]:
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                "select name, agent_id::text, state in ('destroyed', 'failed'), d.created_at from dns_names d "
-                "join agents a on a.id = agent_id order by name"
+                "select d.name, agent_id::text, state in ('destroyed', 'failed'), d.created_at from dns_names d "
+                "join agents a on a.id = agent_id order by d.name"
             )
             return [KnownName(*row) for row in await cursor.fetchall()]
 

@@ -10,7 +10,7 @@ from tinyfat.store.database import Connection, Database
 from tinyfat.store.machines import COLUMNS, machine_of
 from tinyfat.store.signals import signal
 
-ERRANDS = "tinyfat_errands"  # payload: "<machine id>"; its box has something to do: look at the ledger
+SPECS = "tinyfat_specs"  # payload: "<machine id>"; its box is to be told anew what it runs, is and has to do
 
 # One statement: whoever asks at the same moment gets another machine. The address goes with the machine, for good.
 _CLAIM = f"""
@@ -24,7 +24,7 @@ with free as (
     order by created_at limit 1 for update skip locked
 ), claimed as (
     update machines set agent_id = %(agent)s, hostname = %(hostname)s, pool = 'claimed', claimed_at = now(),
-        current = true, identity_serial = identity_serial + 1, seen_at = null
+        current = true, identity_serial = identity_serial + 1
     from free where id = machine returning {COLUMNS}
 ), addressed as (
     update addresses set agent_id = %(agent)s where id = (select address_id from claimed)
@@ -32,7 +32,7 @@ with free as (
     update agents set address_id = (select address_id from claimed)
     where id = %(agent)s and exists (select from claimed)
 )
-select *, pg_notify('{ERRANDS}', id::text) from claimed
+select *, pg_notify('{SPECS}', id::text) from claimed
 """  # noqa: S608
 
 # Answers that came meanwhile stand; a turn that waited has its time still before it.
@@ -115,10 +115,25 @@ class ServerStore:
             earlier = await _machines(connection, "agent_id = %s and current and pool = 'claimed'", agent_id)
             return earlier[0] if earlier else None
 
+    async def pool_missing(self, wish: Wish, wanted: int, booting_max: int) -> int:
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "select count(*) filter (where pool = 'booting'), count(*) from machines where agent_id is null "
+                "and pool in ('booting', 'ready') and (kind, runtime, location) = (%s, %s, %s)",
+                (wish.kind, wish.runtime, wish.location),
+            )
+            row = await cursor.fetchone()
+        assert row is not None
+        booting, there = int(row[0]), int(row[1])
+        return max(0, min(wanted - there, booting_max - booting))
+
+    async def waiting(self, kind: str) -> list[Machine]:
+        return await self._find("agent_id is null and kind = %s order by created_at", kind)
+
     async def pool_becomes(self, machine_id: str, state: PoolState) -> bool:
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                "update machines set pool = %s, wanted = %s where id = %s and agent_id is null",
+                "update machines set pool = %s, wanted = %s where id = %s and agent_id is null and pool <> 'ending'",
                 (state, state is not PoolState.ENDING, machine_id),
             )
             return cursor.rowcount > 0
@@ -128,7 +143,7 @@ class ServerStore:
             await connection.execute(
                 "update machines set identity_serial = identity_serial + 1 where id = %s", (machine_id,)
             )
-            await signal(connection, ERRANDS, machine_id)
+            await signal(connection, SPECS, machine_id)
 
     async def switch(self, agent_id: str, machine_id: str) -> None:
         async with self._database.transaction() as connection:

@@ -80,7 +80,8 @@ class MemoryServers(MemoryMachines):
             raise MachineRefused(f"There is no address {address_id}.")
         if machine_id not in self._machines:
             raise MachineRefused(f"There is no machine {machine_id}.")
-        if self.addresses[address_id].machine_id == machine_id and self._machines[machine_id].running:
+        has = self.addresses[address_id].machine_id == machine_id and machine_id not in self._own
+        if has and self._machines[machine_id].running:
             return True
         if not self.lies.told("attach_nothing"):
             self._give(address_id, machine_id)
