@@ -130,6 +130,9 @@ class HetznerCloud:
         self._client._client._session.close()
 
     def _on_response(self, response: Any, *_: Any, **__: Any) -> None:
+        """It comes before the body was read: a connection that is left so is not used again, and must be closed."""
+        if response.status_code == TOO_MANY_REQUESTS or response.status_code >= SERVER_ERROR:
+            response.close()
         if response.status_code == TOO_MANY_REQUESTS:
             raise _OverLimit(self._seconds_to_reset(response.headers.get("RateLimit-Reset", "")))
         if response.status_code >= SERVER_ERROR:

@@ -1,0 +1,152 @@
+"""The connection to Hetzner's API: what it waits for, what it says, what it never says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hcloud import Client
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tests.running import free_port
+from tinyfat.drivers.hetzner_cloud import (
+    CLIENT_TRIES_MORE,
+    RATE_TRIES,
+    RATE_WAIT_SECONDS_MAX,
+    AlreadyThere,
+    Busy,
+    HetznerCloud,
+    NoRoom,
+    NotFound,
+    Refused,
+    Unreachable,
+)
+from tinyfat.ports.dns import DnsRefused, DnsUnreachable
+from tinyfat.ports.machines import MachineRefused, MachinesUnreachable
+from tinyfat.standins.serving import served
+
+TOKEN = "token-PLANTED-3f2a"
+NOW = 1_000.0
+
+
+@asynccontextmanager
+async def api(answer: Callable[[], Response]) -> AsyncIterator[tuple[HetznerCloud, list[str], list[float]]]:
+    """A connection to an API that always answers so; the requests it got; what would have been slept."""
+    asked: list[str] = []
+    slept: list[float] = []
+    clock = [NOW]
+
+    async def endpoint(request: Request) -> Response:
+        asked.append(request.headers["authorization"])
+        return answer()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += seconds
+
+    async with served(Starlette(routes=[Route("/v1/servers", endpoint)])) as url:
+        made = HetznerCloud(TOKEN, f"{url}/v1", lambda: clock[0], lambda: clock[0], sleep)
+        try:
+            yield made, asked, slept
+        finally:
+            made.close()
+
+
+def error(code: str, status: int, details: Any = None) -> Callable[[], Response]:
+    return lambda: JSONResponse({"error": {"code": code, "message": f"no {TOKEN}", "details": details}}, status)
+
+
+def servers(client: Client) -> int:
+    return len(client.servers.get_list().servers)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("locked", 423, Busy),
+        ("resource_unavailable", 412, NoRoom),
+        ("placement_error", 412, NoRoom),
+        ("not_found", 404, NotFound),
+        ("uniqueness_error", 409, AlreadyThere),
+        ("invalid_input", 422, Refused),
+        ("resource_limit_exceeded", 403, Refused),
+        ("unauthorized", 401, Refused),
+        ("maintenance", 403, Unreachable),
+        ("server_error", 500, Unreachable),
+        ("some_new_code", 503, Unreachable),
+        ("some_new_code", 422, Refused),
+    ],
+)
+async def test_each_answer_is_an_error_of_both_ports_and_none_shows_the_token(
+    code: str, status: int, kind: type[Exception]
+) -> None:
+    async with api(error(code, status)) as (cloud, asked, _):
+        with pytest.raises(kind) as raised:
+            await cloud.call("list its servers", servers)
+    assert type(raised.value) is kind and str(raised.value).startswith("Hetzner did not list its servers: ")
+    assert TOKEN not in str(raised.value) and asked == [f"Bearer {TOKEN}"]
+    ports = (MachineRefused, DnsRefused) if issubclass(kind, Refused) else (MachinesUnreachable, DnsUnreachable)
+    assert all(isinstance(raised.value, port) for port in ports)
+
+
+async def test_of_what_was_wrong_only_the_names_are_said() -> None:
+    details = {"fields": [{"name": "user_data", "messages": ["enrolment-PLANTED is too long"]}]}
+    async with api(error("invalid_input", 422, details)) as (cloud, _, _):
+        with pytest.raises(Refused, match="in user_data") as raised:
+            await cloud.call("make a server", servers)
+    assert "PLANTED" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("header", "wait"), [(str(NOW + 2), 2.0), (str(NOW + 3600), RATE_WAIT_SECONDS_MAX), ("", 1.0)])
+async def test_over_the_rate_limit_the_wait_is_as_told_and_bounded(header: str, wait: float) -> None:
+    def limited() -> Response:
+        return JSONResponse({"error": {}}, 429, {"RateLimit-Reset": header} if header else {})
+
+    async with api(limited) as (cloud, asked, slept):
+        with pytest.raises(Unreachable, match="rate limit"):
+            await cloud.call("list its servers", servers)
+        assert len(asked) == RATE_TRIES and slept[0] == wait and max(slept) <= RATE_WAIT_SECONDS_MAX
+
+
+@pytest.mark.parametrize("body", [b"<html>not found</html>", b"[]", b'{"servers": [{}]}', b""])
+async def test_an_answer_that_cannot_be_read_is_no_answer_and_no_crash(body: bytes) -> None:
+    async with api(lambda: Response(body, 200)) as (cloud, _, _):
+        with pytest.raises((Unreachable, Refused)):
+            await cloud.call("list its servers", servers)
+
+
+async def test_nobody_there_is_unreachable() -> None:
+    cloud = HetznerCloud(TOKEN, f"http://127.0.0.1:{free_port()}/v1")
+    try:
+        with pytest.raises(Unreachable, match="cannot be reached"):
+            await cloud.call("list its servers", servers)
+    finally:
+        cloud.close()
+
+
+async def test_it_serves_two_event_loops() -> None:
+    """Flows run on a loop of their own beside the web's."""
+    async with api(lambda: JSONResponse({"servers": []})) as (cloud, asked, _):
+        there = asyncio.to_thread(lambda: asyncio.run(cloud.call("list its servers", servers)))
+        assert await asyncio.gather(there, cloud.call("list its servers", servers)) == [0, 0]
+        assert len(asked) == 2
+
+
+@pytest.mark.parametrize("token", ["two words", "line\nbreak", "ümlaut"])
+def test_a_token_that_is_none_is_refused_without_showing_it(token: str) -> None:
+    with pytest.raises(Refused) as raised:
+        HetznerCloud(token, "http://127.0.0.1:9/v1")
+    assert token not in str(raised.value)
+
+
+def test_the_client_still_has_what_we_set_on_it() -> None:
+    """Attributes that hcloud does not promise: an update without them would wait far longer, and hide statuses."""
+    fresh = Client("token")
+    assert isinstance(fresh._client._retry_max_retries, int) and "response" in fresh._client._session.hooks
+    assert fresh._client._retry_max_retries > CLIENT_TRIES_MORE
