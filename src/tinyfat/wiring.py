@@ -28,28 +28,40 @@ from tinyfat.drivers.secrets.envelope import EnvelopeSecrets, MasterKeyRefused
 from tinyfat.drivers.secrets.master_key import kept_master_keys
 from tinyfat.engine.durable import Engine
 from tinyfat.flows import mail_turn, provision, retire
+from tinyfat.flows.addressing import Addressing
 from tinyfat.flows.delivery import Delivery
 from tinyfat.flows.intake import MailIntake
+from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.mail_turn import MailTurn
-from tinyfat.flows.provision import Orders, Provision
+from tinyfat.flows.orders import Orders
+from tinyfat.flows.provision import Provision
 from tinyfat.flows.retire import Retire
+from tinyfat.flows.server_making import ServerMaking
 from tinyfat.flows.usage_alerts import UsageWatch
 from tinyfat.flows.watch import MachineRuns
+from tinyfat.flows.welcome import Welcome
+from tinyfat.identities import ServerIdentities
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import MailOut
 from tinyfat.ports.secrets import Unopenable
+from tinyfat.server_wiring import ServerSide
 from tinyfat.settings import Settings, SettingsRefused
+from tinyfat.store.addresses import AddressStore, NameStore
 from tinyfat.store.agents import AgentStore
 from tinyfat.store.budgets import BudgetStore
 from tinyfat.store.byok import ByokStore
 from tinyfat.store.database import Database
 from tinyfat.store.deliveries import DeliveryStore
 from tinyfat.store.embedded import EmbeddedPostgres, PostgresRefused
+from tinyfat.store.enrolments import EnrolmentStore
 from tinyfat.store.executors import ExecutorStore
 from tinyfat.store.keys import KeyStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
+from tinyfat.store.notices import NoticeStore
+from tinyfat.store.servers import ServerStore
 from tinyfat.store.signals import Signals, signal
+from tinyfat.store.ssh_access import AgentKeyStore, SshSessionStore
 from tinyfat.store.turns import OFFERS, TurnStore
 from tinyfat.store.usage import UsageStore, relay_database
 from tinyfat.store.usage_alerts import UsageAlertStore
@@ -57,7 +69,6 @@ from tinyfat.store.usage_reports import UsageReportStore
 
 __all__ = ["EmbeddedPostgres", "PostgresRefused", "UnknownMachineKind", "World", "embedded_postgres"]
 
-MACHINE_KINDS = ("process",)
 SPECS = "tinyfat_specs"  # the channel of signals for boxes that are to be told anew what they run
 
 DNS_SECONDS_MAX = 5.0  # for one question to DNS
@@ -82,17 +93,20 @@ class World:
     """Everything a control plane process has, put together from its settings."""
 
     def __init__(
-        self, settings: Settings, database_url: str, secret: bytes, host: str, http_url: str, relay_url: str
-    ) -> None:
-        """`relay_url`: where boxes reach the relay, without a path."""
+        self, settings: Settings, database_url: str, secret: bytes, host: str, http_url: str, relay_url: str,
+        side: ServerSide,
+    ) -> None:  # fmt: skip
+        """`relay_url`: where boxes on this host reach the relay, without a path. `side` is open."""
         self.settings = settings
+        self.side = side
+        self._relay_url = relay_url
         self.host = host
         self.started_at = time.time()
         self._build_models(http_url)
         self._build_store(database_url)
         self._build_usage(database_url)
         self.agent_models = AgentModels(
-            derived(secret, "relay keys"), relay_url, self.routes, self.relay_keys, self.byok, self.budgets
+            derived(secret, "relay keys"), self.routes, self.relay_keys, self.byok, self.budgets
         )
         self._build_flows(secret, http_url)
         self._loops: list[asyncio.Task[None]] = []
@@ -112,6 +126,11 @@ class World:
         self.signals = Signals(database_url)
         self.agents = AgentStore(self.database)
         self.records = MachineStore(self.database)
+        self.servers = ServerStore(self.database)
+        self.addresses = AddressStore(self.database)
+        self.names = NameStore(self.database)
+        self.agent_keys = AgentKeyStore(self.database)
+        self.ssh_sessions = SshSessionStore(self.database)
         self.turns = TurnStore(self.database, self.signals)
         self.ledger = MailStore(self.database, RateCaps(settings.mail_rate_thread, settings.mail_rate_sender))
         self.deliveries = DeliveryStore(self.database, self.host)
@@ -138,8 +157,10 @@ class World:
         settings = self.settings
         bounce_secret = derived(secret, "bounce")
         self.machines = ProcessMachines(settings.home / "machines", settings.cache / "runtimes", time.monotonic)
-        self.machine_runs = MachineRuns(self.machines, self.records)
-        self.orders = Orders(derived(secret, "machines"), http_url.replace("http", "ws", 1) + "/box/link")
+        self.kinds = MachineKinds({"process": self.machines, **self.side.drivers})
+        self.machine_runs = MachineRuns(self.kinds, self.records)
+        link_url = http_url.replace("http", "ws", 1) + "/box/link"
+        self.orders = Orders(derived(secret, "machines"), link_url, self.side.terms)
         self.delivery = Delivery(settings.domain, self.deliveries, _mail_out(settings), bounce_secret)
         self.usage_watch = UsageWatch(settings.domain, self.usage, UsageAlertStore(self.database), self.delivery)
         self.mail_turn = MailTurn(
@@ -161,12 +182,29 @@ class World:
             self.mail_turn.start,
             bounce_secret,
         )
-        provision_flow = Provision(
-            self.agents, self.machines, self.records, self.turns, self.orders, self.machine_runs, self.host
-        )
         self.engine.flow(mail_turn.FLOW, self.mail_turn.run)
+        self._build_agent_flows(secret)
+
+    def _build_agent_flows(self, secret: bytes) -> None:
+        domain = self.settings.domain
+        self.addressing = Addressing(domain, self.kinds, self.addresses, self.names, self.side.dns)
+        self.enrolments = EnrolmentStore(self.database)
+        self.identities = ServerIdentities(self.records, self.agents, self.agent_keys, self.orders, self.side.ssh)
+        making = ServerMaking(self.kinds, self.records, self.servers, self.agent_keys, self.orders, self.addressing)
+        welcome = Welcome(
+            domain,
+            self.agent_keys,
+            NoticeStore(self.database),
+            self.delivery,
+            self.addressing,
+            lambda agent_id: self.side.ssh.host_key(agent_id)[1],
+        )
+        provision_flow = Provision(
+            self.agents, making, self.records, self.turns, self.orders, self.machine_runs, welcome, self.host
+        )
+        retire_flow = Retire(self.agents, self.kinds, self.machine_runs, self.addressing)
         self.engine.flow(provision.FLOW, provision_flow.run)
-        self.engine.flow(retire.FLOW, Retire(self.agents, self.machine_runs).run)
+        self.engine.flow(retire.FLOW, retire_flow.run)
 
     def smtp_in(self) -> SmtpIn:
         settings = self.settings
@@ -177,14 +215,25 @@ class World:
         return SmtpIn(self.intake, listen.host, listen.port, settings.domain, settings.mail_size_max, tls)
 
     def check_machine_kind(self, kind: str) -> None:
-        if kind not in MACHINE_KINDS:
+        if kind not in self.kinds.known:
             raise UnknownMachineKind(
-                f"There are no machines of the kind {kind!r}; there are: {', '.join(MACHINE_KINDS)}."
+                f"There are no machines of the kind {kind!r} here; there are: {', '.join(self.kinds.known)}. "
+                "docs/settings.md says what the others need."
+            )
+        if self.kinds.is_server(kind) and self.side.door is None:
+            raise UnknownMachineKind(
+                f"Servers of the kind {kind!r} need a way in for their boxes: set TINYFAT_BOX_LISTEN, "
+                "then start `tinyfat up` again."
             )
 
-    async def runtime_spec(self, agent: Agent, machine: Machine) -> RuntimeSpec:
-        """No vendor's key is in it: the machine gets one of the relay's."""
-        model = await self.agent_models.access(agent.id, machine.id)
+    async def runtime_spec(self, agent: Agent | None, machine: Machine) -> RuntimeSpec:
+        """No vendor's key is in it: the machine gets one of the relay's, or none while it waits for an agent."""
+        door = self.side.door
+        relay_url = door.relay_url if door and self.kinds.is_server(machine.kind) else self._relay_url
+        if agent is None:
+            model = self.agent_models.nobodys(relay_url)
+            return RuntimeSpec(machine.runtime, "", model, self.settings.runtime_memory)
+        model = await self.agent_models.access(agent.id, machine.id, relay_url)
         return RuntimeSpec(agent.runtime, agent.name, model, self.settings.runtime_memory)
 
     async def tell_box(self, agent_id: str) -> None:
@@ -250,7 +299,7 @@ class World:
         for loop in self._loops:
             loop.cancel()
         machines = await self.records.wanted(self.host)
-        ended = await asyncio.gather(*(self.machine_runs.stop(m.id) for m in machines), return_exceptions=True)
+        ended = await asyncio.gather(*(self.machine_runs.stop(m) for m in machines), return_exceptions=True)
         for error in ended:
             if isinstance(error, BaseException):
                 log.error("%s", error)
@@ -273,7 +322,7 @@ class World:
 
     async def status(self) -> dict[str, Any]:
         machines = await self.records.wanted(self.host)
-        looks = [await self.machines.look(machine.id) for machine in machines]
+        looks = [await self.machine_runs.seen(machine.kind, machine.id) for machine in machines]
         return {
             "domain": self.settings.domain,
             "smtp_listen": str(self.settings.smtp_listen),
