@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import socket
 import ssl
@@ -14,6 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
+from tinyfat.drivers.authorities.archive import ARCHIVES_KEPT, BoxArchive, kept_archives
 from tinyfat.drivers.authorities.ssh import SECONDS_MAX, SshAuthority, SshKeyRefused
 from tinyfat.drivers.authorities.tls import SERVER_DAYS, ServerTls, TlsAuthority
 
@@ -147,3 +150,31 @@ def handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> str 
     finally:
         ours.close()
         serving.join()
+
+
+class TestArchives:
+    def test_a_machine_ordered_before_an_upgrade_still_gets_its_box(self, tmp_path: Path) -> None:
+        boxes = [archive(f"version {number}") for number in range(ARCHIVES_KEPT + 2)]
+        for number, box in enumerate(boxes):
+            kept = kept_archives(tmp_path, box)
+            os.utime(tmp_path / f"{box.sha256}.tar.gz", (number, number))
+
+        assert kept == {box.sha256: box.data for box in boxes[-ARCHIVES_KEPT:]}
+
+    def test_the_present_one_stays_however_old_its_file(self, tmp_path: Path) -> None:
+        for number in range(ARCHIVES_KEPT + 1):
+            kept_archives(tmp_path, archive(f"version {number}"))
+        old = archive("version 0")
+        assert old.sha256 in kept_archives(tmp_path, old)
+
+    def test_what_was_damaged_on_the_disk_is_not_served(self, tmp_path: Path) -> None:
+        one, other = archive("one"), archive("other")
+        kept_archives(tmp_path, one)
+        (tmp_path / f"{one.sha256}.tar.gz").write_bytes(b"cut")
+
+        assert kept_archives(tmp_path, other) == {other.sha256: other.data}
+
+
+def archive(text: str) -> BoxArchive:
+    data = text.encode()
+    return BoxArchive(data, hashlib.sha256(data).hexdigest())

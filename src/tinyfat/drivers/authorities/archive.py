@@ -15,6 +15,8 @@ import websockets
 
 import tinyfat
 
+ARCHIVES_KEPT = 5
+_SUFFIX = ".tar.gz"
 _OURS = ("__init__.py", "domain", "box")
 _NOT_SHIPPED = ("__pycache__",)
 _COMPILED = (".pyc", ".so", ".pyd", ".c", ".pyi")  # of one Python or processor; or not for running
@@ -38,6 +40,21 @@ def box_archive() -> BoxArchive:
             tar.addfile(entry, io.BytesIO(content))
     data = gzip.compress(raw.getvalue(), mtime=0)
     return BoxArchive(data, hashlib.sha256(data).hexdigest())
+
+
+def kept_archives(folder: Path, now: BoxArchive) -> dict[str, bytes]:
+    """By SHA-256, this one and the last that were served before it: a machine that was ordered before an upgrade of
+    ours still comes for its own. `folder` is made where it is missing. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = folder / f"{now.sha256}{_SUFFIX}"
+    draft = file.with_suffix(".new")
+    draft.write_bytes(now.data)
+    draft.replace(file)
+    newest = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda one: (one == file, one.stat().st_mtime), reverse=True)
+    for old in newest[ARCHIVES_KEPT:]:
+        old.unlink(missing_ok=True)
+    kept = {one.name.removesuffix(_SUFFIX): one.read_bytes() for one in newest[:ARCHIVES_KEPT]}
+    return {sha256: data for sha256, data in kept.items() if hashlib.sha256(data).hexdigest() == sha256}
 
 
 def _files() -> Iterator[tuple[str, bytes]]:
