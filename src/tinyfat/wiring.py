@@ -27,41 +27,31 @@ from tinyfat.drivers.mail.smtp_out import NoSmarthost, SmtpOut
 from tinyfat.drivers.secrets.envelope import EnvelopeSecrets, MasterKeyRefused
 from tinyfat.drivers.secrets.master_key import kept_master_keys
 from tinyfat.engine.durable import Engine
+from tinyfat.fleet_wiring import Fleet
 from tinyfat.flows import mail_turn, provision, retire
-from tinyfat.flows.addressing import Addressing
 from tinyfat.flows.delivery import Delivery
 from tinyfat.flows.intake import MailIntake
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.mail_turn import MailTurn
 from tinyfat.flows.orders import Orders
-from tinyfat.flows.provision import Provision
-from tinyfat.flows.retire import Retire
-from tinyfat.flows.server_making import ServerMaking
 from tinyfat.flows.usage_alerts import UsageWatch
-from tinyfat.flows.watch import MachineRuns
-from tinyfat.flows.welcome import Welcome
-from tinyfat.identities import ServerIdentities
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import MailOut
 from tinyfat.ports.secrets import Unopenable
 from tinyfat.server_wiring import ServerSide
 from tinyfat.settings import Settings, SettingsRefused
-from tinyfat.store.addresses import AddressStore, NameStore
 from tinyfat.store.agents import AgentStore
 from tinyfat.store.budgets import BudgetStore
 from tinyfat.store.byok import ByokStore
 from tinyfat.store.database import Database
 from tinyfat.store.deliveries import DeliveryStore
 from tinyfat.store.embedded import EmbeddedPostgres, PostgresRefused
-from tinyfat.store.enrolments import EnrolmentStore
 from tinyfat.store.executors import ExecutorStore
 from tinyfat.store.keys import KeyStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
-from tinyfat.store.notices import NoticeStore
-from tinyfat.store.servers import ServerStore
+from tinyfat.store.servers import SPECS
 from tinyfat.store.signals import Signals, signal
-from tinyfat.store.ssh_access import AgentKeyStore, SshSessionStore
 from tinyfat.store.turns import OFFERS, TurnStore
 from tinyfat.store.usage import UsageStore, relay_database
 from tinyfat.store.usage_alerts import UsageAlertStore
@@ -69,7 +59,6 @@ from tinyfat.store.usage_reports import UsageReportStore
 
 __all__ = ["EmbeddedPostgres", "PostgresRefused", "UnknownMachineKind", "World", "embedded_postgres"]
 
-SPECS = "tinyfat_specs"  # the channel of signals for boxes that are to be told anew what they run
 
 DNS_SECONDS_MAX = 5.0  # for one question to DNS
 TURN_SWEEP_SECONDS = 2.0
@@ -126,11 +115,6 @@ class World:
         self.signals = Signals(database_url)
         self.agents = AgentStore(self.database)
         self.records = MachineStore(self.database)
-        self.servers = ServerStore(self.database)
-        self.addresses = AddressStore(self.database)
-        self.names = NameStore(self.database)
-        self.agent_keys = AgentKeyStore(self.database)
-        self.ssh_sessions = SshSessionStore(self.database)
         self.turns = TurnStore(self.database, self.signals)
         self.ledger = MailStore(self.database, RateCaps(settings.mail_rate_thread, settings.mail_rate_sender))
         self.deliveries = DeliveryStore(self.database, self.host)
@@ -158,10 +142,25 @@ class World:
         bounce_secret = derived(secret, "bounce")
         self.machines = ProcessMachines(settings.home / "machines", settings.cache / "runtimes", time.monotonic)
         self.kinds = MachineKinds({"process": self.machines, **self.side.drivers})
-        self.machine_runs = MachineRuns(self.kinds, self.records)
         link_url = http_url.replace("http", "ws", 1) + "/box/link"
         self.orders = Orders(derived(secret, "machines"), link_url, self.side.terms)
         self.delivery = Delivery(settings.domain, self.deliveries, _mail_out(settings), bounce_secret)
+        self.fleet = Fleet(
+            settings,
+            self.side,
+            self.database,
+            self.engine,
+            self.agents,
+            self.records,
+            self.turns,
+            self.delivery,
+            self.orders,
+            self.kinds,
+            self.host,
+        )
+        self.machine_runs = self.fleet.machine_runs
+        self.enrolments = self.fleet.enrolments
+        self.identities = self.fleet.identities
         self.usage_watch = UsageWatch(settings.domain, self.usage, UsageAlertStore(self.database), self.delivery)
         self.mail_turn = MailTurn(
             settings.domain,
@@ -183,28 +182,7 @@ class World:
             bounce_secret,
         )
         self.engine.flow(mail_turn.FLOW, self.mail_turn.run)
-        self._build_agent_flows(secret)
-
-    def _build_agent_flows(self, secret: bytes) -> None:
-        domain = self.settings.domain
-        self.addressing = Addressing(domain, self.kinds, self.addresses, self.names, self.side.dns)
-        self.enrolments = EnrolmentStore(self.database)
-        self.identities = ServerIdentities(self.records, self.agents, self.agent_keys, self.orders, self.side.ssh)
-        making = ServerMaking(self.kinds, self.records, self.servers, self.agent_keys, self.orders, self.addressing)
-        welcome = Welcome(
-            domain,
-            self.agent_keys,
-            NoticeStore(self.database),
-            self.delivery,
-            self.addressing,
-            lambda agent_id: self.side.ssh.host_key(agent_id)[1],
-        )
-        provision_flow = Provision(
-            self.agents, making, self.records, self.turns, self.orders, self.machine_runs, welcome, self.host
-        )
-        retire_flow = Retire(self.agents, self.kinds, self.machine_runs, self.addressing)
-        self.engine.flow(provision.FLOW, provision_flow.run)
-        self.engine.flow(retire.FLOW, retire_flow.run)
+        self.fleet.make_known(self.engine)
 
     def smtp_in(self) -> SmtpIn:
         settings = self.settings
@@ -290,6 +268,7 @@ class World:
             ("usage alerts", ALERT_SECONDS, self.usage_watch.tell_owners),
             ("ended turns", FORGET_SECONDS, self.usage.forget_turns),
             ("finished flows", FORGET_SECONDS, self.engine.forget_finished),
+            *self.fleet.beats(),
         )
         self._loops = [asyncio.create_task(_again_and_again(*beat), name=beat[0]) for beat in beats]
         self._loops.append(asyncio.create_task(self.signals.run(), name="signals"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from tinyfat.api.keys import require_operator
 from tinyfat.api.operator import Here
-from tinyfat.domain.agents import AgentState
+from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.byok import KnownVendorKey, vendor_key
 from tinyfat.domain.money import AgentFacts, AgentMoney, agent_money, in_all, month_of, worst_first
 from tinyfat.domain.relay_keys import RANDOM_BYTES, RelayKey, key_from
@@ -177,6 +177,7 @@ async def money(world: Here) -> dict[str, Any]:
     now = datetime.now(UTC)
     month = month_of(now)
     agents = [await _money(world, line, now) for line in await world.usage_reports.month(month.first)]
+    agents += await _pool(world, now)
     ordered = worst_first(agents)
     total = asdict(in_all(agents))
     for name in ("name", "plan"):
@@ -197,7 +198,7 @@ async def _money(world: World, line: AgentMonth, now: datetime) -> AgentMoney:
     except NotFound:
         month_cap = 0
     ended = agent.state is AgentState.DESTROYED
-    has_machine = not ended and await world.records.of_agent(agent.id) is not None
+    machine_price = 0 if ended else await _machine_price(world, agent)
     settings = world.settings
     return agent_money(
         AgentFacts(
@@ -206,7 +207,7 @@ async def _money(world: World, line: AgentMonth, now: datetime) -> AgentMoney:
             agent.created_at,
             ended,
             nanodollars(settings.price_managed if managed else settings.price_byok),
-            world.machines.month_price if has_machine else 0,
+            machine_price,
             line.paid_by_us,
             line.paid_by_owner,
             line.calls,
@@ -214,6 +215,25 @@ async def _money(world: World, line: AgentMonth, now: datetime) -> AgentMoney:
         ),
         now,
     )
+
+
+async def _machine_price(world: World, agent: Agent) -> int:
+    if world.kinds.is_server(agent.machine_kind):
+        return await world.fleet.servers.price_of(agent.id)  # as the provider's own list says
+    has_machine = await world.records.of_agent(agent.id) is not None
+    return world.kinds.of(agent.machine_kind).month_price if has_machine else 0
+
+
+async def _pool(world: World, now: datetime) -> list[AgentMoney]:
+    """What waits for an agent costs money as well, and brings in none. One line, where there is a pool."""
+    waiting = [m for kind in world.kinds.server_kinds for m in await world.fleet.servers.waiting(kind)]
+    if not waiting:
+        return []
+    costs = [
+        agent_money(AgentFacts("", "", m.created_at or now, False, 0, m.monthly_nanodollars, 0, 0, 0, None), now)
+        for m in waiting
+    ]
+    return [replace(in_all(costs), name=f"(warm pool: {len(waiting)})", plan="pool")]
 
 
 def _cap(kind: str, text: str) -> int | None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from tinyfat.api.box_link import BoxLinks
 from tinyfat.api.keys import require_operator
-from tinyfat.domain.agents import Agent, AgentState, RuntimeKind, agent_name
+from tinyfat.domain.agents import Agent, AgentState, Place, Plan, RuntimeKind, agent_name
 from tinyfat.domain.mail.addresses import sender_pattern
 from tinyfat.domain.mail.message import read_mail
 from tinyfat.flows import provision, retire
@@ -27,7 +27,11 @@ class NewAgent(BaseModel):
     name: str
     owner: str
     runtime: RuntimeKind = RuntimeKind.OPENCLAW
-    machine: str = "process"
+    machine: str = ""  # "": as the operator's settings say, or as the plan needs
+    plan: Plan | None = None
+    location: str = Field(default="", max_length=100)
+    image: str = Field(default="", max_length=200)
+    size: str = Field(default="", max_length=100)
 
 
 class Sender(BaseModel):
@@ -48,8 +52,15 @@ async def create(new: NewAgent, world: Here) -> dict[str, Any]:
     owner = sender_pattern(new.owner)
     if owner.startswith("@"):
         raise ValueError(f"{new.owner!r} is a whole domain; an owner is one address, such as you@example.org.")
-    world.check_machine_kind(new.machine)  # a kind we do not have is refused before anything is written
-    agent = await world.agents.create(name, owner, new.runtime, new.machine)
+    kind = new.machine or world.settings.machine
+    world.check_machine_kind(kind)  # a kind we do not have is refused before anything is written
+    if new.plan is Plan.FAT and not world.kinds.is_server(kind):
+        raise ValueError(
+            f"A fat agent has a server of its own, and a machine of the kind {kind!r} is none; say --machine KIND, or "
+            f"set TINYFAT_MACHINE. There are: {', '.join(world.kinds.server_kinds) or 'none here'}."
+        )
+    place = Place(new.plan or "", new.location, new.image, new.size)
+    agent = await world.agents.create(name, owner, new.runtime, kind, place)
     await world.engine.start(provision.FLOW, f"{provision.FLOW}:{agent.id}", agent.id)
     return await _shown(world, agent)
 
@@ -78,11 +89,10 @@ async def show(name: str, world: Here) -> dict[str, Any]:
 async def destroy(name: str, request: Request, world: Here) -> dict[str, Any]:
     """Asked again for one that could not be ended, it is tried again."""
     agent = await world.agents.find(name.lower())
-    machine = await world.records.of_agent(agent.id)
     links: BoxLinks = request.app.state.links
     await world.agents.become(agent.id, AgentState.DESTROYING)
     await world.agent_models.forget(agent.id)
-    if machine:
+    for machine in await world.records.all_of_agent(agent.id):
         await world.records.unwanted(machine.id)
         await links.unwanted(machine.id)
     await world.engine.start(retire.FLOW, f"{retire.FLOW}:{agent.id}:{uuid.uuid4()}", agent.id)
@@ -166,6 +176,7 @@ async def _shown(world: World, agent: Agent) -> dict[str, Any]:
         "owner": agent.owner,
         "allowed": await world.agents.senders(agent.id),
         "runtime": agent.runtime,
+        "plan": agent.plan,
         "state": agent.state,
         "reason": agent.reason,
         "created_at": agent.created_at.isoformat(),
@@ -181,6 +192,14 @@ async def _shown(world: World, agent: Agent) -> dict[str, Any]:
             "memory_bytes": machine.memory_bytes,
             "restarts": machine.restarts,
             "seen_at": machine.seen_at and machine.seen_at.isoformat(),
+            "hostname": machine.hostname,
+            "ipv4": machine.ipv4,
+            "ipv6": machine.ipv6,
+            "location": machine.location,
+            "image": machine.image,
+            "size": machine.size,
+            "generation": machine.generation,
+            "month_nanodollars": machine.monthly_nanodollars,
         }
     return shown
 

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from tinyfat.cli import agent_keys
 from tinyfat.cli.client import Client, CommandFailed
 from tinyfat.cli.output import console, local_time, print_fields, print_json, print_table, visible
-from tinyfat.domain.agents import RuntimeKind
+from tinyfat.domain.agents import Plan, RuntimeKind
+from tinyfat.domain.usage import money
 from tinyfat.settings import load_settings
 
 LOOK_SECONDS = 0.2
@@ -20,6 +22,7 @@ DESTROY_SECONDS_MAX = 300
 FOLLOW_SECONDS = 0.5
 
 app = typer.Typer(no_args_is_help=True, help="Make agents, look at them, end them.")
+app.add_typer(agent_keys.app, name="keys")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Name = Annotated[str, typer.Argument(help="The agent's name.")]
 
@@ -29,13 +32,18 @@ def create(
     name: Name,
     owner: Annotated[str, typer.Option(help="The owner's mail address: only the owner is answered at first.")],
     runtime: Annotated[RuntimeKind, typer.Option(help="What the agent is.")] = RuntimeKind.OPENCLAW,
-    machine: Annotated[str, typer.Option(help="Where it runs.")] = "process",
+    plan: Annotated[Plan | None, typer.Option(help="fat: a server of its own.")] = None,
+    machine: Annotated[str, typer.Option(help="Where it runs; else as TINYFAT_MACHINE says.")] = "",
+    location: Annotated[str, typer.Option(help="Where its server is to be; else the first that has room.")] = "",
+    image: Annotated[str, typer.Option(help="What its server is made from, from `tinyfat image list`.")] = "",
+    size: Annotated[str, typer.Option(help="The provider's word for it, such as cx23.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Until it has answered a first question.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make an agent; its address is NAME@DOMAIN."""
     client = Client(load_settings())
-    agent = client.post("agents", body={"name": name, "owner": owner, "runtime": runtime, "machine": machine})
+    place = {"plan": plan, "machine": machine, "location": location, "image": image, "size": size}
+    agent = client.post("agents", body={"name": name, "owner": owner, "runtime": runtime, **place})
     if wait:
         agent = _wait_until_made(client, agent["name"], quiet=as_json)
     if as_json:
@@ -133,14 +141,31 @@ def show(name: Name, as_json: Json = False) -> None:
             ("may write", ", ".join([agent["owner"], *agent["allowed"]])),
             ("runtime", f"{agent['runtime']} {machine.get('version', '')}"),
             ("machine", f"{machine.get('kind', 'none')} {machine.get('id', '')}"),
+            *_server_fields(machine),
             ("it says", f"{machine.get('state', '-')} {machine.get('detail', '')}"),
             ("heard of", local_time(machine.get("seen_at"))),
             ("memory", f"{machine.get('memory_bytes', 0) / 1e6:.0f} MB, {machine.get('restarts', 0)} restarts"),
             ("made", local_time(agent["created_at"])),
         ]
     )
-    rows = [(s["name"], f"{_seconds(s):.1f} s" if s["ended_at"] else "under way", s["detail"]) for s in agent["steps"]]
-    print_table(("step", "took", ""), rows, "")
+    rows = [
+        (s["flow"], s["name"], f"{_seconds(s):.1f} s" if s["ended_at"] else "under way", s["detail"])
+        for s in agent["steps"]
+    ]
+    print_table(("", "step", "took", ""), rows, "")
+
+
+def _server_fields(machine: dict[str, Any]) -> list[tuple[str, str]]:
+    """Where it is a server of its own."""
+    if not machine.get("hostname"):
+        return []
+    addresses = " ".join(filter(None, (machine["ipv4"], machine["ipv6"])))
+    made_from = " ".join(filter(None, (machine["image"] or "the provider's plain image", machine["size"])))
+    return [
+        ("reached at", f"{machine['hostname']} ({addresses or 'no address yet'})"),
+        ("made from", made_from + (f", in {machine['location']}" if machine["location"] else "")),
+        ("costs", f"{money(machine['month_nanodollars'])} a month"),
+    ]
 
 
 @app.command()

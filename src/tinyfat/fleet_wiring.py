@@ -1,0 +1,135 @@
+"""The flows that make, end, mend and keep ready agents' machines, put together with the ledgers they need."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+from tinyfat.drivers.authorities.ssh import SshAuthority
+from tinyfat.engine.durable import Engine
+from tinyfat.flows import pool, provision, retire
+from tinyfat.flows.addressing import Addressing
+from tinyfat.flows.delivery import Delivery
+from tinyfat.flows.first_words import FirstWords
+from tinyfat.flows.machine_kinds import MachineKinds
+from tinyfat.flows.orders import Orders
+from tinyfat.flows.pool import Pool, PoolTerms
+from tinyfat.flows.provision import Provision
+from tinyfat.flows.reconcile import Reconcile
+from tinyfat.flows.retire import Retire
+from tinyfat.flows.server_making import ServerMaking
+from tinyfat.flows.watch import MachineRuns
+from tinyfat.flows.welcome import Welcome
+from tinyfat.identities import ServerIdentities
+from tinyfat.server_wiring import ServerSide
+from tinyfat.settings import Settings
+from tinyfat.store.addresses import AddressStore, NameStore
+from tinyfat.store.agents import AgentStore
+from tinyfat.store.alarms import AlarmStore
+from tinyfat.store.database import Database
+from tinyfat.store.enrolments import EnrolmentStore
+from tinyfat.store.machines import MachineStore
+from tinyfat.store.notices import NoticeStore
+from tinyfat.store.servers import ServerStore
+from tinyfat.store.ssh_access import AgentKeyStore, SshSessionStore
+from tinyfat.store.turns import TurnStore
+
+POOL_SWEEP_SECONDS = 3.0
+RECONCILE_SECONDS = 180.0
+
+Beat = tuple[str, float, Callable[[], Awaitable[object]]]
+
+
+class Fleet:
+    def __init__(
+        self,
+        settings: Settings,
+        side: ServerSide,
+        database: Database,
+        engine: Engine,
+        agents: AgentStore,
+        records: MachineStore,
+        turns: TurnStore,
+        delivery: Delivery,
+        orders: Orders,
+        kinds: MachineKinds,
+        host: str,
+    ) -> None:
+        self._settings = settings
+        self._agents = agents
+        self._records = records
+        self._engine = engine
+        self._orders = orders
+        self.kinds = kinds
+        self.ssh: SshAuthority = side.ssh
+        self.servers = ServerStore(database)
+        self.addresses = AddressStore(database)
+        self.names = NameStore(database)
+        self.keys = AgentKeyStore(database)
+        self.ssh_sessions = SshSessionStore(database)
+        self.alarms = AlarmStore(database)
+        self.enrolments = EnrolmentStore(database)
+        self.identities = ServerIdentities(records, agents, self.keys, orders, side.ssh)
+        self.machine_runs = MachineRuns(kinds, records)
+        self.addressing = Addressing(settings.domain, kinds, self.addresses, self.names, side.dns)
+        self.making = ServerMaking(kinds, records, self.servers, self.keys, orders, self.addressing)
+        self.words = FirstWords(records, turns)
+        welcome = Welcome(settings.domain, self.keys, NoticeStore(database), delivery, self.addressing, self.host_key)
+        self._provision = Provision(agents, self.making, records, turns, orders, self.machine_runs, welcome, host)
+        self._retire = Retire(agents, kinds, self.machine_runs, self.addressing)
+        self.reconcile = self._reconcile()
+        self.pool = self._pool(side)
+
+    def host_key(self, agent_id: str) -> str:
+        """The public line of its server's SSH host key, whatever machine that is."""
+        return self.ssh.host_key(agent_id)[1]
+
+    def make_known(self, engine: Engine) -> None:
+        engine.flow(provision.FLOW, self._provision.run)
+        engine.flow(retire.FLOW, self._retire.run)
+        engine.flow(pool.FLOW, self.pool.run)
+        engine.flow(pool.END_FLOW, self.pool.end)
+
+    def beats(self) -> Sequence[Beat]:
+        if not self.kinds.server_kinds:
+            return ()
+        return (
+            ("warm pool", POOL_SWEEP_SECONDS, self.pool.sweep),
+            ("reconciliation", RECONCILE_SECONDS, self.reconcile.run),
+        )
+
+    def _reconcile(self) -> Reconcile:
+        return Reconcile(
+            self._agents,
+            self.kinds,
+            self.servers,
+            self.addresses,
+            self.names,
+            self.addressing,
+            self.making,
+            self.alarms,
+            _now,
+        )
+
+    def _pool(self, side: ServerSide) -> Pool:
+        settings = self._settings
+        terms = None
+        if side.terms is not None and self.kinds.is_server(settings.machine):
+            terms = PoolTerms(settings.machine, settings.pool_runtime, settings.pool)
+        return Pool(
+            terms,
+            self._records,
+            self.servers,
+            self._orders,
+            self.making,
+            self.machine_runs,
+            self.addressing,
+            self.words,
+            self.alarms,
+            self._engine,
+            _now,
+        )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
