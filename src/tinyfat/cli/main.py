@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tinyfat import __version__
-from tinyfat.cli import agent, byok, cap, doctor, key, mail, models, money, serve, standin, usage
+from tinyfat.cli import agent, byok, cap, doctor, fleet, image, key, mail, models, money, serve, ssh, standin, usage
 from tinyfat.cli.client import CommandFailed
 from tinyfat.cli.output import errors, visible
 from tinyfat.settings import SettingsRefused, load_settings
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.add_typer(agent.app, name="agent")
 app.add_typer(mail.app, name="mail")
 app.add_typer(serve.app, name="serve")
+app.add_typer(image.app, name="image")
 app.add_typer(standin.app, name="standin")
 app.add_typer(key.app, name="key")
 app.add_typer(cap.app, name="cap")
@@ -31,6 +32,9 @@ app.command("usage")(usage.usage)
 app.command("models")(models.models)
 app.command("money")(money.money)
 app.command("doctor")(doctor.doctor)
+app.command("fleet")(fleet.fleet)
+app.command("ssh")(ssh.ssh)
+app.command("audit")(ssh.audit)
 
 
 @app.command()

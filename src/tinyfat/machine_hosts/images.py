@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ BUILD_SECONDS_MAX = 3600.0  # how long one waits for another process that builds
 PARENTS_MAX = 12  # an overlay of more folders than that is refused
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 _DESCRIPTION = "image.json"
+_USERS = "machines"  # links to the records of machines made of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +92,21 @@ class ImageFolder:
         assert made is not None
         return made
 
+    def used_by(self, name: str, record: Path) -> None:
+        """A machine of any installation is made of it, as long as its record is there."""
+        folder = self.folder / name / _USERS
+        folder.mkdir(exist_ok=True)
+        link = folder / hashlib.sha256(str(record).encode()).hexdigest()[:32]
+        with suppress(FileExistsError):
+            link.symlink_to(record)
+
     def remove(self, name: str) -> None:
-        """Raises HostRefused while another image lies upon it."""
+        """Raises HostRefused while another image lies upon it, or a machine is made of it."""
         if self.read(name) is None:
             return
+        machines = [link.readlink().parent.name for link in (self.folder / name / _USERS).glob("*") if link.exists()]
+        if machines:
+            raise HostRefused(f"Image {name} stays: machine {', '.join(machines)} is made of it.")
         upon = [image.name for image in self.all() if image.parent == name]
         if upon:
             raise HostRefused(f"Image {name} stays: {', '.join(upon)} lies upon it.")

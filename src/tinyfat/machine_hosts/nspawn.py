@@ -28,7 +28,7 @@ from tinyfat.machine_hosts.leases import Leases
 from tinyfat.machine_hosts.machine_host import HostAddress, HostFailed, HostImage, HostMachine, HostOrder, HostRefused
 from tinyfat.machine_hosts.networks import Bridge
 from tinyfat.machine_hosts.programs import require, run
-from tinyfat.machine_hosts.records import Record, RecordFolder, checked_name, write_private
+from tinyfat.machine_hosts.records import RECORD, Record, RecordFolder, checked_name, write_private
 from tinyfat.machine_hosts.seed import NETWORK_BY_HOST, write_seed
 
 PROGRAMS = {"systemd-nspawn": "systemd-container", "ip": "iproute2", "unshare": "util-linux", "setsid": "util-linux"}
@@ -100,6 +100,7 @@ class NspawnHost:
                 for name in ("upper", "work", "root"):
                     (folder / name).mkdir()
                 write_seed(folder / "seed", record, order.user_data, NETWORK_BY_HOST)
+                self._images.used_by(order.image, folder / RECORD)
                 self._records.write(record)
         await self.start(order.name)
 
@@ -187,10 +188,6 @@ class NspawnHost:
         return [seen(image) for image in await asyncio.to_thread(self._images.all)]
 
     async def remove_image(self, name: str) -> None:
-        records = [self._records.read(known) for known in self._records.names()]
-        used = [record.name for record in records if record and record.image == name]
-        if used:
-            raise HostRefused(f"Image {name} stays: machine {', '.join(used)} is made of it.")
         await asyncio.to_thread(self._images.remove, name)
 
     async def _opened(self) -> Leases:

@@ -31,7 +31,6 @@ COPY_SECONDS_MAX = 600.0
 # In the new root: networkd and resolved run it, cloud-init asks for no cloud, and nothing in it is one machine's own.
 _CUSTOMIZE = """
 chroot "$1" systemctl -q enable systemd-networkd systemd-resolved
-chroot "$1" systemctl -q mask systemd-networkd-wait-online.service
 printf 'datasource_list: [NoCloud, None]\\n' >"$1/etc/cloud/cloud.cfg.d/90-datasource.cfg"
 rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/hostname" "$1/var/lib/dbus/machine-id" "$1/var/lib/systemd/random-seed"
 : >"$1/etc/machine-id"
