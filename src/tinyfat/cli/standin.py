@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,9 +21,19 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from tinyfat.dns_server.serving import Zones
+    from tinyfat.machine_hosts.machine_host import MachineHost
+    from tinyfat.standins.hetzner.cloud import Cloud
     from tinyfat.standins.lies import Lies
 
+MIB = 1024**2
+
 app = typer.Typer(no_args_is_help=True, help="Stand-ins for vendors: behave as documented, lie on request.")
+
+
+class Backend(StrEnum):
+    MEMORY = "memory"
+    NSPAWN = "nspawn"
+
 
 _Listen = Annotated[str, typer.Option(help="ADDRESS:PORT of the API.")]
 _Token = Annotated[str, typer.Option(envvar="TINYFAT_STANDIN_TOKEN", help="What clients must say; empty: any will do.")]
@@ -40,6 +55,10 @@ def hetzner(
     lie: _Lie = None,
     seed: _Seed = 0,
     action_seconds: Annotated[float, typer.Option(help="How long an action takes at the least.")] = 0.5,
+    backend: Annotated[Backend, typer.Option(help="What a server is.")] = Backend.MEMORY,
+    state: Annotated[Path | None, typer.Option(help="Folder it is written down in, machines included.")] = None,
+    image: Annotated[str, typer.Option(help="The host's image for every system image; empty: of its name.")] = "",
+    memory_mb: Annotated[int, typer.Option(min=0, help="Of a real machine at most; 0: as its type says.")] = 0,
     requests_per_hour: Annotated[int, typer.Option(min=1, help="The rate limit.")] = 3600,
     dns_listen: _DnsListen = "",
     dns_seconds: _DnsSeconds = 0.0,
@@ -49,10 +68,37 @@ def hetzner(
     from tinyfat.standins.hetzner.server import Standin, hetzner_app
 
     lies = _lies(lie, seed, "servers")
-    cloud = Cloud(options=Options(action_seconds=action_seconds, dns_seconds=dns_seconds), lies=lies)
-    app = hetzner_app(Standin(cloud, token, requests_per_hour))
+    options = Options(
+        action_seconds=action_seconds, dns_seconds=dns_seconds, memory_bytes_max=memory_mb * MIB, host_image=image
+    )
+    cloud = Cloud(options=options, lies=lies, host=_host(backend, state))
+    save = _remembering(cloud, state) if state else None
+    app = hetzner_app(Standin(cloud, token, requests_per_hour, save))
     names = (cloud.published.zones, _address("--dns-listen", dns_listen)) if dns_listen else None
     asyncio.run(_serve(app, _address("--listen", listen), "/v1", names))
+
+
+def _host(backend: Backend, state: Path | None) -> MachineHost | None:
+    """None: in memory."""
+    if backend is Backend.MEMORY:
+        return None
+    if state is None:
+        raise WrongUse("--state FOLDER: real machines need one, so that they are found again.")
+    from tinyfat.machine_hosts.nspawn import NspawnHost
+    from tinyfat.settings import load_settings
+
+    images = load_settings().cache / "images" / backend
+    return NspawnHost(state / "machines", images, lambda: datetime.now(UTC))
+
+
+def _remembering(cloud: Cloud, state: Path) -> Callable[[], None]:
+    from tinyfat.standins.hetzner.state import StateUnreadable, restore, save
+
+    try:
+        restore(cloud, state)
+    except StateUnreadable as error:
+        raise CommandFailed(str(error)) from None
+    return partial(save, cloud, state)
 
 
 @app.command()

@@ -43,7 +43,7 @@ async def create_primary_ip(call: Call) -> Answer:
     address = await make(cloud, kind, name, where, labels, take(body, "auto_delete", bool, False))
     answer: dict[str, Any] = {"primary_ip": primary_ip_wire(cloud, address)}
     if server is not None:
-        answer["action"] = action_wire(cloud, _assign(cloud, address, server))
+        answer["action"] = action_wire(cloud, await _assign(cloud, address, server))
     return Answer(201, answer)
 
 
@@ -110,7 +110,7 @@ async def assign(call: Call) -> Answer:
         raise errors.refused("primary_ip_datacenter_mismatch", "The Primary IP is in another location")
     unlocked(call.cloud, server)
     _can_take(server, address.type)
-    return Answer(201, {"action": action_wire(call.cloud, _assign(call.cloud, address, server))})
+    return Answer(201, {"action": action_wire(call.cloud, await _assign(call.cloud, address, server))})
 
 
 def unlocked(cloud: Cloud, server: Server) -> Server:
@@ -119,15 +119,15 @@ def unlocked(cloud: Cloud, server: Server) -> Server:
     return server
 
 
-def _assign(cloud: Cloud, address: PrimaryIp, server: Server) -> Action:
-    return _move(cloud, "assign_primary_ip", address, server, address.id)
+async def _assign(cloud: Cloud, address: PrimaryIp, server: Server) -> Action:
+    return await _move(cloud, "assign_primary_ip", address, server, address.id)
 
 
-def _move(cloud: Cloud, command: str, address: PrimaryIp, server: Server, number: int | None) -> Action:
+async def _move(cloud: Cloud, command: str, address: PrimaryIp, server: Server, number: int | None) -> Action:
     """`number`: what the server then has of the address's type."""
     four = number if address.type == "ipv4" else server.ipv4
     six = number if address.type == "ipv6" else server.ipv6
-    wanted = address_of(cloud, four, six)
+    wanted = await address_of(cloud, four, six)
 
     async def work() -> None:
         await cloud.machines.set_address(cloud.machine_name(server.id), wanted)
@@ -163,7 +163,7 @@ async def unassign(call: Call) -> Answer:
     unlocked(cloud, server)
     if server.status != "off":
         raise errors.refused("server_not_stopped", "The server is running, but needs to be powered off")
-    action = _move(cloud, "unassign_primary_ip", address, server, None)
+    action = await _move(cloud, "unassign_primary_ip", address, server, None)
     return Answer(201, {"action": action_wire(cloud, action)})
 
 

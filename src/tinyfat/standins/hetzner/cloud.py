@@ -42,8 +42,7 @@ class Options:
     server_limit: int = 1000
     address_limit: int = 2000
     memory_bytes_max: int = 0  # of a real machine; 0: what the server type says
-    host_image: str = ""  # the host's image for every system image; "": the system image's own name
-    host_boot_seconds_max: float = 300.0
+    host_image: str = ""  # the host's image for every system image; "": the newest whose name begins with its name
 
 
 @dataclass(slots=True)

@@ -15,12 +15,15 @@ LOOK_SECONDS = 0.2
 GIB = 1024**3
 
 
-def address_of(cloud: Cloud, ipv4: int | None, ipv6: int | None) -> HostAddress | None:
-    """Of a server with these Primary IPs."""
+async def address_of(cloud: Cloud, ipv4: int | None, ipv6: int | None) -> HostAddress | None:
+    """Of a server with these Primary IPs. A host leases pairs: where one Primary IP is missing, its machine has the
+    other's twin, of which the API does not speak."""
     four, six = cloud.primary_ips.get(ipv4 or 0), cloud.primary_ips.get(ipv6 or 0)
-    if four is None and six is None:
+    either = four or six
+    if either is None:
         return None
-    return HostAddress(four.ip if four else "", ipv6_of(six) if six else "")
+    twin = await cloud.machines.lease(either.lease)
+    return HostAddress(four.ip if four else twin.ipv4, ipv6_of(six) if six else twin.ipv6)
 
 
 def ipv6_of(address: PrimaryIp) -> str:
@@ -29,26 +32,28 @@ def ipv6_of(address: PrimaryIp) -> str:
     return network if bits == "128" else f"{network}1"
 
 
-def order_for(cloud: Cloud, server: Server) -> HostOrder:
+async def order_for(cloud: Cloud, server: Server) -> HostOrder:
     kind = catalogue.server_type(server.type)
     assert kind is not None
     memory = kind.memory_gb * GIB
     return HostOrder(
         name=cloud.machine_name(server.id),
-        image=_host_image(cloud, server.image),
+        image=await _host_image(cloud, server.image),
         user_data=server.user_data,
         hostname=server.name,
         memory_bytes=min(memory, cloud.options.memory_bytes_max or memory),
-        address=address_of(cloud, server.ipv4, server.ipv6),
+        address=await address_of(cloud, server.ipv4, server.ipv6),
         labels={"server": str(server.id)},
     )
 
 
-def _host_image(cloud: Cloud, image_id: int | None) -> str:
+async def _host_image(cloud: Cloud, image_id: int | None) -> str:
+    """A snapshot's own; for debian-12 the host's newest that is called so or begins so, as debian-12-1a2b3c4d."""
     if image_id in cloud.images:
         return cloud.image_name(image_id)
     own = next((each.name for each in catalogue.SYSTEM_IMAGES if each.id == image_id), "")
-    return cloud.options.host_image or own
+    there = [image.name for image in await cloud.machines.images() if f"{image.name}-".startswith(f"{own}-")]
+    return cloud.options.host_image or next(iter(there), own)
 
 
 async def create(cloud: Cloud, order: HostOrder, start: bool) -> None:

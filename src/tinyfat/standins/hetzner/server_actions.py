@@ -49,7 +49,7 @@ async def _start(call: Call, server: Server, command: str, off: bool) -> Answer:
     moved = (off or command != "start_server") and cloud.lies.tell(LieName.IP_CHANGES)
     if moved:
         await _change_addresses(cloud, server)
-    elsewhere = address_of(cloud, server.ipv4, server.ipv6)
+    elsewhere = await address_of(cloud, server.ipv4, server.ipv6)
 
     def work() -> Coroutine[Any, Any, None]:
         if moved:
@@ -139,7 +139,7 @@ async def rebuild(call: Call) -> Answer:
     server.image = images.usable(cloud, call.body.get("image"), images.architecture_of(server))
     if "user_data" in call.body:
         server.user_data = take(call.body, "user_data", str)
-    order = machine_work.order_for(cloud, server)
+    order = await machine_work.order_for(cloud, server)
     resources = [("server", server.id), ("image", server.image)]
     action = begin(cloud, "rebuild_server", resources, work=lambda: machine_work.rebuild(cloud, order))
     server.status = "rebuilding"

@@ -62,7 +62,7 @@ async def create_server(call: Call) -> Answer:
     await _give_addresses(cloud, server, net)
     server.firewalls = dict.fromkeys(firewalls, "pending")
     cloud.servers[server.id] = server
-    first, following = _begin(cloud, server, take(body, "start_after_create", bool, True), volumes)
+    first, following = await _begin(cloud, server, take(body, "start_after_create", bool, True), volumes)
     password = None if keys else secrets.token_urlsafe(15)
     answer = {
         "server": server_wire(cloud, server),
@@ -176,9 +176,9 @@ async def _give_addresses(cloud: Cloud, server: Server, net: _Net) -> None:
             setattr(server, kind, address.id)
 
 
-def _begin(cloud: Cloud, server: Server, start: bool, volumes: list[int]) -> tuple[Action, list[Action]]:
+async def _begin(cloud: Cloud, server: Server, start: bool, volumes: list[int]) -> tuple[Action, list[Action]]:
     resources = [("server", server.id)]
-    order = machine_work.order_for(cloud, server)
+    order = await machine_work.order_for(cloud, server)
     first = begin(
         cloud,
         "create_server",
