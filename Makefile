@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types imports fmt faults faults-long bench story-mail lock clean
+.PHONY: help setup demo test check lint types imports fmt faults faults-long bench story-mail story-vm lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,10 @@ runtimes: $(VENV)/.dev ## The tests with the real OpenClaw and pi (installs them
 story-mail: $(VENV)/.dev ## The tests with swaks and a real Postfix (Debian, root: installs both)
 	@sh tests/stories/install_mail_peers.sh
 	@$(BIN)/python -m pytest -q -m peer
+
+story-vm: $(VENV)/.dev ## Agents on servers of their own: systemd containers, OpenClaw, ssh, dig (Debian, root: installs what is missing)
+	@sh tests/stories/install_machine_tools.sh
+	@$(BIN)/python -m pytest -q -m "nspawn or vm" tests/stories
 
 faults: $(VENV)/.dev ## Kill the control plane, the database, the box and the runtime under load (under 10 minutes)
 	@$(BIN)/python -m tests.faults --short

@@ -125,20 +125,20 @@ class TinyFat:
         async with asyncio.timeout(seconds):
             return await self.process.wait()
 
-    async def command(self, *arguments: str) -> str:
+    async def command(self, *arguments: str, seconds: float = COMMAND_SECONDS_MAX) -> str:
         """Raises CommandError unless it exits with 0."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tinyfat", *arguments, env=self.environment, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=self.home.parent,
         )  # fmt: skip
-        async with asyncio.timeout(COMMAND_SECONDS_MAX):
+        async with asyncio.timeout(seconds):
             out, err = await process.communicate()
         if process.returncode != 0:
             raise CommandError(arguments, process.returncode or 0, out.decode(), err.decode())
         return out.decode()
 
-    async def json(self, *arguments: str) -> Any:
-        return json.loads(await self.command(*arguments, "--json"))
+    async def json(self, *arguments: str, seconds: float = COMMAND_SECONDS_MAX) -> Any:
+        return json.loads(await self.command(*arguments, "--json", seconds=seconds))
 
     async def make_agent(self, name: str, owner: str = OWNER, runtime: str = "echo") -> Any:
         return await self.json("agent", "create", name, "--owner", owner, "--runtime", runtime, "--wait")

@@ -1,0 +1,174 @@
+"""What the stories of servers share: a TinyFat whose agents get machines of this host, and the real clients that look at
+them from outside (dig, ssh, a scan of every port). Whatever a story leaves, `town` removes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.running import OWNER, CommandError, TinyFat, free_port, letter
+from tests.stories.town import Operator, PostOffice, new_id
+from tinyfat.machine_hosts.networks import Bridge
+from tinyfat.machine_hosts.nspawn import NspawnHost
+
+DOMAIN = "agents.tinyfat.localhost"
+IMAGE_SECONDS_MAX = 900.0  # Debian and OpenClaw from nothing
+READY_SECONDS_MAX = 240.0
+REPLY_SECONDS_MAX = 60.0
+PROGRAM_SECONDS_MAX = 60.0
+PROGRAMS = ("systemd-nspawn", "mmdebstrap", "dig", "ssh", "ssh-keyscan", "ip")
+
+
+@dataclass(frozen=True)
+class Server:
+    """What a program outside knows of an agent's server."""
+
+    agent: str
+    id: str
+    ipv4: str
+
+
+@dataclass(frozen=True)
+class Town:
+    tinyfat: TinyFat
+    office: PostOffice
+    operator: Operator
+    dns_port: int
+    hosts: Path  # the folder of the machines on this host
+
+    async def image(self, runtime: str) -> str:
+        built = await self.tinyfat.json("image", "build", "--runtime", runtime, seconds=IMAGE_SECONDS_MAX)
+        return str(built["name"])
+
+    async def make(self, name: str, runtime: str, image: str, *more: str) -> Server:
+        """By its command, until it has answered a first question."""
+        try:
+            made = await self.tinyfat.json(
+                "agent", "create", name, "--owner", OWNER, "--runtime", runtime, "--image", image, "--wait", *more,
+                seconds=READY_SECONDS_MAX,
+            )  # fmt: skip
+        except CommandError as error:
+            raise AssertionError(f"{error}\n{await self.tinyfat.command('agent', 'logs', name)}") from None
+        assert made["state"] == "ready", made
+        return await self.server(name)
+
+    async def server(self, name: str) -> Server:
+        machine = (await self.operator.ask("GET", f"agents/{name}"))["machine"]
+        return Server(name, machine["id"], machine["ipv4"])
+
+    async def ask(self, name: str, text: str, subject: str = "Hello", **more: str) -> tuple[str, str]:
+        """A mail of the owner's; (its Message-ID, the text of the reply)."""
+        message_id = new_id()
+        mail = letter(text, to=f"{name}@{DOMAIN}", subject=subject, message_id=message_id, **more)
+        assert (await self.tinyfat.send(mail)).startswith("2")
+        reply = await self.office.reply_to(message_id, REPLY_SECONDS_MAX)
+        assert reply.rcpt_to == [OWNER]
+        return message_id, reply.text
+
+    async def dig(self, name: str, kind: str = "A") -> list[str]:
+        said = await program("dig", "+short", "+tries=1", "@127.0.0.1", "-p", str(self.dns_port), name, kind)
+        return said.split()
+
+    def welcome(self, name: str) -> str:
+        """The text of the mail that told the owner."""
+        (text,) = [
+            mail.text
+            for mail in self.office.received
+            if f"{name}@{DOMAIN}" in str(mail.message["From"]) and f"owner@{name}.{DOMAIN}" in mail.text
+        ]
+        return text
+
+
+async def program(*argv: str, fails: bool = False) -> str:
+    """What it printed. AssertionError unless it ended as expected."""
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(PROGRAM_SECONDS_MAX):
+            said, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise AssertionError(f"{argv} did not end within {PROGRAM_SECONDS_MAX} s") from None
+    assert (process.returncode != 0) is fails, f"{argv}: exit {process.returncode}\n{said.decode()}"
+    return said.decode()
+
+
+def processes(folder: Path) -> list[psutil.Process]:
+    """Every process of every machine in this folder, those inside too."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(folder) in word for word in process.cmdline()):
+                found += [process, *process.children(recursive=True)]
+        except psutil.Error:
+            continue
+    return found
+
+
+def alive(these: list[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in these if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def leases(folder: Path) -> dict[str, Any]:
+    file = folder / "leases.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return found
+
+
+async def bridges() -> set[str]:
+    return {link["ifname"] for link in json.loads(await program("ip", "-j", "link", "show", "type", "bridge") or "[]")}
+
+
+def need_machines() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("machines on this host need root")
+    if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
+        pytest.skip(f"tests/stories/install_machine_tools.sh was not run: {', '.join(missing)} missing")
+
+
+@asynccontextmanager
+async def town(folder: Path, office: PostOffice, **settings: str) -> AsyncIterator[Town]:
+    """A running TinyFat with containers of systemd and names of its own."""
+    dns_port = free_port()
+    home = folder / "home"
+    tinyfat = TinyFat(
+        home,
+        TINYFAT_DOMAIN=DOMAIN,
+        TINYFAT_SMARTHOST=f"127.0.0.1:{office.port}",
+        TINYFAT_DNS="local",
+        TINYFAT_DNS_LISTEN=f"127.0.0.1:{dns_port}",
+        TINYFAT_MODEL_URL="",  # the model stand-in, through the relay
+        **{"TINYFAT_MACHINE": "nspawn", **settings},
+    )
+    hosts = home / "nspawn"
+    try:
+        async with tinyfat:
+            operator = Operator(tinyfat)
+            try:
+                yield Town(tinyfat, office, operator, dns_port, hosts)
+            finally:
+                await operator.close()
+    finally:
+        await remove_machines(hosts)
+
+
+async def remove_machines(hosts: Path) -> None:
+    """Of a story that failed; of one that went well nothing is left to remove."""
+    if not hosts.is_dir():
+        return
+    host = NspawnHost(hosts, hosts / "no-images", lambda: datetime.now(UTC))
+    for machine in await host.machines():
+        await host.destroy(machine.name)
+    await Bridge(hosts).down()

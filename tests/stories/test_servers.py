@@ -1,0 +1,132 @@
+"""The whole story of an agent with a server of its own, on real machines: made, written to, found, logged in to, ended.
+
+`make story-vm`. Root, Debian: containers of systemd with their own cloud-init and sshd; OpenClaw; dig and OpenSSH.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.running import until
+from tests.stories.servers_town import (
+    DOMAIN,
+    PROGRAM_SECONDS_MAX,
+    Server,
+    Town,
+    alive,
+    bridges,
+    leases,
+    need_machines,
+    processes,
+    program,
+    town,
+)
+from tests.stories.test_server_enrolment import open_ports
+from tests.stories.town import PostOffice
+from tinyfat.machine_hosts.networks import Bridge
+
+pytestmark = pytest.mark.nspawn
+
+GONE_SECONDS_MAX = 30.0
+
+
+@pytest.fixture
+async def post() -> AsyncIterator[PostOffice]:
+    async with PostOffice() as office:
+        yield office
+
+
+async def test_an_agent_on_a_server_of_its_own_from_beginning_to_end(tmp_path: Path, post: PostOffice) -> None:
+    need_machines()
+    async with town(tmp_path, post) as here:
+        image = await here.image("openclaw")
+        server = await here.make("ada", "openclaw", image)
+        steps = (await here.operator.ask("GET", "agents/ada"))["steps"]
+        print(*(f"{step['name']}: {step['started_at']} - {step['ended_at']}" for step in steps), sep="\n")
+        await it_answers_mail_by_a_model_it_has_no_key_to(here)
+        await it_is_found_by_its_name(here, server)
+        await nothing_but_ssh_is_open(server)
+        await its_owner_logs_in(here, server, tmp_path)
+        await its_operator_logs_in(here)
+        await it_ends_and_leaves_nothing(here, server)
+    assert Bridge(here.hosts).name not in await bridges()
+    assert "Traceback" not in here.tinyfat.log.read_text()
+
+
+async def it_answers_mail_by_a_model_it_has_no_key_to(here: Town) -> None:
+    first, said = await here.ask("ada", "The boat is called Nordlicht.", "Boat")
+    assert said.strip()
+    _, said = await here.ask("ada", "What is the boat called?", "Re: Boat", in_reply_to=first)
+    assert "Nordlicht" in said
+    spent = await here.tinyfat.json("usage", "ada")
+    assert spent["calls"] >= 2, spent
+
+
+async def it_is_found_by_its_name(here: Town, server: Server) -> None:
+    assert await here.dig(f"ada.{DOMAIN}") == [server.ipv4]
+    assert await here.dig(f"nobody.{DOMAIN}") == []
+
+
+async def nothing_but_ssh_is_open(server: Server) -> None:
+    assert await asyncio.to_thread(open_ports, server.ipv4) == [22]
+
+
+async def its_owner_logs_in(here: Town, server: Server, folder: Path) -> None:
+    """With the fingerprint that the welcome mail told them, not on trust."""
+    scanned = [line for line in (await program("ssh-keyscan", "-t", "ed25519", server.ipv4)).splitlines() if line[0] != "#"]
+    known = folder / "known_hosts"
+    known.write_text("\n".join(scanned) + "\n")
+    fingerprint = (await program("ssh-keygen", "-lf", str(known))).split()[1]
+    assert fingerprint in here.welcome("ada")
+    await program("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "owner"))
+    await owner_ssh(folder, server, "id -un", fails=True)
+    await here.tinyfat.command("agent", "keys", "add", "ada", str(folder / "owner.pub"))
+
+    async def let_in() -> bool:
+        try:
+            return await owner_ssh(folder, server, "sudo -n id -un; hostname -f") == f"root\nada.{DOMAIN}\n"
+        except AssertionError:
+            return False
+
+    await until(let_in, PROGRAM_SECONDS_MAX, "the owner's key opens the server")
+    await here.tinyfat.command("agent", "keys", "remove", "ada", "owner@example.org")
+
+
+async def owner_ssh(folder: Path, server: Server, command: str, fails: bool = False) -> str:
+    options = {
+        "UserKnownHostsFile": str(folder / "known_hosts"),
+        "StrictHostKeyChecking": "yes",
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "BatchMode": "yes",
+        "ConnectTimeout": "5",
+    }
+    flags = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    argv = ["ssh", "-F", "none", "-i", str(folder / "owner"), *flags, f"owner@{server.ipv4}", command]
+    return await program(*argv, fails=fails)
+
+
+async def its_operator_logs_in(here: Town) -> None:
+    assert (await here.tinyfat.command("ssh", "ada", "--why", "to look", "--", "id", "-un")).strip() == "operator"
+    (session,) = await here.tinyfat.json("audit", "ada")
+    assert (session["why"], session["exit_code"]) == ("to look", 0)
+
+
+async def it_ends_and_leaves_nothing(here: Town, server: Server) -> None:
+    its = processes(here.hosts)
+    assert any(process.name() == "systemd" for process in its)
+    await here.tinyfat.command("agent", "destroy", server.agent, "--yes")
+
+    async def gone() -> bool:
+        return not alive(its)
+
+    await until(gone, GONE_SECONDS_MAX, "its processes are gone")
+    assert list((here.hosts / "machines").iterdir()) == []
+    assert leases(here.hosts) == {}
+    assert await here.dig(f"{server.agent}.{DOMAIN}") == []
+    assert not any(psutil.pid_exists(process.pid) and process.is_running() for process in its)
