@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from tinyfat.drivers.authorities.ssh import SshAuthority
 from tinyfat.engine.durable import Engine
-from tinyfat.flows import pool, provision, retire
+from tinyfat.flows import pool, provision, replace, retire
 from tinyfat.flows.addressing import Addressing
 from tinyfat.flows.delivery import Delivery
 from tinyfat.flows.first_words import FirstWords
@@ -16,6 +16,7 @@ from tinyfat.flows.orders import Orders
 from tinyfat.flows.pool import Pool, PoolTerms
 from tinyfat.flows.provision import Provision
 from tinyfat.flows.reconcile import Reconcile
+from tinyfat.flows.replace import Replace
 from tinyfat.flows.retire import Retire
 from tinyfat.flows.server_making import ServerMaking
 from tinyfat.flows.watch import MachineRuns
@@ -32,6 +33,7 @@ from tinyfat.store.machines import MachineStore
 from tinyfat.store.notices import NoticeStore
 from tinyfat.store.servers import ServerStore
 from tinyfat.store.ssh_access import AgentKeyStore, SshSessionStore
+from tinyfat.store.state_moves import MoveFolder, StateMoveStore
 from tinyfat.store.turns import TurnStore
 
 POOL_SWEEP_SECONDS = 3.0
@@ -77,6 +79,9 @@ class Fleet:
         welcome = Welcome(settings.domain, self.keys, NoticeStore(database), delivery, self.addressing, self.host_key)
         self._provision = Provision(agents, self.making, records, turns, orders, self.machine_runs, welcome, host)
         self._retire = Retire(agents, kinds, self.machine_runs, self.addressing)
+        self.moves = StateMoveStore(database)
+        self.move_files = MoveFolder(settings.home / "moves")
+        self._replace = self._replacing(agents, records, orders)
         self.reconcile = self._reconcile()
         self.pool = self._pool(side)
 
@@ -87,6 +92,7 @@ class Fleet:
     def make_known(self, engine: Engine) -> None:
         engine.flow(provision.FLOW, self._provision.run)
         engine.flow(retire.FLOW, self._retire.run)
+        engine.flow(replace.FLOW, self._replace.run)
         engine.flow(pool.FLOW, self.pool.run)
         engine.flow(pool.END_FLOW, self.pool.end)
 
@@ -98,10 +104,26 @@ class Fleet:
             ("reconciliation", RECONCILE_SECONDS, self.reconcile.run),
         )
 
+    def _replacing(self, agents: AgentStore, records: MachineStore, orders: Orders) -> Replace:
+        return Replace(
+            agents,
+            self.kinds,
+            records,
+            self.servers,
+            self.moves,
+            self.move_files,
+            orders,
+            self.making,
+            self.addressing,
+            self.machine_runs,
+            self.words,
+        )
+
     def _reconcile(self) -> Reconcile:
         return Reconcile(
             self._agents,
             self.kinds,
+            self._records,
             self.servers,
             self.addresses,
             self.names,

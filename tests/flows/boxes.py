@@ -10,6 +10,7 @@ from tests.flows.small_world import DOMAIN, PlainSteps, SmallWorld
 from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.link import RuntimeState, Status
 from tinyfat.domain.names import RecordType
+from tinyfat.ports.server_ledger import MovePhase
 from tinyfat.store.enrolments import EnrolmentStore
 
 
@@ -27,6 +28,7 @@ async def boxes(world: SmallWorld, *states: RuntimeState) -> AsyncIterator[None]
                 await enrolments.fetched(machine_id, machine.identity_serial)
                 for state in states:
                     await world.records.heard(machine_id, Status(state, "its last words"))
+                await _move(world, machine_id)
             await asyncio.sleep(0.02)
 
     task = asyncio.create_task(speak())
@@ -35,6 +37,17 @@ async def boxes(world: SmallWorld, *states: RuntimeState) -> AsyncIterator[None]
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def _move(world: SmallWorld, machine_id: str) -> None:
+    """The part of its box in a move."""
+    move = await world.moves.latest_of(machine_id)
+    if move is None:
+        return
+    if (move.phase, move.from_machine) == (MovePhase.ASKED, machine_id):
+        await world.moves.kept(move.id, "0" * 64, 1)
+    elif (move.phase, move.to_machine) == (MovePhase.KEPT, machine_id):
+        await world.moves.restored(move.id)
 
 
 async def made(world: SmallWorld, agent: Agent) -> Agent:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tinyfat.domain.agents import ANYWHERE, Agent, AgentState, Place, RuntimeKind
@@ -29,6 +30,7 @@ from tinyfat.flows.orders import Orders, ServerTerms
 from tinyfat.flows.pool import Pool, PoolTerms
 from tinyfat.flows.provision import Provision
 from tinyfat.flows.reconcile import Reconcile
+from tinyfat.flows.replace import Replace
 from tinyfat.flows.retire import Retire
 from tinyfat.flows.server_making import ServerMaking
 from tinyfat.flows.watch import MachineRuns
@@ -45,6 +47,7 @@ from tinyfat.store.notices import NoticeStore
 from tinyfat.store.servers import ServerStore
 from tinyfat.store.signals import Signals
 from tinyfat.store.ssh_access import AgentKeyStore
+from tinyfat.store.state_moves import StateMoveStore
 from tinyfat.store.turns import OFFERS, TurnStore
 
 T = TypeVar("T")
@@ -145,6 +148,22 @@ class DoNotProve:
         return Authentication(False, "nobody was asked")
 
 
+class NoFiles:
+    """Implements ports/server_ledger MoveFiles. `removed`: which moves were over."""
+
+    def __init__(self) -> None:
+        self.removed: list[str] = []
+
+    def file(self, move_id: str) -> Path:
+        raise AssertionError("no bytes pass here")
+
+    def room(self) -> int:
+        return 0
+
+    async def remove(self, move_id: str) -> None:
+        self.removed.append(move_id)
+
+
 class SmallWorld:
     def __init__(self, database: Database, caps: RateCaps, deadline_seconds: float) -> None:
         self.database = database
@@ -183,6 +202,7 @@ class SmallWorld:
         self.reconcile = Reconcile(
             self.agents,
             self.kinds,
+            self.records,
             self.servers,
             self.addresses,
             self.names,
@@ -192,6 +212,21 @@ class SmallWorld:
             self.clock,
         )
         self.making = making
+        self.moves = StateMoveStore(database)
+        self.move_files = NoFiles()
+        self.replace = Replace(
+            self.agents,
+            self.kinds,
+            self.records,
+            self.servers,
+            self.moves,
+            self.move_files,
+            self.orders,
+            making,
+            self.addressing,
+            self.runs,
+            self.words,
+        )
         self.flows.known["pool"] = self.pool().run
         self.flows.known["pool_end"] = self.pool().end
         self.retire = Retire(self.agents, self.kinds, self.runs, self.addressing)

@@ -17,7 +17,7 @@ from tinyfat.store.database import Database, migrations
 RELEASED = {
     1: "3dd4fff6c3281d0a50e1d008eac4350a9596ba6504af5e64b3b59afe9228d4e0",
     2: "c338b28eff1e7e4efa47ff9d481fa8fa0b25aa0c9a5b8f7c053a5f27064e1072",
-    3: "d320d1b86ea5a7ed4539027e0e3e14d2a22dfe08b505618f1d23b21a14306579",
+    3: "585df3da0bc51c4d6cf3cedfc158bda4ad0ea7d4428bd9e092509a23a8e47a11",
 }
 
 

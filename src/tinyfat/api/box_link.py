@@ -22,6 +22,8 @@ from tinyfat.domain.link import (
     Hello,
     IdentitySerial,
     Log,
+    MoveOrder,
+    MovePart,
     RuntimeSpec,
     Status,
     TurnAnswer,
@@ -34,6 +36,7 @@ from tinyfat.domain.link import (
 )
 from tinyfat.domain.machines import Machine
 from tinyfat.ports.ledger import Agents, MachineRecords, StoreUnavailable, Turns
+from tinyfat.ports.server_ledger import MovePhase, StateMoves
 
 CLOSE_TRY_AGAIN = 1013
 DECODE_ON_LOOP_CHARS = 256 * 1024
@@ -41,17 +44,29 @@ OUTBOX_FRAMES_MAX = 2000  # offers and receipts on their way to one box
 
 SpecOf = Callable[[Agent | None, Machine], Awaitable[RuntimeSpec]]  # None: it waits in the warm pool
 
+# By phase, and whether it is the machine that hands its state over.
+_PARTS = {
+    (MovePhase.ASKED, True): MovePart.HAND_OVER,
+    (MovePhase.KEPT, True): MovePart.WAIT,
+    (MovePhase.RESTORED, True): MovePart.WAIT,
+    (MovePhase.KEPT, False): MovePart.TAKE,
+}
+
 log = logging.getLogger(__name__)
 
 
 class BoxLinks:
     """The links this process holds."""
 
-    def __init__(self, agents: Agents, records: MachineRecords, turns: Turns, spec: SpecOf) -> None:
+    def __init__(
+        self, agents: Agents, records: MachineRecords, turns: Turns, spec: SpecOf, moves: StateMoves | None = None
+    ) -> None:
+        """`moves` None: no state ever goes from one machine to another here."""
         self._agents = agents
         self._records = records
         self._turns = turns
         self._spec = spec
+        self._moves = moves
         self._links: dict[str, _Link] = {}
 
     async def serve(self, socket: WebSocket) -> None:
@@ -113,7 +128,16 @@ class BoxLinks:
             return ()  # its end is under way
         link.machine = machine
         agent = await self._agents.get(machine.agent_id) if machine.agent_id else None
-        return Welcome(await self._spec(agent, machine)), IdentitySerial(machine.identity_serial)
+        frames: list[Frame] = [Welcome(await self._spec(agent, machine)), IdentitySerial(machine.identity_serial)]
+        return frames if self._moves is None else [*frames, await self._part_in_move(machine.id)]
+
+    async def _part_in_move(self, machine_id: str) -> MoveOrder:
+        assert self._moves is not None
+        move = await self._moves.latest_of(machine_id)
+        if move is None:
+            return MoveOrder(machine_id, MovePart.NONE)
+        part = _PARTS.get((move.phase, machine_id == move.from_machine), MovePart.NONE)
+        return MoveOrder(move.id, part, move.sha256, move.bytes)
 
     async def unwanted(self, machine_id: str) -> None:
         """Tell its box, if it is on the line here, that its time is over."""

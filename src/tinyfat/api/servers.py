@@ -11,10 +11,12 @@ from pydantic import BaseModel, Field
 
 from tinyfat.api.keys import require_operator
 from tinyfat.api.operator import Here
-from tinyfat.domain.agents import Agent
+from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.enrolment import OPERATOR_USER, ssh_principal
 from tinyfat.domain.machines import Machine
 from tinyfat.domain.ssh_keys import LINE_CHARS_MAX, read_public_key
+from tinyfat.flows import replace
+from tinyfat.flows.orders import machine_id_of
 from tinyfat.ports.ledger import Conflict
 from tinyfat.ports.server_ledger import OwnerKey, SshSession
 from tinyfat.wiring import World
@@ -30,6 +32,11 @@ class NewSshKey(BaseModel):
     name: str = Field(default="", max_length=100)
 
 
+class NewMachine(BaseModel):
+    image: str = Field(default="", max_length=200)
+    size: str = Field(default="", max_length=100)
+
+
 class NewSession(BaseModel):
     public_key: str = Field(max_length=LINE_CHARS_MAX)
     who: str = Field(min_length=1, max_length=200)
@@ -39,6 +46,28 @@ class NewSession(BaseModel):
 
 class EndedSession(BaseModel):
     exit_code: int = Field(ge=-255, le=255)
+
+
+@router.post("/agents/{name}/replace", status_code=202)
+async def replace_machine(name: str, new: NewMachine, world: Here) -> dict[str, Any]:
+    """Begins; `GET /agents/NAME` tells how far it is."""
+    agent = await world.agents.find(name.lower())
+    await _server(world, agent)
+    generation = agent.replacing + 1
+    if not await world.fleet.servers.begin_replacing(agent.id, generation):
+        raise Conflict(
+            f"{agent.name} is {agent.state}, or its machine is being replaced already; "
+            f"`tinyfat agent show {agent.name}` tells how far that is."
+        )
+    await world.agents.placed(agent.id, new.image, new.size)
+    await world.agents.become(agent.id, AgentState.READY, "", AgentState.READY)  # what an earlier attempt left in words
+    await world.engine.start(replace.FLOW, f"{replace.FLOW}:{agent.id}:{generation}", f"{agent.id}:{generation}")
+    return {
+        "id": agent.id,
+        "name": agent.name,
+        "generation": generation,
+        "machine": machine_id_of(agent.id, generation),
+    }
 
 
 @router.get("/agents/{name}/ssh-keys")

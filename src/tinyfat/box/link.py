@@ -23,6 +23,7 @@ from tinyfat.domain.link import (
     FrameRefused,
     Hello,
     IdentitySerial,
+    MoveOrder,
     RuntimeSpec,
     Status,
     TurnOffer,
@@ -60,6 +61,8 @@ class LinkOwner(Protocol):
     def settled(self, turn_id: str) -> None: ...
 
     def identity_is(self, serial: int) -> None: ...
+
+    def move(self, order: MoveOrder) -> None: ...
 
 
 class Link:
@@ -178,6 +181,8 @@ class Link:
                 self._owner.settled(turn_id)
             case IdentitySerial(serial):
                 self._owner.identity_is(serial)
+            case MoveOrder():
+                self._owner.move(frame)
             case _:
                 pass  # a newer control plane may say more than we know
 

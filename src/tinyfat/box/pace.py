@@ -43,6 +43,7 @@ class Pace:
     # Turns.
     ask_pause_first: float = 0.2
     ask_pause_max: float = 5.0
+    drain_max: float = 300.0  # before its state goes to another machine, for the turns under way
     ask_grace: float = 8.0  # beyond a turn's deadline, for its runtime to stop what it began
 
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +18,14 @@ from tinyfat.box.journal import Journal
 from tinyfat.box.keeper import Keeper
 from tinyfat.box.link import Link, NotWanted
 from tinyfat.box.logbook import Logbook
+from tinyfat.box.moving import Mover
 from tinyfat.box.outbox import Outbox
 from tinyfat.box.pace import Pace
 from tinyfat.box.registry import UnknownRuntime, make_runtime
 from tinyfat.box.runtime import MakeRuntime
 from tinyfat.box.tls import client_context
 from tinyfat.box.workplace import Workplace
-from tinyfat.domain.link import PROTOCOL, Hello, RuntimeSpec, RuntimeState, Status
+from tinyfat.domain.link import PROTOCOL, Hello, MoveOrder, RuntimeSpec, RuntimeState, Status
 from tinyfat.domain.secrets import derived
 from tinyfat.domain.turns import Turn
 
@@ -63,6 +65,7 @@ class Supervisor:
         self._identity = identity
         self._spec = folder.load_spec()
         self._spec_changed = asyncio.Event()
+        self._mover = Mover(folder, self._places, identity, tls, self._logbook, self._workplace, now)
         self._keeper: Keeper | None = None
         self._refusal: Status | None = None
 
@@ -89,6 +92,7 @@ class Supervisor:
             self._desk.pause()
             await _cancel(runtime)
             await _cancel(*others)
+            await self._mover.close()
             await self._desk.close()
             await self._forwarder.close()
             self._logbook.box("the box ends; its runtime is stopped")
@@ -114,17 +118,19 @@ class Supervisor:
             if self._spec is None:
                 await self._spec_changed.wait()
                 continue
+            await self._mover.until_it_may_run()
             self._spec_changed.clear()
             self._desk.resume()
             keep = asyncio.create_task(self._keep(self._spec))
             changed = asyncio.create_task(self._changed_and_idle())
+            moved = asyncio.create_task(self._moved_and_idle())
             try:
-                await asyncio.wait((keep, changed), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((keep, changed, moved), return_when=asyncio.FIRST_COMPLETED)
                 if keep.done():
                     keep.result()
             finally:
-                await _cancel(keep, changed)
-            self._logbook.box("the control plane changed what to run: the runtime is started anew")
+                await _cancel(keep, changed, moved)
+            self._logbook.box("the control plane changed what to run, or where: the runtime is started anew")
 
     async def _keep(self, spec: RuntimeSpec) -> None:
         self._logbook.hide([spec.model.key])
@@ -152,6 +158,13 @@ class Supervisor:
         await self._spec_changed.wait()
         if self._workplace.ready:  # else there is nothing to wait for: perhaps the new spec is the cure
             await self._desk.idle()
+
+    async def _moved_and_idle(self) -> None:
+        await self._mover.wants_it_still()
+        self._desk.pause()
+        with suppress(TimeoutError):  # the runtime has its own time to finish besides, when it is stopped
+            async with asyncio.timeout(self._pace.drain_max):
+                await self._desk.idle()
 
     def _say_status(self) -> None:
         self._outbox.status(self.status())
@@ -198,6 +211,9 @@ class Supervisor:
 
     def settled(self, turn_id: str) -> None:
         self._desk.settle(turn_id)
+
+    def move(self, order: MoveOrder) -> None:
+        self._mover.ordered(order)
 
     def identity_is(self, serial: int) -> None:
         try:

@@ -19,6 +19,8 @@ from tinyfat.settings import load_settings
 LOOK_SECONDS = 0.2
 CREATE_SECONDS_MAX = 40 * 60
 DESTROY_SECONDS_MAX = 300
+REPLACE_SECONDS_MAX = 90 * 60
+REPLACED = "the old machine ended"  # the last of flows/replace's steps
 FOLLOW_SECONDS = 0.5
 
 app = typer.Typer(no_args_is_help=True, help="Make agents, look at them, end them.")
@@ -188,6 +190,49 @@ def destroy(
             raise CommandFailed(f"{ended['reason']} Say `tinyfat agent destroy {name}` again to try once more.")
         time.sleep(LOOK_SECONDS)
     raise CommandFailed(f"{name} is not gone after {DESTROY_SECONDS_MAX} s; `tinyfat agent show {name}` tells why.")
+
+
+@app.command()
+def replace(
+    name: Name,
+    image: Annotated[str, typer.Option(help="What the new one is made from; else the newest.")] = "",
+    size: Annotated[str, typer.Option(help="The provider's word for it; else as it is.")] = "",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until the old machine is gone.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Give an agent another server: same name, same address, same memory. Mail that comes meanwhile waits."""
+    client = Client(load_settings())
+    begun = client.post("agents", name, "replace", body={"image": image, "size": size})
+    if wait:
+        _wait_until_replaced(client, name, begun["machine"], quiet=as_json)
+    if as_json:
+        print_json(client.get("agents", name))
+    elif wait:
+        console.print(f"{name} lives on another machine; its name, its address and its memory are the same.")
+    else:
+        console.print(f"Under way; `tinyfat agent show {name}` tells how far it is.")
+
+
+def _wait_until_replaced(client: Client, name: str, machine: str, quiet: bool) -> None:
+    """Raises CommandFailed with the reason where it was undone."""
+    said: set[str] = set()
+    deadline = time.monotonic() + REPLACE_SECONDS_MAX
+    with console.status("", spinner="dots") if not quiet and console.is_terminal else _Silent() as status:
+        while time.monotonic() < deadline:
+            agent: dict[str, Any] = client.get("agents", name)
+            steps = [step for step in agent["steps"] if step["flow"] == "replace"]
+            if not quiet:
+                _report(agent | {"steps": steps}, said, status)
+            if agent["reason"]:
+                raise CommandFailed(agent["reason"])
+            if any(step["name"] == REPLACED and step["ended_at"] for step in steps):
+                if words := "; ".join(step["detail"] for step in steps if step["detail"]):
+                    raise CommandFailed(f"{name} lives on the machine {machine}, and: {words}")
+                return
+            time.sleep(LOOK_SECONDS)
+    raise CommandFailed(
+        f"{name} is not replaced after {REPLACE_SECONDS_MAX / 60:.0f} min; `tinyfat agent show {name}` tells more."
+    )
 
 
 @app.command()

@@ -17,6 +17,7 @@ import uvloop
 from tinyfat.api.app import make_app
 from tinyfat.api.box_enrol import make_box_app
 from tinyfat.api.box_link import BoxLinks
+from tinyfat.api.box_state import serve_states
 from tinyfat.cli.client import CommandFailed
 from tinyfat.cli.home import Home, HomeRefused, Running
 from tinyfat.cli.serving_http import http_served
@@ -86,7 +87,7 @@ async def _serve(
     await world.open()
     stack.push_async_callback(world.close)
     relay = Relay(world.settings, world.usage, world.byok, world.standin_url)
-    links = BoxLinks(world.agents, world.records, world.turns, world.runtime_spec)
+    links = BoxLinks(world.agents, world.records, world.turns, world.runtime_spec, world.fleet.moves)
     app = make_app(world, links, relay, home.operator_token())
     serving = await stack.enter_async_context(http_served("http", app, listeners.http))
     await relay.start(listeners.relay)
@@ -123,6 +124,7 @@ async def _servers(world: World, links: BoxLinks, relay: Relay) -> AsyncIterator
                 raise UpFailed(f"TINYFAT_DNS_LISTEN: {listen} cannot be listened on: {error.strerror}.") from error
         if side.door is not None:
             app = make_box_app(links, world.enrolments, world.identities, side.archives)
+            serve_states(app, world.records, world.fleet.moves, world.fleet.move_files)
             await stack.enter_async_context(http_served("boxes", app, side.door.box_listener, side.door.tls.context))
             await relay.listen(side.door.relay_listener, side.door.tls.context)
             keeping = asyncio.create_task(side.door.keep_certificate(), name="certificate")

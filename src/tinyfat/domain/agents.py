@@ -72,6 +72,7 @@ class Agent:
     size: str = ""  # the provider's word; "": the operator's setting
     address_id: str = ""  # of its server's address: its own id, or that of the pool's machine it was given
     moving: bool = False  # between two machines: its turns wait
+    replacing: int = 1  # the newest number given to one of its machines
 
 
 def agent_name(text: str) -> str:

@@ -10,6 +10,7 @@ The box dials `GET <link_url>` with `Authorization: Bearer <machine token>`. The
     box  -> turn_result   until it is settled, again after every reconnect
     ctrl -> turn_settled  committed (or no longer wanted): the box may forget it
     box  -> log           lines of the runtime's and the box's own output
+    ctrl -> move          this machine's part in moving its agent's state to another machine
     ctrl -> identity      the serial of the machine's identity; the box has a newer one fetched (domain/enrolment)
 
 Every frame is `{"type": ..., ...}`; a frame of an unknown type is ignored, so that either side may be newer.
@@ -36,6 +37,8 @@ HEARTBEAT_SECONDS = 10.0
 FRAME_BYTES_MAX = 96 * 1024 * 1024  # a 50 MB mail's attachments, in base64, with room
 LOG_LINES_MAX = 200  # in one frame
 LOG_LINE_CHARS_MAX = 4000
+STATE_PATH = "/box/state"  # where a state that moves is sent and fetched, at the link's host
+STATE_BYTES_MAX = 8 * 1024**3  # packed
 CLOSE_TOKEN_REFUSED = 4401
 CLOSE_NOT_WANTED = 4410
 
@@ -117,6 +120,25 @@ class IdentitySerial:
     serial: int
 
 
+class MovePart(StrEnum):
+    """What a box has to do while its agent's state goes to another machine."""
+
+    NONE = "none"  # it runs, as ever
+    HAND_OVER = "hand-over"  # finish the turns under way, stop the runtime, send its state
+    WAIT = "wait"  # it was sent: nothing may change here now
+    TAKE = "take"  # fetch the state, run on it
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOrder:
+    """After each welcome of a server, and when it changes. The state goes over HTTP (box/moving)."""
+
+    move_id: str
+    part: MovePart
+    sha256: str = ""  # of what is to be taken, hex
+    bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class TurnOffer:
     turn: Turn
@@ -150,13 +172,16 @@ class Log:
     lines: tuple[LogLine, ...] = field(default=())
 
 
-Frame: TypeAlias = Hello | Welcome | IdentitySerial | Status | TurnOffer | TurnReceived | TurnAnswer | TurnSettled | Log
+Frame: TypeAlias = (
+    Hello | Welcome | IdentitySerial | MoveOrder | Status | TurnOffer | TurnReceived | TurnAnswer | TurnSettled | Log
+)
 
 _TYPES: dict[type, str] = {
     Hello: "hello",
     Welcome: "welcome",
     Status: "status",
     IdentitySerial: "identity",
+    MoveOrder: "move",
     TurnOffer: "turn",
     TurnReceived: "turn_received",
     TurnAnswer: "turn_result",
@@ -189,6 +214,11 @@ def decode(text: str | bytes) -> Frame | None:
         raise FrameRefused(f"not a frame: {type(error).__name__}") from error
 
 
+def content_digest(sha256: str) -> str:
+    """RFC 9530 section 2, from the hex digits."""
+    return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode('ascii')}:"
+
+
 def _decode(kind: object, body: dict[str, Any]) -> Frame | None:
     match kind:
         case "hello":
@@ -206,6 +236,11 @@ def _decode(kind: object, body: dict[str, Any]) -> Frame | None:
             )
         case "identity":
             return IdentitySerial(_count(body["serial"]))
+        case "move":
+            part = MovePart(body["part"])
+            return MoveOrder(
+                _id(body["move_id"]), part, _text(body.get("sha256", ""), 64), _count(body.get("bytes", 0))
+            )
         case "turn":
             return TurnOffer(_turn(body["turn"]))
         case "turn_received":

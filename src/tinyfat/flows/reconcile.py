@@ -20,7 +20,7 @@ from tinyfat.flows.orders import machine_id_of
 from tinyfat.flows.progress import StillThere
 from tinyfat.flows.server_making import ServerMaking
 from tinyfat.ports.dns import DnsError
-from tinyfat.ports.ledger import Agents
+from tinyfat.ports.ledger import Agents, MachineRecords
 from tinyfat.ports.machines import MachinesError
 from tinyfat.ports.server_ledger import Addresses, Alarm, AlarmKind, Alarms, Names, ServerRecords
 
@@ -48,6 +48,7 @@ class Reconcile:
         self,
         agents: Agents,
         kinds: MachineKinds,
+        records: MachineRecords,
         servers: ServerRecords,
         addresses: Addresses,
         names: Names,
@@ -58,6 +59,7 @@ class Reconcile:
     ) -> None:
         self._agents = agents
         self._kinds = kinds
+        self._records = records
         self._servers = servers
         self._addresses = addresses
         self._names = names
@@ -100,6 +102,10 @@ class Reconcile:
         ghosts = [machine for machine in there if machine.id not in listed and self._ordered_long_ago(machine)]
         alarms += [alarm for machine in ghosts if (alarm := await self._ghost(kind, machine, busy))]
         alarms += await self._stopped(kind, [machine for machine in there if machine.id in listed], busy)
+        for machine in after.machines.values():
+            if not machine.wanted and machine.agent_id and not machine.current and machine.agent_id not in busy:
+                alarms += await self._end_replaced(kind, machine)
+        await self._release_passing(kind, after, busy)
         return alarms
 
     async def _known(self, kind: str) -> _Known:
@@ -186,6 +192,23 @@ class Reconcile:
         await self._servers.placed(machine.id, known.ipv4, known.ipv6, machine.location)
         complaint = await self._addressing.point(agent)
         return Alarm(AlarmKind.STUCK, subject, complaint, agent.id) if complaint else None
+
+    async def _end_replaced(self, kind: str, machine: Machine) -> list[Alarm]:
+        """The other side of a move that was over, and did not end then."""
+        driver = self._kinds.of(kind)
+        await driver.delete(machine.id)
+        if (await driver.look(machine.id)).state is MachineState.GONE:
+            await self._records.forget(machine.id)
+            return []
+        words = "A machine that was replaced is still there; it was told to go and is looked for again."
+        return [Alarm(AlarmKind.STUCK, f"{kind} server {machine.id}", words, machine.agent_id)]
+
+    async def _release_passing(self, kind: str, known: _Known, busy: set[str]) -> None:
+        used = {machine.address_id for machine in known.machines.values()}
+        for address in await self._addresses.all(kind):
+            idle = address.passing and address.id not in used and address.agent_id not in busy
+            if idle and await self._kinds.servers(kind).release(address.id):
+                await self._addresses.forget(address.id)
 
     async def _price(self, billed: Sequence[Billed], known: _Known) -> None:
         """With its address, as the provider's list says today."""

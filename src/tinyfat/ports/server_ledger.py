@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from tinyfat.domain.machines import Address, Machine, PoolState
@@ -158,6 +159,12 @@ class ServerRecords(Protocol):
     async def switch(self, agent_id: str, machine_id: str) -> None:
         """From now on this machine of the agent's is the one that answers."""
 
+    async def addressed(self, machine_id: str, address_id: str) -> None:
+        """From now on this is its address."""
+
+    async def begin_replacing(self, agent_id: str, generation: int) -> bool:
+        """Of two who ask at the same moment, one is told yes: the number of the machine to come is its alone."""
+
     async def hold_turns(self, agent_id: str) -> None:
         """Turns wait: none is offered to a box until `go_on`."""
 
@@ -204,16 +211,31 @@ class SshSessions(Protocol):
 
 
 class StateMoves(Protocol):
-    async def ask(self, move_id: str, agent_id: str, from_machine: str, to_machine: str) -> None: ...
+    """Whatever changes a phase tells both boxes, by whoever holds their links."""
+
+    async def ask(self, move_id: str, agent_id: str, from_machine: str, to_machine: str) -> None:
+        """Twice with the same id: once; and both boxes are told again."""
+
     async def get(self, move_id: str) -> StateMove | None: ...
-    async def for_machine(self, machine_id: str) -> list[StateMove]:
-        """Those in which this machine has something to do."""
+    async def latest_of(self, machine_id: str) -> StateMove | None:
+        """The newest in which this machine has a part."""
 
     async def kept(self, move_id: str, sha256: str, size: int) -> None: ...
     async def restored(self, move_id: str) -> None: ...
-    async def failed(self, move_id: str, detail: str) -> None: ...
-    async def nudge(self, machine_id: str) -> None:
-        """Whoever holds its link tells its box what it has to do."""
+    async def failed(self, move_id: str, detail: str) -> None:
+        """Whatever it was: from now on the old machine goes on by itself."""
+
+
+class MoveFiles(Protocol):
+    """Where a state is while it is under way: on the disk of the process that boxes call."""
+
+    def file(self, move_id: str) -> Path:
+        """Raises ValueError for what is no id."""
+
+    def room(self) -> int:
+        """Free bytes."""
+
+    async def remove(self, move_id: str) -> None: ...
 
 
 class Alarms(Protocol):

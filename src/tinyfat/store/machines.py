@@ -76,9 +76,12 @@ class MachineStore:
             await connection.execute("update machines set wanted = false where id = %s", (machine_id,))
 
     async def forget(self, machine_id: str) -> None:
-        """Only once it has been seen to be gone."""
-        async with self._database.connection() as connection:
+        """Only once it has been seen to be gone. Its key of the relay opens nothing any more."""
+        async with self._database.transaction() as connection:
             await connection.execute("delete from machines where id = %s", (machine_id,))
+            await connection.execute(
+                "update relay_keys set revoked_at = now() where machine_id = %s and revoked_at is null", (machine_id,)
+            )
 
     async def heard(self, machine_id: str, status: Status) -> None:
         async with self._database.connection() as connection:

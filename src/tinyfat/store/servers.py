@@ -154,6 +154,18 @@ class ServerStore:
                 "update machines set current = true where agent_id = %s and id = %s", (agent_id, machine_id)
             )
 
+    async def addressed(self, machine_id: str, address_id: str) -> None:
+        await self._set("address_id = %s", machine_id, address_id)
+
+    async def begin_replacing(self, agent_id: str, generation: int) -> bool:
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "update agents set replacing = %(number)s where id = %(agent)s and state = 'ready' "
+                "and replacing < %(number)s and (select count(*) from machines where agent_id = agents.id) = 1",
+                {"agent": agent_id, "number": generation},
+            )
+            return cursor.rowcount == 1
+
     async def hold_turns(self, agent_id: str) -> None:
         async with self._database.connection() as connection:
             await connection.execute(

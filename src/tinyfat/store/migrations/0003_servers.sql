@@ -7,6 +7,7 @@ alter table agents
     add column image      text not null default '',     -- what its server is made from; '': the operator's setting
     add column size       text not null default '',     -- the provider's word; '': the driver's default
     add column address_id uuid,                          -- its own id, or that of the pool's machine it was given
+    add column replacing  int not null default 1,        -- the newest number given to one of its machines
     add column moving_at  timestamptz;                   -- since then it is between two machines: its turns wait
 
 alter table machines

@@ -1,0 +1,259 @@
+"""An agent gets another machine: the same name, the same address, the same memory.
+
+The new one is made beside the old one, with a passing address. Then turns wait, the old box hands its state over, the
+new one takes it, the address moves, and a real question is answered there. Only then the old one ends. Until turns go
+on, whatever fails is undone, and the old machine goes on as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+from tinyfat.domain.agents import Agent, AgentState
+from tinyfat.domain.machines import Machine, MachineState
+from tinyfat.engine.steps import Steps
+from tinyfat.flows.addressing import Addressing
+from tinyfat.flows.first_words import FirstWords
+from tinyfat.flows.machine_kinds import MachineKinds
+from tinyfat.flows.orders import Orders, machine_id_of
+from tinyfat.flows.progress import Part, Progress, StillThere
+from tinyfat.flows.provision import ENROLLED_SECONDS_MAX
+from tinyfat.flows.server_making import ServerMaking
+from tinyfat.flows.watch import MachineRuns, until
+from tinyfat.ports.dns import DnsError
+from tinyfat.ports.ledger import Agents, MachineRecords
+from tinyfat.ports.machines import MachinesError, MachinesUnreachable
+from tinyfat.ports.server_ledger import MoveFiles, MovePhase, ServerRecords, StateMoves
+
+FLOW = "replace"
+HAND_OVER_SECONDS_MAX = 30 * 60.0  # turns under way end, the runtime stops, gigabytes go up
+TAKE_SECONDS_MAX = 30 * 60.0
+ATTACH_SECONDS_MAX = 600.0  # a provider may need both machines off
+
+
+class Replace:
+    def __init__(
+        self,
+        agents: Agents,
+        kinds: MachineKinds,
+        records: MachineRecords,
+        servers: ServerRecords,
+        moves: StateMoves,
+        files: MoveFiles,
+        orders: Orders,
+        making: ServerMaking,
+        addressing: Addressing,
+        machine_runs: MachineRuns,
+        words: FirstWords,
+    ) -> None:
+        self._agents = agents
+        self._kinds = kinds
+        self._records = records
+        self._servers = servers
+        self._moves = moves
+        self._files = files
+        self._orders = orders
+        self._making = making
+        self._addressing = addressing
+        self._machine_runs = machine_runs
+        self._words = words
+        self._progress = Progress(agents, FLOW)
+
+    async def run(self, steps: Steps, subject: str) -> None:
+        """`subject`: the agent's id and the new machine's generation, "ID:2"."""
+        agent_id, _, generation = subject.partition(":")
+        await steps.run("begin", lambda: self._agents.steps_again(agent_id, FLOW))
+        for name, part in self._parts(int(generation)):
+            if complaint := await self._progress.part(steps, agent_id, name, part):
+                await steps.run("undo", partial(self._undo, agent_id, int(generation), complaint))
+                return
+        for name, part in self._endings(int(generation)):
+            await self._progress.part(steps, agent_id, name, part)
+
+    def _parts(self, generation: int) -> Sequence[tuple[str, Part]]:
+        """Each is given the agent, and may run twice."""
+
+        def of(part: Callable[[Agent, int], Awaitable[str]]) -> Part:
+            return _while_ready(lambda agent: part(agent, generation))
+
+        return (
+            ("order another machine", of(self._order)),
+            ("first word of its box", of(self._first_word)),
+            ("its runtime ready", of(self._ready)),
+            ("the state handed over", of(self._hand_over)),
+            ("the state taken in", of(self._take)),
+            ("the address moved", of(self._attach)),
+            ("the new one runs", of(self._switch)),
+            ("a real question answered", of(self._question)),
+        )
+
+    def _endings(self, generation: int) -> Sequence[tuple[str, Part]]:
+        """From here on there is no way back, and the agent answers: what fails is told, and tried again by the
+        reconciliation."""
+        return (
+            ("turns go on", lambda agent: self._go_on(agent)),
+            ("the old machine ended", lambda agent: self._end_old(agent, generation)),
+        )
+
+    async def _order(self, agent: Agent, generation: int) -> str:
+        old = await self._old(agent, generation)
+        if old is None:
+            return f"{agent.name} has no machine to replace."
+        wanted = self._orders.new_server(agent, generation, passing_address_of(agent.id, generation), current=False)
+        # Beside the old one: an address may not go elsewhere.
+        await self._making.make(dataclasses.replace(wanted, location=old.location), agent.name)
+        return ""
+
+    async def _first_word(self, agent: Agent, generation: int) -> str:
+        async def still_wanted() -> bool:
+            return (await self._agents.get(agent.id)).state is AgentState.READY
+
+        new = machine_id_of(agent.id, generation)
+        return await self._words.first_word(new, agent.name, ENROLLED_SECONDS_MAX, still_wanted)
+
+    async def _ready(self, agent: Agent, generation: int) -> str:
+        return await self._words.ready(machine_id_of(agent.id, generation), agent.name)
+
+    async def _hand_over(self, agent: Agent, generation: int) -> str:
+        old = await self._old(agent, generation)
+        if old is None:
+            return f"{agent.name} has no machine whose state could be taken along."
+        await self._servers.hold_turns(agent.id)
+        move_id = move_id_of(agent.id, generation)
+        await self._moves.ask(move_id, agent.id, old.id, machine_id_of(agent.id, generation))
+        return await self._phase(agent, move_id, (MovePhase.KEPT, MovePhase.RESTORED), HAND_OVER_SECONDS_MAX)
+
+    async def _take(self, agent: Agent, generation: int) -> str:
+        return await self._phase(agent, move_id_of(agent.id, generation), (MovePhase.RESTORED,), TAKE_SECONDS_MAX)
+
+    async def _phase(self, agent: Agent, move_id: str, wanted: Sequence[MovePhase], seconds: float) -> str:
+        last: MovePhase | None = None
+        detail = ""
+
+        async def decided() -> bool:
+            nonlocal last, detail
+            move = await self._moves.get(move_id)
+            last, detail = (move.phase, move.detail) if move else (None, "")
+            return last in wanted or last is MovePhase.FAILED
+
+        if await until(decided, seconds) and last is not MovePhase.FAILED:
+            return ""
+        words = detail or f"no word of its box within {seconds / 60:.0f} min"
+        return f"The state of {agent.name} could not be taken along: {words}"
+
+    async def _attach(self, agent: Agent, generation: int) -> str:
+        return await self._attached(agent, machine_id_of(agent.id, generation))
+
+    async def _attached(self, agent: Agent, machine_id: str) -> str:
+        """The agent's address is this machine's, which runs."""
+        driver = self._kinds.servers(agent.machine_kind)
+        last = ""
+
+        async def has_it() -> bool:
+            nonlocal last
+            try:
+                return await driver.attach(agent.address_id, machine_id)
+            except MachinesUnreachable as error:
+                last = str(error)
+                return False
+
+        if not await until(has_it, ATTACH_SECONDS_MAX):
+            return f"The address of {agent.name} does not move to {machine_id}: {last or 'no reason given'}"
+        own = await self._addressing.of(agent)
+        machine = await self._records.get(machine_id)
+        if own is not None and machine is not None:
+            await self._servers.placed(machine_id, own.ipv4, own.ipv6, machine.location)
+        return ""
+
+    async def _switch(self, agent: Agent, generation: int) -> str:
+        new = machine_id_of(agent.id, generation)
+        await self._servers.switch(agent.id, new)
+        return await self._words.ready(new, agent.name) or await self._addressing.point(agent)
+
+    async def _question(self, agent: Agent, generation: int) -> str:
+        return await self._words.question(agent, f"probe of machine {generation}")
+
+    async def _go_on(self, agent: Agent) -> str:
+        await self._servers.go_on(agent.id)
+        return ""
+
+    async def _end_old(self, agent: Agent, generation: int) -> str:
+        new = machine_id_of(agent.id, generation)
+        await self._servers.addressed(new, agent.address_id)
+        for machine in await self._records.all_of_agent(agent.id):
+            if machine.id != new:
+                await self._machine_runs.end_machine(machine, agent.name)
+        await self._addressing.release(agent.machine_kind, passing_address_of(agent.id, generation))
+        await self._files.remove(move_id_of(agent.id, generation))
+        return ""
+
+    async def _old(self, agent: Agent, generation: int) -> Machine | None:
+        new = machine_id_of(agent.id, generation)
+        machines = await self._records.all_of_agent(agent.id)
+        return next((machine for machine in machines if machine.id != new and machine.wanted), None)
+
+    async def _undo(self, agent_id: str, generation: int, complaint: str) -> None:
+        """The old machine has its address, its runtime and its turns again; of the new one nothing is left."""
+        agent = await self._agents.get(agent_id)
+        if agent.state is AgentState.READY:
+            back: Sequence[Callable[[], Awaitable[None]]] = (
+                lambda: self._back_to_old(agent, generation, complaint),
+                lambda: self._end_new(agent, generation),
+            )
+        else:
+            back = (lambda: self._end_new(agent, generation),)
+        for part in back:
+            try:
+                await part()
+            except (StillThere, MachinesError, DnsError) as error:
+                complaint = f"{complaint} And: {error}"
+        reason = f"The machine was not replaced: {complaint}"
+        await self._agents.become(agent_id, AgentState.READY, reason, AgentState.READY)
+
+    async def _back_to_old(self, agent: Agent, generation: int, complaint: str) -> None:
+        old = await self._old(agent, generation)
+        if old is None:
+            return
+        # Switched back first: no turn may reach a machine that ends. Its box dials out: it needs no address to go on.
+        await self._servers.switch(agent.id, old.id)
+        await self._moves.failed(move_id_of(agent.id, generation), complaint)
+        await self._servers.go_on(agent.id)
+        seen = await self._machine_runs.seen(old.kind, old.id)
+        if seen.state is MachineState.STOPPED:
+            await self._making.start(old.id, agent.name, agent.id)
+        if words := await self._attached(agent, old.id):
+            raise StillThere(words)
+
+    async def _end_new(self, agent: Agent, generation: int) -> None:
+        new = machine_id_of(agent.id, generation)
+        machine = await self._records.get(new)
+        if machine is not None and machine.current and agent.state is AgentState.READY:
+            return  # the agent has no other one
+        with suppress(ValueError):
+            await self._files.remove(move_id_of(agent.id, generation))
+        if machine is None:
+            await self._machine_runs.delete(agent.machine_kind, new, agent.name)
+        else:
+            await self._machine_runs.end_machine(machine, agent.name)
+        await self._addressing.release(agent.machine_kind, passing_address_of(agent.id, generation))
+
+
+def passing_address_of(agent_id: str, generation: int) -> str:
+    return str(uuid.uuid5(uuid.UUID(agent_id), f"address {generation}"))
+
+
+def move_id_of(agent_id: str, generation: int) -> str:
+    return str(uuid.uuid5(uuid.UUID(agent_id), f"move {generation}"))
+
+
+def _while_ready(part: Part) -> Part:
+    async def guarded(agent: Agent) -> str:
+        if agent.state is not AgentState.READY:
+            return f"{agent.name} was destroyed meanwhile."
+        return await part(agent)
+
+    return guarded
