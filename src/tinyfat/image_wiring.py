@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 
 from tinyfat.box.runtime import InstallFailed
 from tinyfat.drivers.authorities.archive import box_archive
-from tinyfat.drivers.machines import baking, nspawn
+from tinyfat.drivers.machines import baking, local_vm, nspawn
+from tinyfat.machine_hosts.disks import build_disk
 from tinyfat.machine_hosts.images import ImageFolder, ImageOnDisk
 from tinyfat.machine_hosts.machine_host import HostRefused, MachineHostError
 from tinyfat.machine_hosts.rootfs import BASE_PREFIX, bake, build_base
 from tinyfat.settings import Settings
 
-DRIVERS = ("nspawn",)
+DRIVERS = ("nspawn", "local_vm")
 RUNTIMES = ("openclaw", "pi", "echo")
 
 
@@ -29,7 +30,13 @@ def _now() -> datetime:
 async def build(settings: Settings, driver: str, runtime: str, say: Callable[[str], None]) -> ImageOnDisk:
     """Each part is made unless it is there already. Raises ImageFailed."""
     try:
-        return await _baked(settings, runtime, say)
+        baked = await _baked(settings, runtime, say)
+        if driver == "nspawn":
+            return baked
+        say("the disk of a virtual machine: about a minute")
+        folders = _images(settings, "nspawn")
+        await build_disk(_images(settings, driver), nspawn.BASE.name, folders.chain(nspawn.BASE.name), _now)
+        return await build_disk(_images(settings, driver), baked.name, folders.chain(baked.name), _now)
     except (MachineHostError, InstallFailed, OSError) as error:
         raise ImageFailed(f"The image of {runtime} for {driver} was not made: {error}") from error
 
@@ -73,4 +80,4 @@ def prune(settings: Settings, driver: str, keep: int) -> tuple[list[str], list[s
 
 
 def _images(settings: Settings, driver: str) -> ImageFolder:
-    return ImageFolder({"nspawn": nspawn.images_folder}[driver](settings.cache))
+    return ImageFolder({"nspawn": nspawn.images_folder, "local_vm": local_vm.images_folder}[driver](settings.cache))

@@ -26,6 +26,7 @@ from tinyfat.drivers.machines.memory_servers import MemoryServers
 from tinyfat.machine_hosts.images import ImageFolder
 from tinyfat.machine_hosts.machine_host import MachineHost
 from tinyfat.machine_hosts.nspawn import NspawnHost
+from tinyfat.machine_hosts.qemu import QemuHost
 from tinyfat.ports.machines import MachineRefused, Servers
 from tinyfat.recipes.cloud_init import user_data
 from tinyfat.standins.hetzner.memory_host import MemoryHost
@@ -144,13 +145,31 @@ async def nspawn(folder: Path) -> ServersUnderTest:
     return HostedUnderTest(host, plain, 30.0, alive)
 
 
+async def local_vm(folder: Path) -> ServersUnderTest:
+    if shutil.which("qemu-system-x86_64") is None or os.geteuid() != 0:
+        pytest.skip("virtual machines need qemu-system-x86, their base image and the ports below 1024 need root")
+    images = folder / "images"
+    from tests.machine_hosts.base_image import base_disk  # only here: it may take minutes
+
+    plain = await base_disk(ImageFolder(images))
+
+    def host() -> QemuHost:
+        return QemuHost(folder / "host", images, lambda: datetime.now(UTC))
+
+    def alive(name: str) -> bool:
+        return any(f"/{name}/disk.qcow2" in line for line in _command_lines())
+
+    return HostedUnderTest(host, plain, 90.0, alive)
+
+
 DRIVERS: dict[str, Callable[[Path], Awaitable[ServersUnderTest]]] = {
     "memory": memory,
     "hosted": hosted,
     "hetzner": hetzner,
     "nspawn": nspawn,
+    "local_vm": local_vm,
 }
-MARKED = {"nspawn": pytest.mark.nspawn}
+MARKED = {"nspawn": pytest.mark.nspawn, "local_vm": pytest.mark.vm}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKED.get(name, ())) for name in DRIVERS])

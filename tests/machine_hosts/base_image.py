@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
-from tinyfat.domain.enrolment import BOX_USER, STATE_FOLDER
-from tinyfat.machine_hosts.images import ImageFolder
-from tinyfat.machine_hosts.rootfs import BaseRecipe, build_base
+from tinyfat.drivers.machines import local_vm, nspawn
+from tinyfat.machine_hosts.disks import build_disk
+from tinyfat.machine_hosts.images import ImageFolder, ImageOnDisk
+from tinyfat.machine_hosts.rootfs import build_base
 from tinyfat.settings import Settings
-
-RECIPE = BaseRecipe((BOX_USER,), STATE_FOLDER)
-
-
-def cached_images() -> ImageFolder:
-    return ImageFolder(Settings().cache / "images" / "nspawn")
 
 
 async def base_image(images: ImageFolder) -> str:
     """Its name, in `images`."""
-    built = await build_base(cached_images(), RECIPE, lambda: datetime.now(UTC), Path("/tmp/tinyfat-base.log"))
+    return _linked(await _built(), images)
+
+
+async def base_disk(images: ImageFolder) -> str:
+    """The same as a virtual machine's disk."""
+    built = await _built()
+    disks = ImageFolder(local_vm.images_folder(Settings().cache))
+    return _linked(await build_disk(disks, built.name, [built], lambda: datetime.now(UTC)), images)
+
+
+async def _built() -> ImageOnDisk:
+    cache = Settings().cache
+    images = ImageFolder(nspawn.images_folder(cache))
+    return await build_base(images, nspawn.BASE, lambda: datetime.now(UTC), cache / "images" / "mmdebstrap.log")
+
+
+def _linked(built: ImageOnDisk, images: ImageFolder) -> str:
     images.folder.mkdir(parents=True, exist_ok=True)
     (images.folder / built.name).symlink_to(built.folder)
     return built.name

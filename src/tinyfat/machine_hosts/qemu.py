@@ -1,0 +1,252 @@
+"""Machines that are virtual machines under QEMU: a kernel, a disk and a memory of their own.
+
+KVM where it truly works, else QEMU's own emulation, which is some thirty times slower. A machine is reached at a
+loopback address of its own (ports 22, 80, 443), which QEMU forwards, and moves to another one while it runs. From
+inside, 10.0.2.2 is this host's 127.0.0.1: what listens there without a password, a machine can use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from tinyfat.domain.machines import MachineState
+from tinyfat.machine_hosts.disks import INITRD, KERNEL, make_disk, snapshot_disk
+from tinyfat.machine_hosts.host_lock import locked
+from tinyfat.machine_hosts.images import ImageFolder, ImageOnDisk, seen
+from tinyfat.machine_hosts.leases import Leases
+from tinyfat.machine_hosts.machine_host import HostAddress, HostFailed, HostImage, HostMachine, HostOrder, HostRefused
+from tinyfat.machine_hosts.programs import require, run
+from tinyfat.machine_hosts.qmp import ask, monitor
+from tinyfat.machine_hosts.records import RECORD, Record, RecordFolder, checked_name
+from tinyfat.machine_hosts.seed import NETWORK_BY_DHCP, write_seed
+
+PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "genisoimage": "genisoimage"}
+PORTS = (22, 80, 443)
+GATEWAY = HostAddress("10.0.2.2")  # as QEMU's user network names this host
+MACHINES_MAX = 250
+KILL_SECONDS_MAX = 10.0
+KILL_POLL_SECONDS = 0.02
+LOCKS = 16
+TRANSLATED_MEGABYTES = 256  # QEMU's cache of translated code, without KVM
+_MEBIBYTE = 1024**2
+
+
+class QemuHost:
+    """Implements MachineHost."""
+
+    moves_addresses_live = True
+    gateway = GATEWAY
+
+    def __init__(self, folder: Path, images: Path, now: Callable[[], datetime], accelerator: str = "") -> None:
+        """`accelerator`: "kvm" or "tcg"; "" chooses."""
+        self._folder = folder
+        self._records = RecordFolder(folder / "machines")
+        self._images = ImageFolder(images)
+        self._now = now
+        digest = hashlib.sha256(str(folder).encode()).hexdigest()
+        self._key, subnet = digest[:7], int(digest[:2], 16)
+        self._leases = Leases(folder, [HostAddress(f"127.213.{subnet}.{n}") for n in range(2, 2 + MACHINES_MAX)], now)
+        self.accelerator = accelerator or ("kvm" if kvm_works(*_processor()) else "tcg")
+
+    async def open(self) -> None:
+        require(PROGRAMS)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._records.empty_trash)
+
+    async def lease(self, name: str) -> HostAddress:
+        return await self._leases.lease(name)
+
+    async def release(self, name: str) -> None:
+        await self._leases.release(name)
+
+    async def leases(self) -> Mapping[str, HostAddress]:
+        return self._leases.all()
+
+    async def create(self, order: HostOrder) -> None:
+        image = self._images.chain(order.image)[0]
+        await self.open()
+        async with self._locked(order.name):
+            if self._records.read(order.name) is None:
+                address = order.address or await self._leases.lease(_own_lease(order.name))
+                record = self._records.make(order, address, self._now())
+                folder = self._records.of(order.name)
+                await make_disk(image, folder / "disk.qcow2")
+                write_seed(folder / "seed", record, order.user_data, NETWORK_BY_DHCP)
+                await run(seed_argv(folder))
+                self._images.used_by(order.image, folder / RECORD)
+                self._records.write(record)
+        await self.start(order.name)
+
+    async def start(self, name: str) -> None:
+        async with self._locked(name):
+            record, folder = self._known(name), self._records.of(name)
+            if self._processes(name):
+                return
+            image = self._images.chain(record.image)[0]
+            for stale in ("qmp.socket", "qemu.pid"):
+                (folder / stale).unlink(missing_ok=True)
+            argv = qemu_argv(record, folder, image, self._process_name(name), self.accelerator)
+            await run(argv, folder=folder, output=folder / "qemu.log")
+
+    async def stop(self, name: str, force: bool = False) -> None:
+        """A system that has hardly begun does not hear it, as with any power button: it is asked again."""
+        if force:
+            await self._cut(name)
+        elif self._processes(name):
+            await ask(self._socket(name), "system_powerdown")
+
+    async def destroy(self, name: str) -> None:
+        async with self._locked(name):
+            await self._cut(name)
+            self._records.discard(name)
+            await self._leases.release(_own_lease(name))
+        await asyncio.to_thread(self._records.empty_trash)
+
+    async def look(self, name: str) -> HostMachine:
+        record = self._records.read(name)
+        alive = await asyncio.to_thread(self._processes, name)
+        if record is None:
+            state = MachineState.UNKNOWN if alive else MachineState.GONE
+            return HostMachine(name, state, f"process {alive[0]} of it runs on" if alive else "")
+        state = MachineState.RUNNING if alive else MachineState.STOPPED
+        detail = f"QEMU ({self.accelerator}) is process {alive[0]}" if alive else ""
+        return HostMachine(
+            name, state, detail, record.address, record.image, record.memory_bytes, record.labels, record.created_at
+        )
+
+    async def machines(self) -> Sequence[HostMachine]:
+        return [await self.look(name) for name in self._records.names()]
+
+    async def set_address(self, name: str, address: HostAddress | None) -> None:
+        async with self._locked(name):
+            record = self._known(name)
+            if address == record.address or (address is None and record.own_address):
+                return
+            own = address is None
+            given = await self._leases.lease(_own_lease(name)) if address is None else address
+            if self._processes(name):
+                await self._forward(name, record.address, given)
+            self._records.write(replace(record, address=given, own_address=own))
+            if not own:
+                await self._leases.release(_own_lease(name))
+
+    async def snapshot(self, name: str, image: str) -> None:
+        async with self._locked(name):
+            record = self._known(name)
+            if self._processes(name):
+                raise HostRefused(f"Machine {name} runs: it is stopped before an image is made of it.")
+            parent = self._images.chain(record.image)[0]
+            disk = self._records.of(name) / "disk.qcow2"
+            await self._images.add(
+                image, record.image, self._now(), lambda content: snapshot_disk(parent, disk, content)
+            )
+
+    async def images(self) -> Sequence[HostImage]:
+        return [seen(image) for image in await asyncio.to_thread(self._images.all)]
+
+    async def remove_image(self, name: str) -> None:
+        await asyncio.to_thread(self._images.remove, name)
+
+    def _locked(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Machines share a few locks, whose files stay: one removed while another waits for it would lock nothing."""
+        number = int(hashlib.sha256(checked_name(name).encode()).hexdigest(), 16) % LOCKS
+        return locked(self._folder / "locks" / str(number))
+
+    def _known(self, name: str) -> Record:
+        record = self._records.read(name)
+        if record is None:
+            raise HostRefused(f"There is no machine {name} on this host.")
+        return record
+
+    def _process_name(self, name: str) -> str:
+        return f"tinyfat-{self._key}-{checked_name(name)}"
+
+    def _processes(self, name: str) -> list[int]:
+        """By their command lines, whoever started them; a zombie has none."""
+        wanted = f"\0-name\0{self._process_name(name)}\0".encode()
+        found = []
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                if wanted in file.read_bytes():
+                    found.append(int(file.parent.name))
+        return found
+
+    def _socket(self, name: str) -> Path:
+        return self._records.of(name) / "qmp.socket"
+
+    async def _cut(self, name: str) -> None:
+        deadline = asyncio.get_running_loop().time() + KILL_SECONDS_MAX
+        while alive := await asyncio.to_thread(self._processes, name):
+            if asyncio.get_running_loop().time() > deadline:
+                raise HostFailed(f"QEMU of machine {name}, process {alive[0]}, does not die.")
+            for pid in alive:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(KILL_POLL_SECONDS)
+
+    async def _forward(self, name: str, before: HostAddress, after: HostAddress) -> None:
+        """Twice is once: what is forwarded already stays so."""
+        socket = self._socket(name)
+        for port in PORTS:
+            await monitor(socket, f"hostfwd_remove n0 tcp:{before.ipv4}:{port}")
+            said = await monitor(socket, f"hostfwd_add n0 tcp:{after.ipv4}:{port}-:{port}")
+            if said and after.ipv4 not in await monitor(socket, "info usernet"):
+                raise HostFailed(f"{after.ipv4}:{port} cannot be forwarded to machine {name}: {said}")
+
+
+def kvm_works(usable: bool, flags: str, modules: frozenset[str]) -> bool:
+    """`usable`: /dev/kvm can be opened; `flags`: of /proc/cpuinfo; `modules`: of the kernel.
+
+    A /dev/kvm that opens is not enough: under kvm_pvm an ordinary kernel hangs.
+    """
+    return usable and bool({"vmx", "svm"} & set(flags.split())) and "kvm_pvm" not in modules
+
+
+def seed_argv(folder: Path) -> list[str]:
+    """cloud-init finds the seed by its volume's name."""
+    seed = [str(folder / "seed" / name) for name in ("user-data", "meta-data", "network-config")]
+    return ["genisoimage", "-quiet", "-output", str(folder / "seed.iso"), "-volid", "cidata", "-joliet", "-rock", *seed]
+
+
+def qemu_argv(record: Record, folder: Path, image: ImageOnDisk, name: str, accelerator: str) -> list[str]:
+    kvm = accelerator == "kvm"
+    forwards = ",".join(f"hostfwd=tcp:{record.address.ipv4}:{port}-:{port}" for port in PORTS)
+    return [
+        "qemu-system-x86_64", "-name", name, "-machine", "q35", "-cpu", "host" if kvm else "max", "-smp", "2",
+        "-accel", "kvm" if kvm else f"tcg,thread=multi,tb-size={TRANSLATED_MEGABYTES}",
+        "-m", str(record.memory_bytes // _MEBIBYTE), "-nodefaults", "-no-user-config", "-display", "none",
+        "-kernel", str(image.content / KERNEL), "-initrd", str(image.content / INITRD),
+        "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet",
+        "-drive", f"if=none,id=d0,file={_escaped(folder / 'disk.qcow2')},format=qcow2,discard=unmap",
+        "-device", "virtio-blk-pci,drive=d0",
+        "-drive", f"if=none,id=d1,file={_escaped(folder / 'seed.iso')},format=raw,readonly=on",
+        "-device", "virtio-blk-pci,drive=d1",
+        "-netdev", f"user,id=n0,ipv6=off,{forwards}", "-device", "virtio-net-pci,netdev=n0",
+        "-device", "virtio-rng-pci", "-serial", f"file:{folder / 'console.log'}",
+        "-qmp", "unix:qmp.socket,server=on,wait=off",
+        "-pidfile", str(folder / "qemu.pid"), "-sandbox", "on,obsolete=deny", "-daemonize",
+    ]  # fmt: skip
+
+
+def _escaped(path: Path) -> str:
+    """In QEMU's options a comma is written twice."""
+    return str(path).replace(",", ",,")
+
+
+def _processor() -> tuple[bool, str, frozenset[str]]:
+    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
+    modules = frozenset(path.name for path in Path("/sys/module").iterdir())
+    return os.access("/dev/kvm", os.R_OK | os.W_OK), flags, modules
+
+
+def _own_lease(name: str) -> str:
+    return f"machine/{name}"
