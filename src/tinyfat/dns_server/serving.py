@@ -31,9 +31,10 @@ async def dns_served(zones: Zones, host: str, port: int) -> AsyncIterator[int]:
     finally:
         transport.close()
         server.close()
-        for task in connections:
+        open_ones = list(connections)
+        for task in open_ones:
             task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.gather(*open_ones, return_exceptions=True)
         await server.wait_closed()
 
 
@@ -84,14 +85,14 @@ async def _connection(
 ) -> None:
     task = asyncio.current_task()
     assert task is not None
-    if len(connections) < CONNECTIONS_MAX:
-        connections.add(task)
-        with suppress(TimeoutError, asyncio.IncompleteReadError, OSError):
-            await _queries(zones, reader, writer)
+    try:
+        if len(connections) < CONNECTIONS_MAX:
+            connections.add(task)
+            with suppress(TimeoutError, asyncio.IncompleteReadError, OSError):
+                await _queries(zones, reader, writer)
+    finally:
         connections.discard(task)
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
+        writer.close()
 
 
 async def _queries(zones: Zones, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

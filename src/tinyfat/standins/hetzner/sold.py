@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tinyfat.standins.hetzner import catalogue, errors
@@ -39,6 +40,12 @@ def _get(key: str, items: Sequence[Any], wire: Callable[[Any], Wire]) -> Handler
 
 def _datacenter(location: catalogue.Location) -> Wire:
     return catalogue.datacenter_wire(location.name)
+
+
+async def datacenters(call: Call) -> Answer:
+    listed = page(call, "datacenters", [_datacenter(each) for each in catalogue.LOCATIONS])
+    recommended = {"recommendation": catalogue.LOCATIONS[0].id}
+    return replace(listed, body={**(listed.body or {}), **recommended})
 
 
 async def pricing(call: Call) -> Answer:
@@ -93,7 +100,6 @@ def _action_routes(collection: str, kind: str) -> list[ApiRoute]:
 
 _SOLD: list[tuple[str, str, Sequence[Any], Callable[[Any], Wire]]] = [
     ("locations", "location", catalogue.LOCATIONS, catalogue.location_wire),
-    ("datacenters", "datacenter", catalogue.LOCATIONS, _datacenter),
     ("server_types", "server_type", catalogue.SERVER_TYPES, catalogue.server_type_wire),
 ]
 ROUTES: list[ApiRoute] = [
@@ -101,6 +107,8 @@ ROUTES: list[ApiRoute] = [
     ("GET", "/actions", actions_by_id),
     ("GET", "/actions/{id}", get_action),
     *[("GET", f"/{plural}", _list(plural, items, wire)) for plural, _, items, wire in _SOLD],
+    ("GET", "/datacenters", datacenters),
+    ("GET", "/datacenters/{id}", _get("datacenter", catalogue.LOCATIONS, _datacenter)),
     *[("GET", f"/{plural}/{{id}}", _get(one, items, wire)) for plural, one, items, wire in _SOLD],
     *[route for collection, kind in KINDS.items() for route in _action_routes(collection, kind)],
     ("GET", "/zones/actions", _actions_of_kind("zone")),
