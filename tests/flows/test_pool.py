@@ -155,3 +155,16 @@ async def test_one_whose_box_never_calls_ends(database: Database, monkeypatch: p
         await world.pool(fsn1=1).sweep()
         await world.flows.all_ended()
         assert await world.cloud.billed() == [] and await world.servers.waiting("cloud") == []
+
+
+async def test_where_none_is_wanted_any_more_the_alarm_ends(database: Database) -> None:
+    async with small_world(database) as world:
+        world.cloud.lies.no_room_in = ("fsn1", "nbg1")
+        await world.pool(fsn1=1, nbg1=1).sweep()
+        await world.flows.all_ended()
+        assert len(await world.alarms.open()) == 2
+        await world.pool(fsn1=0, nbg1=1).sweep()
+        [alarm] = await world.alarms.open()
+        assert "nbg1" in alarm.subject
+        await world.pool().sweep()
+        assert await world.alarms.open() == []

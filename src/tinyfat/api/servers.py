@@ -21,6 +21,7 @@ from tinyfat.ports.ledger import Conflict
 from tinyfat.ports.server_ledger import OwnerKey, SshSession
 from tinyfat.wiring import World
 
+SSH_PORT = 22
 SSH_SECONDS = 300  # within which a session begins; sshd lets it go on afterwards
 LIST_MAX = 1000
 
@@ -116,6 +117,7 @@ async def ssh_begin(name: str, new: NewSession, world: Here) -> dict[str, Any]:
         "certificate": certificate,
         "user": OPERATOR_USER,
         "address": address,
+        "port": SSH_PORT,
         "hostname": machine.hostname,
         "host_key": world.fleet.host_key(agent.id),
     }

@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,11 +54,10 @@ def restore(archive: Path, folder: Path) -> None:
         _unpack(archive, fresh)
         for database in _databases(fresh):
             _check(database)
-    except (tarfile.TarError, EOFError, sqlite3.Error) as error:
+    except BaseException as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        raise ArchiveRefused(f"the archive is damaged: {error}") from error
-    except ArchiveRefused:
-        shutil.rmtree(fresh, ignore_errors=True)
+        if isinstance(error, tarfile.TarError | zlib.error | EOFError | sqlite3.Error):
+            raise ArchiveRefused(f"the archive is damaged: {error}") from error
         raise
     for part in PARTS:
         old, new = folder / part, fresh / part

@@ -99,7 +99,7 @@ def ssh_argv(folder: Path, session: dict[str, Any], command: Sequence[str]) -> l
         "LogLevel": "ERROR",
     }
     flags = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    where = ["-l", session["user"], "--", session["address"]]
+    where = ["-p", str(session["port"]), "-l", session["user"], "--", session["address"]]
     return ["ssh", "-F", "none", *flags, *where, *([shlex.join(command)] if command else [])]
 
 
