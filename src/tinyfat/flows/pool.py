@@ -29,6 +29,7 @@ PAUSE_SECONDS = 300.0  # after one that could not be made
 SILENT_SECONDS_MAX = 300.0  # a machine that waits and is not heard of for so long is no good
 WHOSE = "the warm pool"
 SCOPE = "pool"
+_MACHINE = " machine"  # what an alarm's subject has after its scope
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +75,18 @@ class Pool:
             waiting = await self._servers.waiting(kind)
             for machine in waiting:
                 await self._look_after(machine)
+        await self._end_alarms()
         if self._terms is not None:
             for location, wanted in self._terms.wanted:
                 await self._fill(self._terms, location, wanted)
+
+    async def _end_alarms(self) -> None:
+        """Where no machine is wanted any more, that none could be made is no matter."""
+        wanted = {_scope(location) for location, count in (self._terms.wanted if self._terms else ()) if count}
+        for alarm in await self._alarms.open(SCOPE):
+            scope = alarm.subject.removesuffix(_MACHINE)
+            if scope not in wanted:
+                await self._alarms.now(scope, [])
 
     async def _look_after(self, machine: Machine) -> None:
         if machine.pool is PoolState.READY and self._no_good(machine):
@@ -98,7 +108,7 @@ class Pool:
         return silent or machine.location not in wanted or machine.image != self._orders.terms.image
 
     async def _fill(self, terms: PoolTerms, location: str, wanted: int) -> None:
-        scope = f"{SCOPE} {location or 'anywhere'}"
+        scope = _scope(location)
         for alarm in await self._alarms.open(scope):
             if alarm.seen_at and self._clock() - alarm.seen_at < timedelta(seconds=PAUSE_SECONDS):
                 return
@@ -146,8 +156,8 @@ class Pool:
         machine = await self._records.get(machine_id)
         if machine is None:
             return
-        scope = f"{SCOPE} {machine.location or 'anywhere'}"
-        alarm = Alarm(AlarmKind.POOL, f"{scope} machine", f"No machine could be made to wait there: {complaint}")
+        scope = _scope(machine.location)
+        alarm = Alarm(AlarmKind.POOL, f"{scope}{_MACHINE}", f"No machine could be made to wait there: {complaint}")
         await self._alarms.now(scope, [alarm] if complaint else [])
         await self._servers.pool_becomes(machine_id, PoolState.ENDING if complaint else PoolState.READY)
 
@@ -168,3 +178,7 @@ class Pool:
         except (MachinesError, StillThere) as error:
             return str(error)
         return ""
+
+
+def _scope(location: str) -> str:
+    return f"{SCOPE} {location or 'anywhere'}"
