@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types imports fmt faults faults-long bench story-mail story-vm lock clean
+.PHONY: help setup demo test check lint types imports fmt faults faults-long bench machines story-mail story-vm lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,10 @@ fmt: $(VENV)/.dev ## Format the code
 
 runtimes: $(VENV)/.dev ## The tests with the real OpenClaw and pi (installs them: 800 MB in the cache)
 	@$(BIN)/python -m pytest -q -m "openclaw or pi"
+
+machines: $(VENV)/.dev ## Every kind of machine on this host, for real: systemd, QEMU, Docker (Debian, root: installs them; 6 minutes)
+	@sh tests/machine_hosts/install_programs.sh
+	@$(BIN)/python -m pytest -q -m "nspawn or vm or docker"
 
 story-mail: $(VENV)/.dev ## The tests with swaks and a real Postfix (Debian, root: installs both)
 	@sh tests/stories/install_mail_peers.sh

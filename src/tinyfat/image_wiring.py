@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tinyfat.box.runtime import InstallFailed
+from tinyfat.domain.enrolment import BOX_USER
 from tinyfat.drivers.authorities.archive import box_archive
 from tinyfat.drivers.machines import baking, local_vm, nspawn
+from tinyfat.drivers.machines.docker import REPOSITORY, USER_LABEL
+from tinyfat.drivers.machines.docker_engine import DockerEngine
 from tinyfat.machine_hosts.disks import build_disk
 from tinyfat.machine_hosts.images import ImageFolder, ImageOnDisk
 from tinyfat.machine_hosts.machine_host import HostRefused, MachineHostError
-from tinyfat.machine_hosts.rootfs import BASE_PREFIX, bake, build_base
+from tinyfat.machine_hosts.rootfs import BASE_PREFIX, bake, build_base, packed, user_ids
+from tinyfat.ports.machines import MachinesError
 from tinyfat.settings import Settings
 
 DRIVERS = ("nspawn", "local_vm")
+NOT_FOR_CONTAINERS = ("boot", "usr/lib/modules", "usr/lib/firmware")
+PART_BYTES = 1024 * 1024
 RUNTIMES = ("openclaw", "pi", "echo")
 
 
@@ -39,6 +47,34 @@ async def build(settings: Settings, driver: str, runtime: str, say: Callable[[st
         return await build_disk(_images(settings, driver), baked.name, folders.chain(baked.name), _now)
     except (MachineHostError, InstallFailed, OSError) as error:
         raise ImageFailed(f"The image of {runtime} for {driver} was not made: {error}") from error
+
+
+async def build_for_engine(settings: Settings, engine_url: str, runtime: str, say: Callable[[str], None]) -> str:
+    """The same in an engine of Docker or Podman: its tag there. Raises ImageFailed."""
+    try:
+        baked = await _baked(settings, runtime, say)
+        chain = _images(settings, "nspawn").chain(baked.name)
+        user, group = user_ids(chain[-1], BOX_USER)
+        engine = DockerEngine(engine_url)
+        try:
+            if await engine.image(f"{REPOSITORY}:{baked.name}") is None:
+                say(f"into the engine at {engine_url}")
+                with TemporaryDirectory(prefix="tinyfat-image-") as folder:
+                    tar = Path(folder) / "image.tar"
+                    await packed(chain, tar, NOT_FOR_CONTAINERS)
+                    labels = [f"LABEL {USER_LABEL}={user}:{group}"]
+                    await engine.import_image(REPOSITORY, baked.name, labels, _parts(tar))
+        finally:
+            await engine.close()
+        return baked.name
+    except (MachineHostError, MachinesError, InstallFailed, OSError) as error:
+        raise ImageFailed(f"The image of {runtime} for the engine was not made: {error}") from error
+
+
+async def _parts(file: Path) -> AsyncIterator[bytes]:
+    with file.open("rb") as opened:
+        while part := await asyncio.to_thread(opened.read, PART_BYTES):
+            yield part
 
 
 async def _baked(settings: Settings, runtime: str, say: Callable[[str], None]) -> ImageOnDisk:

@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -17,14 +18,19 @@ from typing import Protocol
 import psutil
 import pytest
 
+from tests.machine_hosts.docker_daemon import docker_daemon
 from tests.running import free_port, until
 from tinyfat.box.folder import BoxFolder
 from tinyfat.box.process_table import boot, look
 from tinyfat.domain.link import ModelAccess, RuntimeSpec
 from tinyfat.domain.machines import MachineOrder, MachineState
+from tinyfat.drivers.machines.docker import MACHINE_LABEL, DockerMachines
+from tinyfat.drivers.machines.docker_engine import DockerEngine
 from tinyfat.drivers.machines.memory import Lies, MemoryMachines
 from tinyfat.drivers.machines.process import ProcessMachines
+from tinyfat.image_wiring import build_for_engine
 from tinyfat.ports.machines import MachineRefused, Machines, MachinesUnreachable
+from tinyfat.settings import Settings
 
 ENDED = (MachineState.STOPPED, MachineState.GONE)
 SECONDS = 20.0
@@ -75,6 +81,37 @@ class ProcessDriver:
         BoxFolder(folder).save_spec(RuntimeSpec("echo", "ada", model, 1024**3))
 
 
+class DockerDriver:
+    """An engine of this test's own, with an image of the box that was baked into it."""
+
+    def __init__(self, url: str, image: str) -> None:
+        self._url = url
+        self.engine = DockerEngine(url)
+        self.machines = DockerMachines(self.engine, image, time.monotonic, network="host", memory_bytes=512 * 1024**2)
+
+    def alive(self, machine_id: str) -> int:
+        """By the kernel: boxes in the control group that bears the container's id."""
+        argv = ["docker", "-H", self._url, "inspect", "-f", "{{.Id}}", f"tinyfat-{machine_id}"]
+        found = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if found.returncode != 0:
+            return 0
+        boxes = [p for p in psutil.process_iter() if _argv(p)[1:3] == ["-m", "tinyfat.box"]]
+        return sum(found.stdout.strip() in Path(f"/proc/{p.pid}/cgroup").read_text() for p in boxes)
+
+
+@asynccontextmanager
+async def docker(folder: Path) -> AsyncIterator[DockerDriver]:
+    async with docker_daemon(folder) as url:
+        image = await build_for_engine(Settings(), url, "echo", lambda _: None)
+        made = DockerDriver(url, image)
+        try:
+            yield made
+        finally:
+            for name in await made.engine.labelled(MACHINE_LABEL):
+                await made.engine.remove(name)
+            await made.engine.close()
+
+
 def _argv(process: psutil.Process) -> list[str]:
     try:
         return [] if process.status() == psutil.STATUS_ZOMBIE else process.cmdline()
@@ -86,8 +123,12 @@ def order(port: int = 9) -> MachineOrder:
     return MachineOrder(str(uuid.uuid4()), "ada", "echo", f"ws://127.0.0.1:{port}/box/link", "token")
 
 
-@pytest.fixture(params=["memory", "process"])
+@pytest.fixture(params=["memory", "process", pytest.param("docker", marks=pytest.mark.docker)])
 async def driver(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Driver]:
+    if request.param == "docker":
+        async with docker(tmp_path) as container_driver:
+            yield container_driver
+        return
     made: MemoryDriver | ProcessDriver = MemoryDriver() if request.param == "memory" else ProcessDriver(tmp_path)
     yield made
     if isinstance(made, ProcessDriver):

@@ -147,3 +147,26 @@ async def flattened(chain: Sequence[ImageOnDisk], target: Path) -> None:
     argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", lower, str(merged), str(target)]
     await run(argv, seconds=COPY_SECONDS_MAX)
     await asyncio.to_thread(shutil.rmtree, merged)
+
+
+async def packed(chain: Sequence[ImageOnDisk], target: Path, left_out: Sequence[str]) -> None:
+    """A tar of what two images or more show together; `left_out`: folders that a container has no use for."""
+    merged = target.with_name(target.name + ".merged")
+    merged.mkdir()
+    lower = ":".join(str(image.content) for image in chain)
+    script = (
+        'mount -t overlay overlay -o "lowerdir=$1" "$2" && cd "$2" && shift 2 && exec tar --numeric-owner "$@" -c .'
+    )
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", lower, str(merged)]
+    try:
+        await run([*argv, f"--file={target}", *(f"--exclude=./{one}" for one in left_out)], seconds=COPY_SECONDS_MAX)
+    finally:
+        merged.rmdir()
+
+
+def user_ids(image: ImageOnDisk, user: str) -> tuple[int, int]:
+    """Raises HostFailed."""
+    users = _users(image.content)
+    if user not in users:
+        raise HostFailed(f"Image {image.name} has no user {user}.")
+    return users[user]
