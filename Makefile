@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types imports fmt faults faults-long bench machines story-mail story-vm lock clean
+.PHONY: help setup demo test check lint types imports fmt faults faults-long faults-cloud faults-cloud-long bench machines story-mail story-vm lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,12 @@ faults: $(VENV)/.dev ## Kill the control plane, the database, the box and the ru
 
 faults-long: $(VENV)/.dev ## The same, 200 kills
 	@$(BIN)/python -m tests.faults --count 200
+
+faults-cloud: $(VENV)/.dev ## A provider of servers that lies, the control plane killed meanwhile (under 90 seconds)
+	@$(BIN)/python -m tests.faults.lying_cloud --runs 60
+
+faults-cloud-long: $(VENV)/.dev ## The same, 300 runs from a seed of its own
+	@$(BIN)/python -m tests.faults.lying_cloud --runs 300 --seed $$(date +%s)
 
 bench: $(VENV)/.dev ## The benchmarks: ratios against peers run beside us
 	@$(BIN)/python -m bench

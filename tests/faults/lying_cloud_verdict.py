@@ -7,8 +7,10 @@ from tests.flows.small_world import DOMAIN
 from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.machines import Machine, MachineState
 from tinyfat.drivers.machines.hetzner.labels import ADDRESS, MACHINE
+from tinyfat.flows.orders import machine_id_of
 from tinyfat.ports.server_ledger import Alarm
 
+GENERATIONS = 3  # a run replaces a machine once
 _ADDRESS_TYPES = {"A": "ipv4", "AAAA": "ipv6"}
 
 
@@ -18,7 +20,7 @@ async def disagreements(world: LyingWorld) -> list[str]:
     alarms = await world.alarms.open()
     machines = {machine.id: machine for machine in await world.servers.all(KIND)}
     agents = {agent.id: agent for agent in await world.agents.all()}
-    found = await _unknown(world, machines, alarms)
+    found = await unknown(world) + await two(world)
     for agent in agents.values():
         own = [machine for machine in machines.values() if machine.agent_id == agent.id]
         found += await _of_agent(world, agent, own, alarms)
@@ -48,9 +50,28 @@ async def leftovers(world: LyingWorld) -> list[str]:
     return found
 
 
-async def _unknown(world: LyingWorld, machines: dict[str, Machine], alarms: list[Alarm]) -> list[str]:
+async def two(world: LyingWorld) -> list[str]:
+    """Agents with two machines that run, or that are to answer, and nothing says why. Holds while lies are told too."""
+    found = []
+    alarmed = {alarm.agent_id for alarm in await world.alarms.open()}
+    machines = await world.servers.all(KIND)
+    for agent in await world.agents.all():
+        own = {machine.id for machine in machines if machine.agent_id == agent.id}
+        own |= {machine_id_of(agent.id, number + 1) for number in range(GENERATIONS)}
+        running = len(own & world.running())
+        current = sum(machine.current and machine.wanted for machine in machines if machine.agent_id == agent.id)
+        if current > 1:
+            found.append(f"{agent.name} has {current} current machines")
+        if running > 1 and not agent.reason and agent.id not in alarmed:
+            found.append(f"{agent.name} has {running} machines that run, and nothing says why")
+    return found
+
+
+async def unknown(world: LyingWorld) -> list[str]:
+    """What is there, is not in the ledger, and is named by no alarm."""
     cloud = world.provider.cloud
-    named = {alarm.subject.rpartition(" ")[2] for alarm in alarms}
+    machines = {machine.id for machine in await world.servers.all(KIND)}
+    named = {alarm.subject.rpartition(" ")[2] for alarm in await world.alarms.open()}
     of_host = {cloud.machine_name(server.id) for server in cloud.servers.values()}
     found = [f"{name} is on the host, and no server of the API" for name in world.hosted() if name not in of_host]
     for server in cloud.servers.values():
@@ -68,8 +89,6 @@ async def _unknown(world: LyingWorld, machines: dict[str, Machine], alarms: list
 async def _of_agent(world: LyingWorld, agent: Agent, own: list[Machine], alarms: list[Alarm]) -> list[str]:
     told = [alarm for alarm in alarms if alarm.agent_id == agent.id]
     current = [machine for machine in own if machine.current and machine.wanted]
-    if len(current) > 1:
-        return [f"{agent.name} has {len(current)} current machines"]
     if agent.state is AgentState.READY:
         if told:
             return []
@@ -86,7 +105,7 @@ def _ready(world: LyingWorld, agent: Agent, own: list[Machine], current: list[Ma
         return [f"{agent.name} is READY without a machine"]
     if len(own) > 1 and not agent.reason:
         return [f"{agent.name} has {len(own)} machines, and nothing says why"]
-    [machine] = current
+    machine = current[0]
     if machine.id not in world.running():
         return [f"{agent.name} is READY, and its machine does not run"]
     cloud = world.provider.cloud

@@ -44,7 +44,7 @@ from tinyfat.store.enrolments import EnrolmentStore
 from tinyfat.store.state_moves import MoveFolder, StateMoveStore
 
 T = TypeVar("T")
-TOKEN = "hetzner-token-PLANTED-77aa"  # noqa: S105 - of the stand-in
+TOKEN = "hetzner-token-PLANTED-77aa"
 INSTALLATION = "4f6c2a10b7d9"
 LOCATIONS = ("fsn1", "nbg1", "hel1")
 KIND = "cloud"
@@ -270,7 +270,7 @@ async def lying_world(database: Database, seed: int) -> AsyncIterator[LyingWorld
     standin = Standin(cloud, TOKEN)
     async with served(hetzner_app(standin)) as url:
         with tempfile.TemporaryDirectory(prefix="tinyfat-lying-") as folder:
-            world = LyingWorld(database, Provider(cloud, standin, url), random.Random(seed), Path(folder))  # noqa: S311
+            world = LyingWorld(database, Provider(cloud, standin, url), random.Random(seed), Path(folder))
             listening = asyncio.create_task(world.signals.run())
             await world.listening.wait()
             try:
