@@ -85,7 +85,7 @@ async def its_owner_logs_in(here: Town, server: Server, folder: Path) -> None:
     assert fingerprint in here.welcome("ada")
     await program("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "owner"))
     await owner_ssh(folder, server, "id -un", fails=True)
-    await here.tinyfat.command("agent", "keys", "add", "ada", str(folder / "owner.pub"))
+    await here.tinyfat.command("agent", "keys", "add", "ada", str(folder / "owner.pub"), "--label", "laptop")
 
     async def let_in() -> bool:
         try:
@@ -94,7 +94,15 @@ async def its_owner_logs_in(here: Town, server: Server, folder: Path) -> None:
             return False
 
     await until(let_in, PROGRAM_SECONDS_MAX, "the owner's key opens the server")
-    await here.tinyfat.command("agent", "keys", "remove", "ada", "owner@example.org")
+    await here.tinyfat.command("agent", "keys", "remove", "ada", "laptop")
+
+    async def shut_out() -> bool:
+        try:
+            return "Permission denied" in await owner_ssh(folder, server, "id", fails=True)
+        except AssertionError:
+            return False
+
+    await until(shut_out, PROGRAM_SECONDS_MAX, "the key that was removed opens nothing")
 
 
 async def owner_ssh(folder: Path, server: Server, command: str, fails: bool = False) -> str:

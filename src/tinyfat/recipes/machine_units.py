@@ -37,7 +37,11 @@ def units() -> dict[str, str]:
 
 
 def _box() -> str:
-    """Restarted for ever, ten seconds apart: a limit would leave an agent dead until somebody looks."""
+    """Restarted for ever, ten seconds apart: a limit would leave an agent dead until somebody looks.
+
+    Without RestrictSUIDSGID: under its filter OpenClaw cannot take the locks of its state, and ends with 78. What that
+    would keep this user from is of no use to it, without capabilities and new privileges.
+    """
     return f"""\
 [Unit]
 Description=TinyFat: the box of this machine's agent
@@ -69,7 +73,6 @@ PrivateDevices=yes
 ProtectKernelTunables=yes
 ProtectKernelModules=yes
 ProtectControlGroups=yes
-RestrictSUIDSGID=yes
 LockPersonality=yes
 CapabilityBoundingSet=
 ReadWritePaths={STATE_FOLDER} {RUNTIMES_FOLDER} {NODE_FOLDER}

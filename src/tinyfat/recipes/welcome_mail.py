@@ -44,7 +44,7 @@ def _server(facts: WelcomeFacts) -> str:
     opens = (
         f"Your {'key opens' if facts.owner_keys == 1 else f'{facts.owner_keys} keys open'} it."
         if facts.owner_keys
-        else f"It has no key of yours yet: tinyfat agent keys add {facts.agent} --key ~/.ssh/id_ed25519.pub"
+        else f"It has no key of yours yet: tinyfat agent keys add {facts.agent} ~/.ssh/id_ed25519.pub"
     )
     return (
         f"Its server: ssh owner@{facts.host}\n{opens} There are no passwords.\n"
