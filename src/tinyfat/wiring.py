@@ -92,7 +92,7 @@ class World:
         self._build_store(database_url)
         self._build_usage(database_url)
         self.agent_models = AgentModels(
-            derived(secret, "relay keys"), relay_url, self.routes, self.relay_keys, self.byok, self.budgets
+            derived(secret, "relay keys"), relay_url, self.routes, self.relay_keys, self.byok
         )
         self._build_flows(secret, http_url)
         self._loops: list[asyncio.Task[None]] = []

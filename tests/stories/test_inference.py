@@ -148,14 +148,14 @@ async def test_an_owners_key_pays_and_is_never_shown(rig: Rig) -> None:
     assert code == WRONG_USE and "stand-in" in err
     code, out, err = await rig.enter(OWNERS_KEY + "\n", "byok", "set", name, "--vendor", "stand-in", "--json")
     assert code == 0, err
-    assert json.loads(out)["hint"] == "cdef" and json.loads(out)["month_nanodollars"] is None
+    assert json.loads(out)["hint"] == "cdef" and json.loads(out)["month_included"] is True
     await rig.asks("echo: model 1")
     (line,) = rig.json("usage", name)["lines"]
     assert line["paid_by_us"] == 0 and line["paid_by_owner"] > 0
     (own,) = [agent for agent in rig.json("money")["agents"] if agent["name"] == name]
     assert (own["plan"], own["price"], own["inference"], own["machine"]) == ("byok", 20 * 10**9, 0, 0)
     cleared = rig.json("byok", "clear", name, "--vendor", "stand-in")
-    assert cleared["month_nanodollars"] == 8 * 10**9  # we pay again: never without a bound
+    assert (cleared["month_nanodollars"], cleared["month_included"]) == (8 * 10**9, True)
     files = [file for file in rig.tinyfat.home.rglob("*") if file.is_file() and "postgres" not in file.parts]
     for file in (*files, rig.tinyfat.log):
         assert OWNERS_KEY.encode() not in file.read_bytes(), file
@@ -167,7 +167,10 @@ async def test_caps_models_and_money_for_people(rig: Rig) -> None:
     assert (caps["month_nanodollars"], caps["day_nanodollars"], caps["turn_nanodollars"]) == (
         8 * 10**9, 2 * 10**9, 5 * 10**8,
     )  # fmt: skip
-    assert rig.json("cap", "set", name, "--day", "none")["day_nanodollars"] is None
+    assert caps["month_included"] is False
+    assert rig.json("cap", "set", name, "--day", "none", "--month", "included") == caps | {
+        "day_nanodollars": None, "month_included": True,
+    }  # fmt: skip
     assert "$8.00" in rig.says("cap", "show", name)
     for wrong in (("cap", "set", name), ("cap", "set", name, "--month", "x"), ("cap", "set", name, "--day", "-1")):
         rig.refused(WRONG_USE, *wrong)

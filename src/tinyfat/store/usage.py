@@ -31,8 +31,8 @@ _RESERVE = (
     "from usage_reserve(%s, %s::jsonb, %s) order by place"
 )
 _SPEND = (
-    "select t.month_spent, t.reserved, t.month_calls, t.month_cap, t.day_cap, t.turn_cap, t.turn_calls, t.killed "
-    "from budgets b, budget_on(b, (coalesce(%s::timestamptz, now()) at time zone 'utc')::date) t "
+    "select t.month_spent, t.reserved, t.month_calls, t.month_cap, t.day_cap, t.turn_cap, t.turn_calls, t.killed, "
+    "t.month_included from budgets b, budget_on(b, (coalesce(%s::timestamptz, now()) at time zone 'utc')::date) t "
     "where b.agent_id = %s"
 )
 
@@ -184,6 +184,7 @@ def _asked(one: Reservation) -> dict[str, Any]:
         "po": one.price.output,
         "pc": one.price.cached,
         "pw": one.price.cache_written,
+        "ph": one.price.hour,
         "source": one.price.source,
         "turn": _word(one.turn),
         "conversation": _word(one.conversation),
@@ -199,6 +200,7 @@ def _ended(one: Settlement) -> dict[str, Any]:
         "output": _tokens(usage.output),
         "cached": _tokens(usage.cached),
         "written": _tokens(usage.cache_written),
+        "hour": _tokens(usage.cache_written_1h),
         "reasoning": _tokens(usage.reasoning),
         "estimated": usage.estimated,
         "latency": max(0, one.latency_ms),
@@ -208,7 +210,7 @@ def _ended(one: Settlement) -> dict[str, Any]:
     }
     if one.price is not None:
         price = one.price
-        row |= {"pi": price.input, "po": price.output, "pc": price.cached, "pw": price.cache_written}
+        row |= {"pi": price.input, "po": price.output, "pc": price.cached, "pw": price.cache_written, "ph": price.hour}
         row["source"] = price.source
     return row
 

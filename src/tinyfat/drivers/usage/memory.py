@@ -27,6 +27,7 @@ class _Account:
     caps: Caps
     byok_vendor: str = ""
     spent: int = 0
+    ours: int = 0  # of it, what no owner's own key paid
     reserved: int = 0
 
 
@@ -43,6 +44,10 @@ class MemoryUsageLedger:
     def add(self, agent_id: str, key_hash: bytes, caps: Caps, byok_vendor: str = "") -> None:
         self._agents[agent_id] = _Account(caps, byok_vendor)
         self._keys[key_hash] = agent_id
+
+    def paid_by(self, agent_id: str, byok_vendor: str) -> None:
+        """The owner's key at this vendor; "": none."""
+        self._agents[agent_id].byok_vendor = byok_vendor
 
     def kill(self, agent_id: str) -> None:
         self._agents[agent_id].caps = replace(self._agents[agent_id].caps, killed=True)
@@ -114,9 +119,12 @@ class MemoryUsageLedger:
                 return Refusal.TURN_CALLS, Standing(caps.turn_calls, calls, 0, asked.amount)
             if caps.turn is not None and sum(done) + sum(open_) + asked.amount > caps.turn:
                 return Refusal.TURN_MONEY, Standing(caps.turn, sum(done), sum(open_), asked.amount)
-        for refusal, cap in ((Refusal.DAY, caps.day), (Refusal.MONTH, caps.month)):
-            if cap is not None and account.spent + account.reserved + asked.amount > cap:
-                return refusal, Standing(cap, account.spent, account.reserved, asked.amount)
+        if caps.day is not None and account.spent + account.reserved + asked.amount > caps.day:
+            return Refusal.DAY, Standing(caps.day, account.spent, account.reserved, asked.amount)
+        month = account.ours if caps.included else account.spent
+        free = caps.month is None or (caps.included and bool(account.byok_vendor))
+        if not free and caps.month is not None and month + account.reserved + asked.amount > caps.month:
+            return Refusal.MONTH, Standing(caps.month, month, account.reserved, asked.amount)
         return None
 
     def _write(self, settlement: Settlement, price: Price, amount: int) -> None:
@@ -124,5 +132,6 @@ class MemoryUsageLedger:
         account = self._agents[agent_id]
         account.reserved -= reservation.amount
         account.spent += amount
+        account.ours += 0 if account.byok_vendor else amount
         vendor, model = settlement.vendor or reservation.vendor, settlement.model or reservation.model
         self.calls.append(Written(agent_id, reservation, settlement, vendor, model, price, amount))
