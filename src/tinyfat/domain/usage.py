@@ -8,6 +8,7 @@ from enum import StrEnum
 
 NANODOLLARS_PER_DOLLAR = 1_000_000_000
 DOLLARS_MAX = 1_000_000  # of one cap or one call: what is more is a slip of the keyboard
+AMOUNT_MAX = DOLLARS_MAX * NANODOLLARS_PER_DOLLAR
 TOKENS_MAX = 1_000_000_000  # of one call
 WARNING_LEVELS = (50, 80, 100)  # per cent of the month's cap
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tinyfat.domain.usage import Caps, Price, Refusal, Standing, Usage, cost, refusal_words
@@ -55,11 +56,18 @@ class MemoryUsageLedger:
     def revoke(self, key_hash: bytes) -> None:
         del self._keys[key_hash]
 
-    async def reserve(self, reservations: list[Reservation]) -> list[Held | Refused]:
+    async def commit(
+        self, reservations: Sequence[Reservation], settlements: Sequence[Settlement], releases: Sequence[str]
+    ) -> list[Held | Refused]:
+        await self.settle(settlements)
+        await self.release(releases)
+        return await self.reserve(reservations)
+
+    async def reserve(self, reservations: Sequence[Reservation]) -> list[Held | Refused]:
         self._must_be_up()
         return [self._reserve(reservation) for reservation in reservations]
 
-    async def settle(self, settlements: list[Settlement]) -> None:
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
         self._must_be_up()
         for settlement in settlements:
             if settlement.call_id in self._holds:
@@ -67,7 +75,7 @@ class MemoryUsageLedger:
                 price = settlement.price or reservation.price
                 self._write(settlement, price, cost(settlement.usage, price))
 
-    async def release(self, call_ids: list[str]) -> None:
+    async def release(self, call_ids: Sequence[str]) -> None:
         self._must_be_up()
         for call_id in call_ids:
             if call_id in self._holds:

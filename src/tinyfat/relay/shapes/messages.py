@@ -74,6 +74,7 @@ class Messages:
 
 class _MessagesStream(StreamReader):
     watched = re.compile(rb'"message_(?:start|delta|stop)"')
+    marks = (b'"message_',)
 
     def __init__(self) -> None:
         super().__init__()

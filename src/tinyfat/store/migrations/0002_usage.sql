@@ -165,11 +165,12 @@ begin
     return b;
 end $$;
 
-create function budget_keep(b budgets) returns void language sql as $$
+create function budget_keep(b budgets) returns void language plpgsql as $$
+begin
     update budgets set day = b.day, month_spent = b.month_spent, month_ours = b.month_ours, day_spent = b.day_spent,
         month_calls = b.month_calls, reserved = b.reserved, warned = b.warned
-        where agent_id = b.agent_id
-$$;
+        where agent_id = b.agent_id;
+end $$;
 
 -- What the month's cap is held against.
 create function budget_month(b budgets) returns bigint language sql immutable as $$
@@ -185,13 +186,14 @@ $$;
 
 -- Reserve: key, kill switch and caps are checked and the money held under the lock of the agent's budget row. Agents
 -- are taken in the order of their ids, here and in every function below: so two batches cannot wait for each other.
--- The plans are fixed to index look-ups: a batch is small, and `holds` is mostly rows that are gone.
+-- Who calls these functions plans by index look-ups alone (store/usage.py sets it): a batch is small, and `holds` is mostly
+-- rows that are gone.
 -- p_calls is an array of objects; the answer's `place` counts from 1. p_now is null but in tests: the clock is read
 -- after the lock is held, so that no process with an older idea of the day comes after a newer one.
 create function usage_reserve(p_executor text, p_calls jsonb, p_now timestamptz default null)
 returns table (place bigint, agent_id uuid, agent_name text, byok_vendor text, refusal text,
                cap bigint, spent bigint, reserved bigint)
-language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql as $$
 #variable_conflict use_column
 declare
     r record;
@@ -218,7 +220,9 @@ begin
             end if;
             select * into b from budgets where budgets.agent_id = r.agent for no key update;
             v_now := coalesce(p_now, clock_timestamp());
-            b := budget_on(b, (v_now at time zone 'utc')::date);
+            if b.day is distinct from (v_now at time zone 'utc')::date then
+                b := budget_on(b, (v_now at time zone 'utc')::date);
+            end if;
         end if;
         place := r.nr;
         agent_id := r.agent;
@@ -296,7 +300,7 @@ end $$;
 -- Settle: the hold goes, its call is written down, the sums move. A hold that is gone changes nothing. The outcome
 -- 'swept' is paid as held: nobody knows what became of it. Returns how many were settled.
 create function usage_settle(p_calls jsonb, p_now timestamptz default null) returns int
-language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql as $$
 #variable_conflict use_column
 declare
     r record;
@@ -322,7 +326,9 @@ begin
             end if;
             select * into b from budgets where budgets.agent_id = r.agent_id for no key update;
             v_now := coalesce(p_now, clock_timestamp());
-            b := budget_on(b, (v_now at time zone 'utc')::date);
+            if b.day is distinct from (v_now at time zone 'utc')::date then
+                b := budget_on(b, (v_now at time zone 'utc')::date);
+            end if;
         end if;
         delete from holds where call_id = r.call_id returning * into h;
         continue when not found;
@@ -374,7 +380,7 @@ end $$;
 
 -- Release: the call was never made.
 create function usage_release(p_call_ids uuid[]) returns int
-language plpgsql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
+language plpgsql as $$
 declare
     r record;
     v_done int := 0;
@@ -390,10 +396,39 @@ begin
     return v_done;
 end $$;
 
+-- All that waits, in one commit: first what ended, then what wants to begin. Each part may be null. With more than one
+-- part, all the agents are locked before the first, in the order of their ids: see above.
+create function usage_commit(p_executor text, p_reserve jsonb, p_settle jsonb, p_release uuid[],
+                             p_now timestamptz default null)
+returns table (place bigint, agent_id uuid, agent_name text, byok_vendor text, refusal text,
+               cap bigint, spent bigint, reserved bigint)
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    if num_nonnulls(p_reserve, p_settle, p_release) > 1 then
+        perform from budgets b where b.agent_id in (
+            select k.agent_id from jsonb_array_elements(p_reserve) c join relay_keys k on k.hash = decode(c ->> 'key', 'hex')
+            union all
+            select h.agent_id from jsonb_array_elements(p_settle) s join holds h on h.call_id = (s ->> 'call_id')::uuid
+            union all
+            select h.agent_id from holds h where h.call_id = any (p_release))
+            order by b.agent_id for no key update;
+    end if;
+    if p_settle is not null then
+        perform usage_settle(p_settle, p_now);
+    end if;
+    if p_release is not null then
+        perform usage_release(p_release);
+    end if;
+    if p_reserve is not null then
+        return query select * from usage_reserve(p_executor, p_reserve, p_now);
+    end if;
+end $$;
+
 -- Sweep: settle, as held, what a dead process left, and what is older than any call can be.
 create function usage_sweep(p_stale_seconds double precision, p_call_seconds_max double precision, p_limit int,
                             p_now timestamptz default null) returns int
-language sql as $$
+language sql set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
     select usage_settle(coalesce((
         select jsonb_agg(jsonb_build_object('call_id', d.call_id, 'input', 0, 'output', 0, 'cached', 0, 'written', 0,
             'hour', 0, 'reasoning', 0, 'estimated', true, 'latency', 0, 'outcome', 'swept'))
