@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -183,10 +186,21 @@ async def test_caps_models_and_money_for_people(rig: Rig) -> None:
 
 
 async def test_the_box_gets_the_same_key_after_a_restart_and_no_vendors(rig: Rig) -> None:
+    """The master key is rotated by the operator's guide's own line on the way; an owner's key still opens."""
     tinyfat = rig.tinyfat
+    code, _, err = await rig.enter(OWNERS_KEY, "byok", "set", rig.name, "--vendor", "stand-in")
+    assert code == 0, err
+    await tinyfat.stop()
+    (line,) = re.findall(r"`(echo .*>> ~/\.tinyfat/master\.key)`", Path("docs/operator.md").read_text("utf-8"))
+    file = tinyfat.home / "master.key"
+    subprocess.run(["sh", "-c", line.replace("~/.tinyfat/master.key", str(file))], check=True)
+    await tinyfat.start()
+    assert "owners' keys are under the newest master key now" in tinyfat.log.read_text()
+    file.write_text(file.read_text().splitlines()[-1] + "\n")  # the old line may go
     await tinyfat.stop()
     await tinyfat.start()
     assert "could not be asked" not in await rig.asks("echo: model 1")
+    assert sum(line["paid_by_owner"] > 0 for line in rig.json("usage", rig.name)["lines"]) == 1
     assert len(rig.json("key", "list", rig.name)) == 1
     machine = rig.json("agent", "show", rig.name)["machine"]["id"]
     (spec,) = (tinyfat.home / "machines").glob(f"{machine}*/spec.json")
