@@ -78,7 +78,8 @@ async def nothing_but_ssh_is_open(server: Server) -> None:
 
 async def its_owner_logs_in(here: Town, server: Server, folder: Path) -> None:
     """With the fingerprint that the welcome mail told them, not on trust."""
-    scanned = [line for line in (await program("ssh-keyscan", "-t", "ed25519", server.ipv4)).splitlines() if line[0] != "#"]
+    said = (await program("ssh-keyscan", "-t", "ed25519", server.ipv4)).splitlines()
+    scanned = [line for line in said if line[0] != "#"]
     known = folder / "known_hosts"
     known.write_text("\n".join(scanned) + "\n")
     fingerprint = (await program("ssh-keygen", "-lf", str(known))).split()[1]

@@ -24,7 +24,7 @@ from tinyfat.cli.serving_http import http_served
 from tinyfat.dns_server.serving import dns_served
 from tinyfat.listen_address import Address, ListenFailed, bound, url_of
 from tinyfat.ports.ledger import LedgerError
-from tinyfat.relay_wiring import Relay
+from tinyfat.relay_wiring import Relay, spare_the_collector
 from tinyfat.server_wiring import ServerSide
 from tinyfat.settings import Settings
 from tinyfat.wiring import EmbeddedPostgres, PostgresRefused, World, embedded_postgres
@@ -103,6 +103,7 @@ async def _serve(
     world.begin_loops(links.offered, links.sweep, links.respecify)
     smtp_at = Address(world.settings.smtp_listen.host, smtp.port)
     home.say_running(Running(os.getpid(), listeners.http_url, str(smtp_at), world.settings.domain))
+    spare_the_collector()
     _introduce(world, smtp_at, listeners, time.monotonic() - began)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
