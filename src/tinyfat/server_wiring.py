@@ -10,23 +10,27 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from tinyfat.dns_server.answering import ServedZone
 from tinyfat.domain.secrets import derived
-from tinyfat.drivers.authorities.archive import BoxArchive, box_archive
+from tinyfat.drivers.authorities.archive import BoxArchive, box_archive, kept_archives
 from tinyfat.drivers.authorities.ssh import SshAuthority
 from tinyfat.drivers.authorities.tls import ServerTls, TlsAuthority
 from tinyfat.drivers.dns.cloudflare import CloudflareDns
 from tinyfat.drivers.dns.hetzner import HetznerDns
 from tinyfat.drivers.dns.local import LocalDns
 from tinyfat.drivers.hetzner_cloud import HetznerCloud
+from tinyfat.drivers.machines.docker import DockerMachines
+from tinyfat.drivers.machines.docker_engine import DockerEngine
 from tinyfat.drivers.machines.hetzner.servers import HetznerServers
-from tinyfat.drivers.machines.hosted import HostedServers
+from tinyfat.drivers.machines.local_vm import local_vm_host, local_vm_servers
+from tinyfat.drivers.machines.nspawn import nspawn_host, nspawn_servers
 from tinyfat.flows.orders import ServerTerms
 from tinyfat.listen_address import Address, bound
 from tinyfat.machine_hosts.machine_host import MachineHost, MachineHostError
-from tinyfat.machine_hosts.nspawn import NspawnHost
 from tinyfat.ports.dns import Dns
-from tinyfat.ports.machines import MachinesError, Servers
+from tinyfat.ports.machines import Machines, MachinesError, Servers
 from tinyfat.recipes.cloud_init import user_data
 from tinyfat.server_settings import CLOUDFLARE_URL
 from tinyfat.settings import Settings, SettingsRefused
@@ -69,11 +73,15 @@ class ServerSide:
         self.installation = derived(secret, "installation").hex()[:16]
         self.ssh = SshAuthority(secret)
         self._tls_authority = TlsAuthority(secret)
-        self.hosts = _hosts(settings)
-        self._hetzner = _hetzner(settings)
+        self._nspawn = nspawn_host(settings.home, settings.cache)
+        self._local_vm = local_vm_host(settings.home, settings.cache)
+        self.hosts: dict[str, MachineHost] = {"nspawn": self._nspawn, "local_vm": self._local_vm}
+        self._clouds: list[HetznerCloud] = []
+        self._docker: DockerEngine | None = None
         self.drivers = self._drivers()
         self.dns, self.local_dns = self._names()
         self.archive: BoxArchive | None = None
+        self.archives: dict[str, bytes] = {}  # by SHA-256
         self.door: Door | None = None
         self.image = ""
 
@@ -86,18 +94,24 @@ class ServerSide:
                 await host.open()
         except MachineHostError as error:
             raise SettingsRefused(f"TINYFAT_MACHINE is {settings.machine}: {error}") from None
-        listen = settings.box_listen or (Address(host.gateway.ipv4, BOX_PORT) if host is not None else None)
+        listen, reached = settings.box_listen, ""
+        if host is not None:
+            reached = host.gateway.ipv4
+            # A virtual machine reaches this host's loopback at its gateway; a container the bridge's own address.
+            listen = listen or Address("127.0.0.1" if settings.machine == "local_vm" else reached, BOX_PORT)
         if listen is None:
             return
         self.archive = await asyncio.to_thread(box_archive)
-        self.door = self._open_door(listen)
+        self.archives = await asyncio.to_thread(kept_archives, settings.home / "boxes", self.archive)
+        self.door = self._open_door(listen, reached)
         self.image = await self._image()
 
-    def _open_door(self, listen: Address) -> Door:
+    def _open_door(self, listen: Address, reached: str) -> Door:
+        """`reached`: where machines of this host reach it; "": where we listen."""
         box = bound(listen, "TINYFAT_BOX_LISTEN")
         relay_at = self._settings.box_relay_listen or Address(listen.host, box.getsockname()[1] + 1)
         relay = bound(relay_at, "TINYFAT_BOX_RELAY_LISTEN")
-        control_url = self._settings.box_url or f"https://{_reached(listen.host)}:{box.getsockname()[1]}"
+        control_url = self._settings.box_url or f"https://{reached or _reached(listen.host)}:{box.getsockname()[1]}"
         host = urlsplit(control_url).hostname or ""
         shown = f"[{host}]" if ":" in host else host
         relay_url = self._settings.box_relay_url or f"https://{shown}:{relay.getsockname()[1]}"
@@ -111,7 +125,7 @@ class ServerSide:
         if wanted:
             return "" if wanted == PLAIN_IMAGE else wanted
         driver = self.drivers.get(self._settings.machine)
-        if driver is None:
+        if not isinstance(driver, Servers):
             return ""
         try:
             images = await driver.images()
@@ -138,11 +152,6 @@ class ServerSide:
             locations=settings.hetzner_locations if settings.machine == "hetzner" else (),
         )
 
-    @property
-    def archives(self) -> dict[str, bytes]:
-        """By SHA-256."""
-        return {self.archive.sha256: self.archive.data} if self.archive else {}
-
     def zones(self) -> tuple[ServedZone, ...]:
         """For the server of our own names."""
         if self.local_dns is None:
@@ -150,19 +159,31 @@ class ServerSide:
         zone = self.local_dns.zone
         return (ServedZone(zone, self.local_dns.records, (f"ns.{zone}",)),)
 
-    def close(self) -> None:
-        if self._hetzner is not None:
-            self._hetzner.close()
+    async def close(self) -> None:
+        """The network of machines goes where none is left."""
+        for cloud in self._clouds:
+            cloud.close()
+        if self._docker is not None:
+            await self._docker.close()
+        if (host := self.hosts.get(self._settings.machine)) is not None:
+            try:
+                await host.close()
+            except MachineHostError as error:
+                log.warning("%s", error)
 
-    def _drivers(self) -> dict[str, Servers]:
+    def _drivers(self) -> dict[str, Machines]:
         settings = self._settings
-        drivers: dict[str, Servers] = {
-            kind: HostedServers(host, self.installation, user_data, time.monotonic, plain_image="")
-            for kind, host in self.hosts.items()
+        drivers: dict[str, Machines] = {
+            "nspawn": nspawn_servers(self._nspawn, self.installation, user_data),
+            "local_vm": local_vm_servers(self._local_vm, self.installation, user_data),
         }
-        if self._hetzner is not None:
+        if settings.machine == "docker":
+            self._docker = DockerEngine(settings.docker_url)
+            # In this host's network: its box dials our loopback, as a process of this host would.
+            drivers["docker"] = DockerMachines(self._docker, settings.image, time.monotonic, network="host")
+        if settings.hetzner_token is not None:
             drivers["hetzner"] = HetznerServers(
-                self._hetzner,
+                self._cloud(settings.hetzner_token, settings.hetzner_url),
                 self.installation,
                 user_data,
                 locations=settings.hetzner_locations,
@@ -171,30 +192,25 @@ class ServerSide:
             )
         return drivers
 
+    def _cloud(self, token: SecretStr, url: str) -> HetznerCloud:
+        self._clouds.append(HetznerCloud(token.get_secret_value(), url))
+        return self._clouds[-1]
+
     def _names(self) -> tuple[Dns | None, LocalDns | None]:
         settings = self._settings
-        token = settings.dns_zone_token.get_secret_value() if settings.dns_zone_token else ""
+        token = settings.dns_zone_token
         match settings.dns:
             case "local":
                 local = LocalDns(settings.home / "names.json", settings.domain)
                 return local, local
-            case "cloudflare":
-                return CloudflareDns(token, settings.domain, settings.dns_url or CLOUDFLARE_URL), None
-            case "hetzner":
-                return HetznerDns(HetznerCloud(token, settings.dns_url or settings.hetzner_url), settings.domain), None
+            case "cloudflare" if token is not None:
+                return CloudflareDns(
+                    token.get_secret_value(), settings.domain, settings.dns_url or CLOUDFLARE_URL
+                ), None
+            case "hetzner" if token is not None:
+                return HetznerDns(self._cloud(token, settings.dns_url or settings.hetzner_url), settings.domain), None
             case _:
                 return None, None
-
-
-def _hosts(settings: Settings) -> dict[str, MachineHost]:
-    images = settings.cache / "images"
-    return {"nspawn": NspawnHost(settings.home / "nspawn", images / "nspawn", lambda: datetime.now(UTC))}
-
-
-def _hetzner(settings: Settings) -> HetznerCloud | None:
-    if settings.hetzner_token is None:
-        return None
-    return HetznerCloud(settings.hetzner_token.get_secret_value(), settings.hetzner_url)
 
 
 def _reached(host: str) -> str:

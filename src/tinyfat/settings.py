@@ -378,6 +378,10 @@ def _refuse_servers(settings: Settings) -> None:
             "TINYFAT_BOX_URL is not set: the https:// address at which servers at Hetzner reach this machine, "
             "with TINYFAT_BOX_LISTEN behind it."
         )
+    if settings.machine == "docker" and not settings.image:
+        raise SettingsRefused(
+            "TINYFAT_IMAGE is not set: `tinyfat image build --driver docker` makes the image and prints its name."
+        )
     if settings.dns in ("hetzner", "cloudflare") and settings.dns_zone_token is None:
         raise SettingsRefused(f"TINYFAT_DNS is {settings.dns}, and TINYFAT_DNS_TOKEN is not set.")
     if settings.pool and settings.machine not in SERVER_KINDS:

@@ -13,8 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from tinyfat.cli.client import Client, CommandFailed
+from tinyfat.cli.doctor_dns import dkim_public_key, dns_findings, resolver_of
 from tinyfat.cli.output import console, print_json, visible
 from tinyfat.listen_address import Address
+from tinyfat.recipes.dns_records import MailTerms
 from tinyfat.settings import Settings, load_settings
 
 CONNECT_SECONDS_MAX = 5.0
@@ -30,10 +32,13 @@ class Finding:
     advice: str = ""
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+    names: Annotated[bool, typer.Option("--dns", help="The domain's mail records alone, wanted and found.")] = False,
+) -> None:
     """What works here, what does not, and what to do."""
     settings = load_settings()
-    findings = list(_look(settings))
+    findings = list(_names(settings) if names else _look(settings))
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -53,6 +58,8 @@ def _look(settings: Settings) -> Iterator[Finding]:
     yield _disk(settings)
     yield _database(settings, status)
     yield _up(settings, status)
+    if status is not None:
+        yield _fleet(status)
     listens = (("smtp", settings.smtp_listen), ("http", settings.http_listen), ("relay", settings.relay_listen))
     for name, address in listens:
         yield _listener(name, address, status)
@@ -61,6 +68,17 @@ def _look(settings: Settings) -> Iterator[Finding]:
     yield _trust(settings)
     yield _dkim(settings)
     yield _node()
+
+
+def _names(settings: Settings) -> Iterator[Finding]:
+    try:
+        key = dkim_public_key(settings.dkim_key)
+        ask = resolver_of(settings.nameservers)
+    except (OSError, ValueError) as error:
+        raise CommandFailed(f"The mail records cannot be told: {error}") from error
+    smarthost = settings.smarthost.address.host if settings.smarthost else ""
+    for found in dns_findings(MailTerms(settings.domain, "", smarthost, settings.dkim_selector, key), ask):
+        yield Finding(found.what, found.verdict, found.words, found.advice)
 
 
 def _running(settings: Settings) -> dict[str, Any] | None:
@@ -122,6 +140,13 @@ def _up(settings: Settings, status: dict[str, Any] | None) -> Finding:
     if machines["running"] < machines["wanted"]:
         return Finding("tinyfat", "note", words, "They are being started; `tinyfat agent list` shows which.")
     return Finding("tinyfat", "ok", words)
+
+
+def _fleet(status: dict[str, Any]) -> Finding:
+    if count := status["alarms"]:
+        advice = "`tinyfat fleet` tells what, and what to do."
+        return Finding("fleet", "wrong", f"{count} things do not agree with the providers' lists", advice)
+    return Finding("fleet", "ok", "what the providers list is what we know")
 
 
 def _listener(name: str, address: Address, status: dict[str, Any] | None) -> Finding:

@@ -63,7 +63,7 @@ async def up(settings: Settings) -> None:
             database_url = await stack.enter_async_context(_postgres(settings))
         stack.callback(home.say_stopped)
         side = ServerSide(settings, home.secret())
-        stack.callback(side.close)
+        stack.push_async_callback(side.close)
         await side.open()
         world = World(settings, database_url, home.secret(), home.host_id(), http_url, relay_url, side)
         await _serve(stack, world, home, Listeners(listener, http_url, relay_listener, relay_url), stop, began)
