@@ -107,6 +107,12 @@ async def program(*argv: str, fails: bool = False) -> str:
     return said.decode()
 
 
+async def host_key(address: str) -> str:
+    """As a line of known_hosts: whoever answers there says so, and it is not believed yet."""
+    said = await program("ssh-keyscan", "-t", "ed25519", address)
+    return "".join(f"{line}\n" for line in said.splitlines() if not line.startswith("#"))
+
+
 def processes(folder: Path) -> list[psutil.Process]:
     """Every process of every machine in this folder, those inside too."""
     found: list[psutil.Process] = []

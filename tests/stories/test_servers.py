@@ -25,6 +25,7 @@ from tests.stories.servers_town import (
     alive,
     bridges,
     hetzner,
+    host_key,
     leases,
     need_machines,
     processes,
@@ -69,12 +70,12 @@ async def test_a_server_is_replaced_and_nobody_who_writes_to_it_can_tell(tmp_pat
         old = await here.make("ada", "echo", "--image", await here.image("echo"))
         first, _ = await here.ask("ada", "The boat is called Nordlicht.", "Boat")
         before = processes(here.hosts)
-        host_key = await program("ssh-keyscan", "-q", "-t", "ed25519", old.ipv4)
+        known = await host_key(old.ipv4)
         await here.tinyfat.command("agent", "replace", "ada", seconds=READY_SECONDS_MAX)
         new = await here.server("ada")
         assert (new.id != old.id, new.ipv4) == (True, old.ipv4)
         assert await here.dig(f"ada.{DOMAIN}") == [old.ipv4]
-        assert await program("ssh-keyscan", "-q", "-t", "ed25519", new.ipv4) == host_key
+        assert await host_key(new.ipv4) == known
         assert alive(before) == []
         _, said = await here.ask("ada", "And now?", "Re: Boat", in_reply_to=first)
         assert "Your first message here began: The boat is called Nordlicht." in said
