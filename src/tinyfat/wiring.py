@@ -311,6 +311,7 @@ class World:
             "model": {"source": self.model_source, "model": self.model.model},
             "machines": {"wanted": len(machines), "running": sum(s.state is MachineState.RUNNING for s in looks)},
             "mail": await self.ledger.counts(),
+            "alarms": len(await self.fleet.alarms.open()),
             "seconds_up": round(time.time() - self.started_at),
         }
 

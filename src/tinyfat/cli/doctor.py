@@ -53,6 +53,8 @@ def _look(settings: Settings) -> Iterator[Finding]:
     yield _disk(settings)
     yield _database(settings, status)
     yield _up(settings, status)
+    if status is not None:
+        yield _fleet(status)
     listens = (("smtp", settings.smtp_listen), ("http", settings.http_listen), ("relay", settings.relay_listen))
     for name, address in listens:
         yield _listener(name, address, status)
@@ -122,6 +124,13 @@ def _up(settings: Settings, status: dict[str, Any] | None) -> Finding:
     if machines["running"] < machines["wanted"]:
         return Finding("tinyfat", "note", words, "They are being started; `tinyfat agent list` shows which.")
     return Finding("tinyfat", "ok", words)
+
+
+def _fleet(status: dict[str, Any]) -> Finding:
+    if count := status["alarms"]:
+        advice = "`tinyfat fleet` tells what, and what to do."
+        return Finding("fleet", "wrong", f"{count} things do not agree with the providers' lists", advice)
+    return Finding("fleet", "ok", "what the providers list is what we know")
 
 
 def _listener(name: str, address: Address, status: dict[str, Any] | None) -> Finding:
