@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx2
-import psutil
 import pytest
 
 from tests.running import TinyFat, free_port, until
@@ -206,4 +205,3 @@ async def it_ends_and_leaves_nothing(here: Town, server: Server) -> None:
     assert list((here.hosts / "machines").iterdir()) == []
     assert leases(here.hosts) == {}
     assert await here.dig(f"{server.agent}.{DOMAIN}") == []
-    assert not any(psutil.pid_exists(process.pid) and process.is_running() for process in its)
