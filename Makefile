@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types imports fmt faults faults-long faults-cloud faults-cloud-long bench machines story-mail story-vm lock clean
+.PHONY: help setup demo test check lint types imports fmt faults faults-long faults-cloud faults-cloud-long bench machines story-mail story-vm bench-servers lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,10 @@ faults-cloud-long: $(VENV)/.dev ## The same, 300 runs from a seed of its own
 
 bench: $(VENV)/.dev ## The benchmarks: ratios against peers run beside us
 	@$(BIN)/python -m bench
+
+bench-servers: $(VENV)/.dev ## Servers of agents, cold and warm, against one made by hand (Debian, root)
+	@sh tests/stories/install_machine_tools.sh
+	@$(BIN)/python -m bench servers
 
 lock: ## Write requirements/*.txt anew (needs uv)
 	@requirements/lock.sh

@@ -1,4 +1,4 @@
-"""`python -m bench [accept|turns|idle|relay ...] [--seconds S] [--json]`: a small table, ratios first of all."""
+"""`python -m bench [accept|turns|idle|relay|servers ...] [--seconds S] [--json]`: a small table, ratios first."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import uvloop
 
-from bench import accept, idle, postfix, relay, turns
+from bench import accept, idle, postfix, relay, servers, turns
 from bench.figures import Figure, as_json, table
 
-PROGRAMS = ("accept", "turns", "idle", "relay")
+PROGRAMS = ("accept", "turns", "idle", "relay", "servers")
+BY_DEFAULT = PROGRAMS[:-1]  # servers need root, Debian and a quarter of an hour
 SECONDS = 30.0
 # Open to pass through, to nobody to look into: Postfix's processes run as users of their own.
 FOLDER_MODE = 0o711
@@ -31,12 +32,17 @@ async def run(programs: list[str], seconds: float, folder: Path) -> list[Figure]
         figures += await turns.measure(folder, seconds, with_peer=not why_not)
     if "relay" in programs:
         figures += await relay.measure(folder, seconds)
+    if "servers" in programs:
+        if why := servers.missing():
+            print(f"no servers: {why}", file=sys.stderr)
+        else:
+            figures += await servers.measure(folder)
     return figures
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("programs", nargs="*", metavar="accept|turns|idle|relay", help="default: all")
+    parser.add_argument("programs", nargs="*", metavar="|".join(PROGRAMS), help="default: all but servers")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each measurement (default: %(default)g)")
     parser.add_argument("--json", action="store_true", help="the figures as JSON instead of a table")
     options = parser.parse_args()
@@ -45,7 +51,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tinyfat-bench-") as name:
         folder = Path(name)
         folder.chmod(FOLDER_MODE)
-        figures = uvloop.run(run(options.programs or list(PROGRAMS), options.seconds, folder))
+        figures = uvloop.run(run(options.programs or list(BY_DEFAULT), options.seconds, folder))
     print(as_json(figures) if options.json else table(figures))
     return 0
 

@@ -34,6 +34,7 @@ from tests.flows.crashing import Crashed
 from tests.postgres import Server, _prepare
 from tinyfat.domain.agents import Agent, AgentState, Place
 from tinyfat.domain.machines import MachineOrder, ServerOrder
+from tinyfat.engine.steps import Flow
 from tinyfat.flows import reconcile
 from tinyfat.ports.machines import MachinesError
 from tinyfat.standins.lies import read_lie
@@ -121,12 +122,17 @@ async def provision(run: Run) -> None:
 
 
 async def destroyed_meanwhile(run: Run) -> None:
-    """`agent destroy` while it is being made: both flows at once."""
-    agent = await run.world.new_agent("ada", KIND)
+    """`agent destroy` while its first machine, or its next one, is being made: both flows at once."""
+    flow: Flow = run.world.provision.run
+    if replaced := run.chance.random() < 0.5:
+        agent, flow = await run.made(), run.world.replace.run
+        assert await run.world.servers.begin_replacing(agent.id, agent.replacing + 1)
+    else:
+        agent = await run.world.new_agent("ada", KIND)
     run.lie()
-    run.world.at_a_look = lambda: run.retired(agent, [])
+    run.world.at_a_look = lambda: run.retired(agent, run.deaths())
     run.world.looks_before_it = run.chance.randint(0, LOOKS_MAX)
-    await run.world.through(run.world.provision.run, agent.id, [])
+    await run.world.through(flow, f"{agent.id}:{agent.replacing + 1}" if replaced else agent.id, run.deaths())
     if run.world.at_a_look is not None:
         run.world.at_a_look = None
         await run.retired(agent, run.deaths())
@@ -327,6 +333,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     given = arguments()
+    print(f"seeds {given.seed} to {given.seed + given.runs - 1}", flush=True)
     seeds = list(range(given.seed, given.seed + given.runs))
     results, began = [], time.monotonic()
     for told in in_parallel(seeds, min(given.jobs, len(seeds))):

@@ -95,8 +95,14 @@ async def _of_agent(world: LyingWorld, agent: Agent, own: list[Machine], alarms:
         return _ready(world, agent, own, current)
     if agent.state is AgentState.CREATING or not agent.reason:
         return [f"{agent.name} is {agent.state} when all is over, and says: {agent.reason or 'nothing'}"]
-    if own and "still" not in agent.reason and not told:
-        return [f"{agent.name} is {agent.state} and has a machine, its reason does not say so: {agent.reason}"]
+    left = [f"the machine {machine.id}" for machine in own]
+    left += [f"the address {address.id}" for address in await world.addresses.of_agent(agent.id)]
+    left += [f"the name {name}" for name in await world.names.of_agent(agent.id)]
+    why_not_undone = agent.state is AgentState.DESTROYING or " And: " in agent.reason
+    if left and not why_not_undone and not told:
+        return [
+            f"{agent.name} is {agent.state}, has {', '.join(left)}, and its reason tells other things: {agent.reason}"
+        ]
     return []
 
 

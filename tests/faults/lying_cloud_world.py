@@ -226,7 +226,7 @@ class LyingWorld(SmallWorld):
         """Run it to its end; the process dies at each of `deaths`, and another goes on."""
         steps = RememberedSteps()
         for death in [*deaths, None]:
-            steps.count, steps.dies_at = 0, None
+            steps.count, steps.dies_at, self.life.calls_left = 0, None, None
             if death is not None and death[0] == "step":
                 steps.dies_at = (death[1], death[2])
             elif death is not None:

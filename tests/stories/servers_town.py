@@ -1,5 +1,5 @@
-"""What the stories of servers share: a TinyFat whose agents get machines of this host, and the real clients that look at
-them from outside (dig, ssh, a scan of every port). Whatever a story leaves, `town` removes."""
+"""What the stories of servers share: a TinyFat whose agents get machines of this host, and the real clients that look
+at them from outside (dig, ssh, a scan of every port). Whatever a story leaves, `town` removes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from tests.stories.town import Operator, PostOffice, new_id
 from tinyfat.machine_hosts.networks import Bridge
 from tinyfat.machine_hosts.nspawn import NspawnHost
 
+HETZNER_TOKEN = "token-of-the-story"
 DOMAIN = "agents.tinyfat.localhost"
 IMAGE_SECONDS_MAX = 900.0  # Debian and OpenClaw from nothing
 READY_SECONDS_MAX = 240.0
@@ -51,11 +53,11 @@ class Town:
         built = await self.tinyfat.json("image", "build", "--runtime", runtime, seconds=IMAGE_SECONDS_MAX)
         return str(built["name"])
 
-    async def make(self, name: str, runtime: str, image: str, *more: str) -> Server:
+    async def make(self, name: str, runtime: str, *more: str) -> Server:
         """By its command, until it has answered a first question."""
         try:
             made = await self.tinyfat.json(
-                "agent", "create", name, "--owner", OWNER, "--runtime", runtime, "--image", image, "--wait", *more,
+                "agent", "create", name, "--owner", OWNER, "--runtime", runtime, "--wait", *more,
                 seconds=READY_SECONDS_MAX,
             )  # fmt: skip
         except CommandError as error:
@@ -105,6 +107,12 @@ async def program(*argv: str, fails: bool = False) -> str:
     return said.decode()
 
 
+async def host_key(address: str) -> str:
+    """As a line of known_hosts: whoever answers there says so, and it is not believed yet."""
+    said = await program("ssh-keyscan", "-t", "ed25519", address)
+    return "".join(f"{line}\n" for line in said.splitlines() if not line.startswith("#"))
+
+
 def processes(folder: Path) -> list[psutil.Process]:
     """Every process of every machine in this folder, those inside too."""
     found: list[psutil.Process] = []
@@ -139,8 +147,8 @@ def need_machines() -> None:
 
 
 @asynccontextmanager
-async def town(folder: Path, office: PostOffice, **settings: str) -> AsyncIterator[Town]:
-    """A running TinyFat with containers of systemd and names of its own."""
+async def town(folder: Path, office: PostOffice, hosts: Path | None = None, **settings: str) -> AsyncIterator[Town]:
+    """A running TinyFat with containers of systemd and names of its own. `hosts`: where somebody else makes those."""
     dns_port = free_port()
     home = folder / "home"
     tinyfat = TinyFat(
@@ -152,7 +160,7 @@ async def town(folder: Path, office: PostOffice, **settings: str) -> AsyncIterat
         TINYFAT_MODEL_URL="",  # the model stand-in, through the relay
         **{"TINYFAT_MACHINE": "nspawn", **settings},
     )
-    hosts = home / "nspawn"
+    hosts = hosts or home / "nspawn"
     try:
         async with tinyfat:
             operator = Operator(tinyfat)
@@ -162,6 +170,29 @@ async def town(folder: Path, office: PostOffice, **settings: str) -> AsyncIterat
                 await operator.close()
     finally:
         await remove_machines(hosts)
+
+
+@asynccontextmanager
+async def hetzner(state: Path, image: str) -> AsyncIterator[str]:
+    """The stand-in as a program, its servers real machines made from `image`; the URL of its API."""
+    listen = f"127.0.0.1:{free_port()}"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TINYFAT_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tinyfat", "standin", "hetzner", "--listen", listen, "--backend", "nspawn",
+        "--state", str(state), "--image", image, "--memory-mb", "1024", "--action-seconds", "0.1",
+        env=environment | {"TINYFAT_STANDIN_TOKEN": HETZNER_TOKEN}, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(PROGRAM_SECONDS_MAX):
+            first = (await process.stdout.readline()).decode()
+        assert first.startswith("api"), first
+        yield first.split()[1]
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), PROGRAM_SECONDS_MAX)
+        await remove_machines(state / "machines")
 
 
 async def remove_machines(hosts: Path) -> None:

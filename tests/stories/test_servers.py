@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-import psutil
+import httpx2
 import pytest
 
-from tests.running import until
+from tests.running import TinyFat, free_port, until
 from tests.stories.servers_town import (
     DOMAIN,
+    HETZNER_TOKEN,
     PROGRAM_SECONDS_MAX,
+    READY_SECONDS_MAX,
     Server,
     Town,
     alive,
     bridges,
+    hetzner,
+    host_key,
     leases,
     need_machines,
     processes,
@@ -45,7 +50,7 @@ async def test_an_agent_on_a_server_of_its_own_from_beginning_to_end(tmp_path: P
     need_machines()
     async with town(tmp_path, post) as here:
         image = await here.image("openclaw")
-        server = await here.make("ada", "openclaw", image)
+        server = await here.make("ada", "openclaw", "--image", image)
         steps = (await here.operator.ask("GET", "agents/ada"))["steps"]
         print(*(f"{step['name']}: {step['started_at']} - {step['ended_at']}" for step in steps), sep="\n")
         await it_answers_mail_by_a_model_it_has_no_key_to(here)
@@ -56,6 +61,67 @@ async def test_an_agent_on_a_server_of_its_own_from_beginning_to_end(tmp_path: P
         await it_ends_and_leaves_nothing(here, server)
     assert Bridge(here.hosts).name not in await bridges()
     assert "Traceback" not in here.tinyfat.log.read_text()
+
+
+async def test_a_server_is_replaced_and_nobody_who_writes_to_it_can_tell(tmp_path: Path, post: PostOffice) -> None:
+    need_machines()
+    async with town(tmp_path, post) as here:
+        old = await here.make("ada", "echo", "--image", await here.image("echo"))
+        first, _ = await here.ask("ada", "The boat is called Nordlicht.", "Boat")
+        before = processes(here.hosts)
+        known = await host_key(old.ipv4)
+        await here.tinyfat.command("agent", "replace", "ada", seconds=READY_SECONDS_MAX)
+        new = await here.server("ada")
+        assert (new.id != old.id, new.ipv4) == (True, old.ipv4)
+        assert await here.dig(f"ada.{DOMAIN}") == [old.ipv4]
+        assert await host_key(new.ipv4) == known
+        assert alive(before) == []
+        _, said = await here.ask("ada", "And now?", "Re: Boat", in_reply_to=first)
+        assert "Your first message here began: The boat is called Nordlicht." in said
+        await it_ends_and_leaves_nothing(here, new)
+
+
+async def test_the_same_at_hetzner_as_it_is_documented(tmp_path: Path, post: PostOffice) -> None:
+    """By the vendor's client, at a stand-in whose servers are machines: they run the user-data they were given."""
+    need_machines()
+    machines = tmp_path / "hetzner" / "machines"
+    gateway = (await Bridge(machines).subnet()).gateway.ipv4
+    port = free_port()
+    async with AsyncExitStack() as stack:
+        image = await built_beforehand(tmp_path, "echo")
+        url = await stack.enter_async_context(hetzner(tmp_path / "hetzner", image))
+        settings = {
+            "TINYFAT_MACHINE": "hetzner",
+            "TINYFAT_HETZNER_URL": url,
+            "TINYFAT_HETZNER_TOKEN": HETZNER_TOKEN,
+            "TINYFAT_BOX_LISTEN": f"0.0.0.0:{port}",
+            "TINYFAT_BOX_URL": f"https://{gateway}:{port}",
+            "TINYFAT_BOX_RELAY_LISTEN": f"0.0.0.0:{free_port()}",
+        }
+        here = await stack.enter_async_context(town(tmp_path, post, machines, **settings))
+        server = await here.make("ada", "echo")
+        first, _ = await here.ask("ada", "The boat is called Nordlicht.", "Boat")
+        assert await here.dig(f"ada.{DOMAIN}") == [server.ipv4]
+        await its_owner_logs_in(here, server, tmp_path)
+        _, said = await here.ask("ada", "And now?", "Re: Boat", in_reply_to=first)
+        assert "Your first message here began: The boat is called Nordlicht." in said
+        await it_ends_and_leaves_nothing(here, server)
+        assert await billed(url) == []
+
+
+async def built_beforehand(folder: Path, runtime: str) -> str:
+    """An image needs no running TinyFat."""
+    return str((await TinyFat(folder / "builder").json("image", "build", "--runtime", runtime, seconds=900.0))["name"])
+
+
+async def billed(url: str) -> list[str]:
+    """What the vendor still has of ours that costs money."""
+    found: list[str] = []
+    headers = {"Authorization": f"Bearer {HETZNER_TOKEN}"}
+    async with httpx2.AsyncClient(headers=headers, trust_env=False) as http:
+        for kind in ("servers", "primary_ips", "volumes"):
+            found += [f"{kind} {one['name']}" for one in (await http.get(f"{url}/{kind}")).json()[kind]]
+    return found
 
 
 async def it_answers_mail_by_a_model_it_has_no_key_to(here: Town) -> None:
@@ -138,4 +204,3 @@ async def it_ends_and_leaves_nothing(here: Town, server: Server) -> None:
     assert list((here.hosts / "machines").iterdir()) == []
     assert leases(here.hosts) == {}
     assert await here.dig(f"{server.agent}.{DOMAIN}") == []
-    assert not any(psutil.pid_exists(process.pid) and process.is_running() for process in its)

@@ -33,6 +33,7 @@ app = typer.Typer(no_args_is_help=True, help="Stand-ins for vendors: behave as d
 class Backend(StrEnum):
     MEMORY = "memory"
     NSPAWN = "nspawn"
+    LOCAL_VM = "local_vm"
 
 
 _Listen = Annotated[str, typer.Option(help="ADDRESS:PORT of the API.")]
@@ -85,10 +86,12 @@ def _host(backend: Backend, state: Path | None) -> MachineHost | None:
     if state is None:
         raise WrongUse("--state FOLDER: real machines need one, so that they are found again.")
     from tinyfat.machine_hosts.nspawn import NspawnHost
+    from tinyfat.machine_hosts.qemu import QemuHost
     from tinyfat.settings import load_settings
 
     images = load_settings().cache / "images" / backend
-    return NspawnHost(state / "machines", images, lambda: datetime.now(UTC))
+    kind = NspawnHost if backend is Backend.NSPAWN else QemuHost
+    return kind(state / "machines", images, lambda: datetime.now(UTC))
 
 
 def _remembering(cloud: Cloud, state: Path) -> Callable[[], None]:

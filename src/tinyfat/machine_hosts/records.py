@@ -49,7 +49,8 @@ class RecordFolder:
         return self.folder / checked_name(name)
 
     def names(self) -> list[str]:
-        return sorted(file.parent.name for file in self.folder.glob(f"*/{RECORD}"))
+        found = (file.parent.name for file in self.folder.glob(f"*/{RECORD}"))
+        return sorted(name for name in found if not name.startswith(_TRASH))  # a glob shows hidden folders too
 
     def read(self, name: str) -> Record | None:
         file = self.of(name) / RECORD

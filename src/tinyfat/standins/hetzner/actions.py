@@ -54,7 +54,7 @@ def begin(
         action.lied = lied or not cloud.lies.effect_comes()
     if work is not None and not action.lied:
         cloud.work[action.id] = asyncio.create_task(work())
-    cloud.actions[action.id] = action
+    cloud.actions[action.id] = cloud.pending[action.id] = action
     cloud.changed = True
     _forget_old(cloud)
     return action
@@ -73,7 +73,8 @@ def settle(cloud: Cloud) -> None:
     """End what is due."""
     now = cloud.clock()
     held: set[tuple[str, int]] = set()
-    for action in [each for each in cloud.actions.values() if not each.settled]:
+    cloud.pending = {number: action for number, action in cloud.pending.items() if not action.settled}
+    for action in list(cloud.pending.values()):
         task = cloud.work.get(action.id)
         ready = action.due <= now and (task is None or task.done()) and not held.intersection(action.resources)
         if ready:

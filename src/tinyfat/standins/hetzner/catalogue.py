@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 CURRENCY = "EUR"
@@ -125,6 +126,7 @@ def location_wire(each: Location) -> dict[str, Any]:
     }
 
 
+@cache
 def datacenter_wire(name: str) -> dict[str, Any]:
     sold = [kind.id for kind in SERVER_TYPES if name in kind.months]
     return {
@@ -141,6 +143,12 @@ def _sold_at(name: str) -> dict[str, Any]:
 
 
 def server_type_wire(kind: ServerType) -> dict[str, Any]:
+    return _type_wire(SERVER_TYPES.index(kind))
+
+
+@cache
+def _type_wire(index: int) -> dict[str, Any]:
+    kind = SERVER_TYPES[index]
     return {
         "id": kind.id,
         "name": kind.name,

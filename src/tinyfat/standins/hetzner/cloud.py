@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections import defaultdict, deque
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinyfat.domain.machines import MachineState
-from tinyfat.machine_hosts.machine_host import MachineHost
+from tinyfat.machine_hosts.machine_host import MachineHost, MachineHostError
 from tinyfat.standins.clock import Clock
 from tinyfat.standins.hetzner.memory_host import MemoryHost
 from tinyfat.standins.hetzner.resources import (
@@ -26,6 +27,8 @@ from tinyfat.standins.hetzner.resources import (
 )
 from tinyfat.standins.lies import Lies
 from tinyfat.standins.published import Published
+
+_log = logging.getLogger(__name__)
 
 FIRST_ID = 1001
 GONE_KEPT_MAX = 100  # per collection, for lists that lag
@@ -62,6 +65,7 @@ class Cloud:
     zones: dict[int, Zone] = field(default_factory=dict)
     rrsets: dict[int, Rrset] = field(default_factory=dict)
     actions: dict[int, Action] = field(default_factory=dict)
+    pending: dict[int, Action] = field(default_factory=dict)  # of the actions: those that are not settled
     work: dict[int, asyncio.Task[Any]] = field(default_factory=dict)  # by action: what the host is doing for it
     gone: dict[str, deque[tuple[float, dict[str, Any]]]] = field(
         default_factory=lambda: defaultdict(lambda: deque(maxlen=GONE_KEPT_MAX))
@@ -100,7 +104,7 @@ class Cloud:
     def running(self, kind: str, resource_id: int) -> list[Action]:
         """Actions under way on a resource. One that hangs holds nothing up."""
         wanted = (kind, resource_id)
-        return [a for a in self.actions.values() if not a.settled and a.hung_at is None and wanted in a.resources]
+        return [a for a in self.pending.values() if not a.settled and a.hung_at is None and wanted in a.resources]
 
     async def observe(self) -> None:
         """A server's status is what its machine does: it may have been switched off from within."""
@@ -108,7 +112,11 @@ class Cloud:
         if not isinstance(self.host, MemoryHost) and now - self._states_at < STATES_KNOWN_SECONDS:
             return
         self._states_at = now
-        seen = {machine.name: machine.state for machine in await self.machines.machines()}
+        try:
+            seen = {machine.name: machine.state for machine in await self.machines.machines()}
+        except MachineHostError as error:
+            _log.warning("The machine host cannot be seen: %s", error)
+            return
         for server in self.servers.values():
             if server.status not in ("running", "off", "unknown") or self.running("server", server.id):
                 continue

@@ -17,13 +17,13 @@ GIB = 1024**3
 
 async def address_of(cloud: Cloud, ipv4: int | None, ipv6: int | None) -> HostAddress | None:
     """Of a server with these Primary IPs. A host leases pairs: where one Primary IP is missing, its machine has the
-    other's twin, of which the API does not speak."""
+    other's twin, of which the API does not speak. A host without IPv6 is given none."""
     four, six = cloud.primary_ips.get(ipv4 or 0), cloud.primary_ips.get(ipv6 or 0)
     either = four or six
     if either is None:
         return None
     twin = await cloud.machines.lease(either.lease)
-    return HostAddress(four.ip if four else twin.ipv4, ipv6_of(six) if six else twin.ipv6)
+    return HostAddress(four.ip if four else twin.ipv4, ipv6_of(six) if six and twin.ipv6 else twin.ipv6)
 
 
 def ipv6_of(address: PrimaryIp) -> str:

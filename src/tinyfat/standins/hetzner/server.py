@@ -28,6 +28,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tinyfat.domain.machines import MachineState
+from tinyfat.machine_hosts.machine_host import MachineHostError
 from tinyfat.standins.hetzner import (
     addresses,
     errors,
@@ -145,6 +146,8 @@ async def _answered(standin: Standin, handler: Handler, request: Request) -> Res
         response = await _told(cloud, handler, request, collection)
     except ApiError as error:
         response = JSONResponse(error.body(), error.status)
+    except MachineHostError as error:
+        response = JSONResponse(ApiError(503, "unavailable", f"The machine host failed: {error}").body(), 503)
     response.headers.update(headers)
     return response
 

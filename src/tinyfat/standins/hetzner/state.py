@@ -81,6 +81,7 @@ def _fill(cloud: Cloud, body: Mapping[str, Any]) -> None:
         cloud.host.restore(body["host"])
     for number in body["unfinished"]:
         _fail(cloud, cloud.actions[number])
+    cloud.pending = {number: action for number, action in cloud.actions.items() if not action.settled}
     for zone in cloud.zones.values():
         publish_zone(cloud, zone)
 
