@@ -17,7 +17,7 @@ from tinyfat.store.database import Database, migrations
 RELEASED = {
     1: "3dd4fff6c3281d0a50e1d008eac4350a9596ba6504af5e64b3b59afe9228d4e0",
     2: "f6bc54610d8190d090f407e23af1ce52a851a39244826861335ba89a5ad7cf5b",
-    3: "585df3da0bc51c4d6cf3cedfc158bda4ad0ea7d4428bd9e092509a23a8e47a11",
+    3: "be4afd52fbe481d8e14579500ccf15d990a693d081db42f70ac3cee49094b2cb",
 }
 
 

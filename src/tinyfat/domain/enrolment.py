@@ -4,7 +4,7 @@
     machine -> POST CONTROL_URL/box/enrol {"machine_id", "token", "key_hash"}   once, within ENROLMENT_SECONDS_MAX
     machine -> GET  CONTROL_URL/box/identity   Authorization: Bearer KEY  an Identity
 
-KEY is made on the machine; we keep its hash. docs/decisions/0009 has the reasons.
+KEY is made on the machine; we keep its hash. docs/decisions/0007 has the reasons.
 """
 
 from __future__ import annotations

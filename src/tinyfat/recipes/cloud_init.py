@@ -2,7 +2,7 @@
 
 Pure text. It runs on a provider's plain Debian, on an image of ours, in a virtual machine here and in a systemd
 container: what a container cannot do (swap) is left out there, and what fails is said on the console, not hidden.
-Nothing in it stays valuable: docs/decisions/0009.
+Nothing in it stays valuable: docs/decisions/0007.
 """
 
 from __future__ import annotations

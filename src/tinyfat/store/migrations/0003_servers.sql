@@ -1,5 +1,5 @@
 -- Agents on servers of their own: machines that wait without an agent, addresses that outlive them, names in the DNS,
--- who may log in and who did, and what the provider bills that we do not know. docs/decisions/0009-servers.md.
+-- who may log in and who did, and what the provider bills that we do not know. docs/decisions/0007-servers.md.
 
 alter table agents
     add column plan       text not null default '',     -- '': none was named
