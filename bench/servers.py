@@ -37,8 +37,9 @@ mount -t overlay overlay -o lowerdir="$LOWER",upperdir="$PLACE/upper",workdir="$
 cat >"$PLACE/root/etc/systemd/system/by-hand.service" <<END
 [Service]
 User=tinyfat
-Environment=HOME=/var/lib/tinyfat PATH=/opt/tinyfat/node/current/bin:/usr/bin:/bin OPENCLAW_NO_RESPAWN=1
-WorkingDirectory=/var/lib/tinyfat
+StateDirectory=by-hand
+Environment=HOME=/var/lib/by-hand PATH=/opt/tinyfat/node/current/bin:/usr/bin:/bin OPENCLAW_NO_RESPAWN=1
+WorkingDirectory=/var/lib/by-hand
 ExecStart=/bin/sh -c 'exec node /opt/tinyfat/runtimes/*/node_modules/openclaw/openclaw.mjs \\
   gateway run --port $PORT --allow-unconfigured'
 END
