@@ -31,6 +31,7 @@ from tinyfat.settings import Settings
 ROUNDS = 5
 READY_SECONDS_MAX = 240.0
 POOL_SECONDS_MAX = 240.0
+GONE_SECONDS_MAX = 30.0
 LOCATION = "here"
 BY_HAND = """\
 mount -t overlay overlay -o lowerdir="$LOWER",upperdir="$PLACE/upper",workdir="$PLACE/work" "$PLACE/root" || exit
@@ -150,6 +151,13 @@ async def _made_by_hand(place: Path, image: str) -> float:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+        await until(lambda: _removed(place), GONE_SECONDS_MAX, f"{place} is gone")
+
+
+async def _removed(place: Path) -> bool:
+    """What ran in the container may still write while the kernel ends it."""
+    await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+    return not place.exists()
 
 
 def _chain(image: str) -> Sequence[Any]:
