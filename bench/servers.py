@@ -31,14 +31,16 @@ from tinyfat.settings import Settings
 ROUNDS = 5
 READY_SECONDS_MAX = 240.0
 POOL_SECONDS_MAX = 240.0
+GONE_SECONDS_MAX = 30.0
 LOCATION = "here"
 BY_HAND = """\
 mount -t overlay overlay -o lowerdir="$LOWER",upperdir="$PLACE/upper",workdir="$PLACE/work" "$PLACE/root" || exit
 cat >"$PLACE/root/etc/systemd/system/by-hand.service" <<END
 [Service]
 User=tinyfat
-Environment=HOME=/var/lib/tinyfat PATH=/opt/tinyfat/node/current/bin:/usr/bin:/bin OPENCLAW_NO_RESPAWN=1
-WorkingDirectory=/var/lib/tinyfat
+StateDirectory=by-hand
+Environment=HOME=/var/lib/by-hand PATH=/opt/tinyfat/node/current/bin:/usr/bin:/bin OPENCLAW_NO_RESPAWN=1
+WorkingDirectory=/var/lib/by-hand
 ExecStart=/bin/sh -c 'exec node /opt/tinyfat/runtimes/*/node_modules/openclaw/openclaw.mjs \\
   gateway run --port $PORT --allow-unconfigured'
 END
@@ -149,6 +151,13 @@ async def _made_by_hand(place: Path, image: str) -> float:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+        await until(lambda: _removed(place), GONE_SECONDS_MAX, f"{place} is gone")
+
+
+async def _removed(place: Path) -> bool:
+    """What ran in the container may still write while the kernel ends it."""
+    await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+    return not place.exists()
 
 
 def _chain(image: str) -> Sequence[Any]:
