@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinyfat.domain.byok import KnownVendorKey, VendorKey
+from tinyfat.domain.byok import KnownVendorKey
 from tinyfat.domain.link import ModelAccess
 from tinyfat.domain.prices import ModelRoute
 from tinyfat.domain.relay_keys import key_from
 from tinyfat.domain.secrets import derived
-from tinyfat.domain.usage import MANAGED_CAPS
 from tinyfat.drivers.inference.routes import MAIN
 from tinyfat.drivers.inference.vendors import VENDORS
-from tinyfat.store.budgets import BudgetStore
 from tinyfat.store.byok import ByokStore
 from tinyfat.store.keys import KeyStore
 
@@ -28,7 +26,6 @@ class AgentModels:
         routes: Sequence[ModelRoute],
         keys: KeyStore,
         byok: ByokStore,
-        budgets: BudgetStore,
     ) -> None:
         """`secret`: every machine's key is derived from it, so that none needs to be kept but as its hash."""
         self._secret = secret
@@ -36,7 +33,6 @@ class AgentModels:
         self._routes = routes
         self._keys = keys
         self._byok = byok
-        self._budgets = budgets
 
     async def access(self, agent_id: str, machine_id: str) -> ModelAccess:
         """Always the same for the same machine, until its key is revoked: then there is another one."""
@@ -46,19 +42,6 @@ class AgentModels:
         await self._keys.add(agent_id, key, MACHINE_LABEL, machine_id)
         api = spoken_api(self._routes, paying_vendor(self._routes, await self._byok.list(agent_id)))
         return ModelAccess(api, self._relay_url + ("" if api == ANTHROPIC else "/v1"), key, MAIN)
-
-    async def take_owner_key(self, agent_id: str, vendor: str, key: VendorKey) -> KnownVendorKey:
-        """From now on the owner pays: the allowance that was ours to give no longer bounds the month."""
-        kept = await self._byok.put(agent_id, vendor, key)
-        await self._budgets.replace_month(agent_id, MANAGED_CAPS.month, None)
-        return kept
-
-    async def clear_owner_key(self, agent_id: str, vendor: str) -> bool:
-        """False where there was none. The last one gone, we pay again: never without the allowance's bound, which
-        therefore comes back first."""
-        if [key.vendor for key in await self._byok.list(agent_id)] == [vendor]:
-            await self._budgets.replace_month(agent_id, None, MANAGED_CAPS.month)
-        return await self._byok.clear(agent_id, vendor)
 
     async def forget(self, agent_id: str) -> None:
         """An agent's end: its keys open nothing, and its owner's are no longer here."""

@@ -51,7 +51,7 @@ from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
 from tinyfat.store.signals import Signals, signal
 from tinyfat.store.turns import OFFERS, TurnStore
-from tinyfat.store.usage import UsageStore, relay_database
+from tinyfat.store.usage import UsageStore, commits_database
 from tinyfat.store.usage_alerts import UsageAlertStore
 from tinyfat.store.usage_reports import UsageReportStore
 
@@ -92,7 +92,7 @@ class World:
         self._build_store(database_url)
         self._build_usage(database_url)
         self.agent_models = AgentModels(
-            derived(secret, "relay keys"), relay_url, self.routes, self.relay_keys, self.byok, self.budgets
+            derived(secret, "relay keys"), relay_url, self.routes, self.relay_keys, self.byok
         )
         self._build_flows(secret, http_url)
         self._loops: list[asyncio.Task[None]] = []
@@ -120,9 +120,9 @@ class World:
 
     def _build_usage(self, database_url: str) -> None:
         settings = self.settings
-        self._usage_database = relay_database(database_url)
+        self._commits_database = commits_database(database_url)
         # A name of this life alone: what an earlier one held is swept, though it was the same host's.
-        self.usage = UsageStore(self._usage_database, f"{self.host}/usage/{uuid.uuid4()}")
+        self.usage = UsageStore(self._commits_database, self.database, f"{self.host}/usage/{uuid.uuid4()}")
         self.budgets = BudgetStore(self.database)
         self.relay_keys = KeyStore(self.database)
         self.usage_reports = UsageReportStore(self.database)
@@ -198,7 +198,7 @@ class World:
         """The database is there and of our schema. Raises SchemaTooNew, StoreUnavailable."""
         await self.database.open()
         await self.database.migrate()
-        await self._usage_database.open()
+        await self._commits_database.open()
         await self.usage.beat()
         await self._rewrap()
         await self.deliveries.retry_now()
@@ -269,7 +269,7 @@ class World:
             await self.usage.leave()
         except StoreUnavailable:
             log.warning("the database does not answer: what is still held is swept later")
-        await self._usage_database.close()
+        await self._commits_database.close()
 
     async def status(self) -> dict[str, Any]:
         machines = await self.records.wanted(self.host)

@@ -157,6 +157,21 @@ async def test_paused_it_takes_turns_and_starts_none(office: Office) -> None:
     await office.result("t")
 
 
+async def test_calls_of_turns_that_run_together_are_named_after_all_of_them(office: Office) -> None:
+    office.open()
+    office.runtime.open.clear()
+    assert office.desk.under_way() is None
+    office.desk.offer(turn("b", "one"))
+    await until(lambda: len(office.runtime.asked) == 1, "a turn in the runtime")
+    assert office.desk.under_way() == ("b", "one")
+    office.desk.offer(turn("a", "two"))
+    await until(lambda: len(office.runtime.asked) == 2, "two turns in the runtime")
+    assert office.desk.under_way() == ("a+b", "")
+    office.runtime.open.set()
+    await office.desk.idle()
+    assert office.desk.under_way() is None
+
+
 async def test_the_next_desk_takes_up_what_this_one_left(office: Office, tmp_path: Path) -> None:
     office.open()
     office.runtime.open.clear()

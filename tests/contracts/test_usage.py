@@ -22,6 +22,9 @@ __all__ = ["database_url", "postgres"]  # fixtures
 class World:
     ledger: UsageLedger
     agent: Callable[[Caps], Awaitable[tuple[str, str]]]  # (id, key)
+    owner_pays: Callable[
+        [str, str], Awaitable[None]
+    ]  # the agent's calls go to this vendor on its owner's key; "": ours
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -37,7 +40,12 @@ async def world(kind: tuple[str, str]) -> AsyncIterator[World]:
         return
     ledgers = Ledgers(kind[1])
     await ledgers.open()
-    yield World(ledgers.first, ledgers.agent)
+
+    async def owner_pays(agent_id: str, vendor: str) -> None:
+        vendors = [vendor] if vendor else []
+        await ledgers.rows("update budgets set byok_vendors = %s where agent_id = %s", vendors, agent_id)
+
+    yield World(ledgers.first, ledgers.agent, owner_pays)
     await ledgers.close()
 
 
@@ -50,7 +58,10 @@ def _memory() -> World:
         ledger.add(name, key_hash(key), caps)
         return name, key
 
-    return World(ledger, agent)
+    async def owner_pays(agent_id: str, vendor: str) -> None:
+        ledger.paid_by(agent_id, vendor)
+
+    return World(ledger, agent, owner_pays)
 
 
 async def _one(world: World, key: str, amount: int = 1000, turn: str = "") -> Held | Refused:
@@ -142,3 +153,50 @@ async def test_an_unknown_key_opens_nothing(world: World) -> None:
     verdict = await _one(world, key_number(77))
     assert isinstance(verdict, Refused)
     assert verdict.refusal is Refusal.UNKNOWN_KEY
+
+
+INCLUDED = replace(NO_CAPS, month=2500, included=True)
+
+
+async def test_what_we_include_does_not_bound_what_the_owner_pays(world: World) -> None:
+    agent_id, key = await world.agent(INCLUDED)
+    await world.owner_pays(agent_id, "anthropic")
+    held = await _one(world, key, 1_000_000)
+    assert isinstance(held, Held) and held.byok_vendor == "anthropic"
+    await world.ledger.settle([ended(held.call_id, Usage(1000, 100))])
+    # The owner's key is gone, and we pay again: as much as we include, whatever the owner has spent.
+    await world.owner_pays(agent_id, "")
+    verdicts = [await _one(world, key, 1000) for _ in range(3)]
+    assert [isinstance(verdict, Held) for verdict in verdicts] == [True, True, False]
+    assert isinstance(verdicts[2], Refused) and verdicts[2].refusal is Refusal.MONTH
+    assert (await world.ledger.spend(agent_id)).spent == cost(Usage(1000, 100), PRICE)  # people see all of it
+
+
+@pytest.mark.parametrize(
+    ("caps", "refusal"),
+    [
+        (replace(INCLUDED, included=False), Refusal.MONTH),
+        (replace(INCLUDED, day=2500), Refusal.DAY),
+        (replace(INCLUDED, turn=2500), Refusal.TURN_MONEY),
+        (replace(INCLUDED, turn_calls=2), Refusal.TURN_CALLS),
+        (replace(INCLUDED, killed=True), Refusal.KILLED),
+    ],
+)
+async def test_caps_that_somebody_set_hold_on_the_owners_key_too(world: World, caps: Caps, refusal: Refusal) -> None:
+    agent_id, key = await world.agent(caps)
+    await world.owner_pays(agent_id, "anthropic")
+    last = [await _one(world, key, 1000, turn="t") for _ in range(3)][-1]
+    assert isinstance(last, Refused) and last.refusal is refusal
+
+
+async def test_what_is_written_to_the_cache_for_an_hour_has_its_own_price(world: World) -> None:
+    agent_id, key = await world.agent(NO_CAPS)
+    price = replace(PRICE, cache_written=375, cache_written_1h=600)
+    held = [await _one(world, key) for _ in range(2)]
+    assert isinstance(held[0], Held) and isinstance(held[1], Held)
+    usage = Usage(100, 0, cached=10, cache_written=50, cache_written_1h=20)
+    await world.ledger.settle([ended(held[0].call_id, usage, price=price)])
+    spent = (await world.ledger.spend(agent_id)).spent
+    assert spent == 40 * 300 + 10 * 30 + 30 * 375 + 20 * 600 == cost(usage, price)
+    await world.ledger.settle([ended(held[1].call_id, usage)])  # a price without one: as any other writing
+    assert (await world.ledger.spend(agent_id)).spent - spent == cost(usage, PRICE)

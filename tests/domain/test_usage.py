@@ -26,7 +26,7 @@ from tinyfat.domain.usage import (
 )
 
 _TOKENS = st.integers(0, 10**7)
-_PRICES = st.builds(Price, *[st.integers(0, 10**6)] * 4, st.just("x"))
+_PRICES = st.builds(Price, *[st.integers(0, 10**6)] * 4, st.just("x"), st.none() | st.integers(0, 10**6))
 
 
 @given(st.integers(0, DOLLARS_MAX * 10**9))
@@ -47,8 +47,9 @@ def test_no_call_costs_more_than_its_bound(tokens_in: int, tokens_out: int, data
     fresh = data.draw(st.integers(0, tokens_in))
     cached = data.draw(st.integers(0, fresh))
     written = data.draw(st.integers(0, fresh - cached))
-    usage = Usage(fresh, data.draw(st.integers(0, tokens_out)), cached, written)
-    assert 0 <= cost(usage, price) <= worst_cost(tokens_in, tokens_out, price)
+    hour = data.draw(st.integers(0, written))
+    usage = Usage(fresh, data.draw(st.integers(0, tokens_out)), cached, written, cache_written_1h=hour)
+    assert 0 <= cost(usage, price) <= worst_cost(tokens_in, tokens_out, price, hour > 0)
 
 
 def test_each_token_is_paid_once_at_its_price() -> None:

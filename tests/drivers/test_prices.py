@@ -54,6 +54,12 @@ def test_a_dated_snapshot_is_its_model() -> None:
     assert dated.at(200_000).input == 3000 and dated.at(200_001).input == 6000
 
 
+def test_writing_for_an_hour_costs_twice_the_fresh_tokens_at_anthropic_alone() -> None:
+    price = known_prices("Anthropic", "claude-sonnet-4-5", AT).base
+    assert (price.input, price.cache_written, price.hour) == (3000, 3750, 6000)
+    assert known_prices("fireworks", "accounts/fireworks/models/minimax-m2p1", AT).base.cache_written_1h is None
+
+
 def test_without_a_key_the_stand_in_costs_as_the_managed_model(home: Path) -> None:
     [route] = load_settings().model_routes("http://127.0.0.1:1/v1", AT)
     assert (route.alias, route.url, route.key_variable) == ("main", "http://127.0.0.1:1/v1", "")

@@ -197,6 +197,10 @@ LINK = "https://example.org/a.png"
         (Chat(), {"max_tokens": 9, "messages": [{"content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}]},
          Bound(500, 9)),
         (Messages(), {"max_tokens": 9}, Bound(500, 9)),
+        (Messages(), {"max_tokens": 9, "cache_control": {"type": "ephemeral", "ttl": "5m"}}, Bound(500, 9)),
+        (Messages(), {"max_tokens": 9, "cache_control": {"type": "ephemeral", "ttl": "1h"}}, Bound(500, 9, hour=True)),
+        (Messages(), {"max_tokens": 9, "messages": [{"content": [{"type": "text", "text": "x", "cache_control": {
+            "ttl": "1h"}}]}]}, Bound(500, 9, hour=True)),
         (Messages(), {"max_tokens": 9, "messages": [{"content": [{"type": "document", "source": {"type": "url"}}]}]},
          Bound(TARGET.input_max, 9)),
         (Messages(), {"max_tokens": 9, "messages": [{"content": [{"type": "tool_result", "content": [
@@ -224,7 +228,21 @@ def test_what_vendors_report() -> None:
     assert Chat().usage({"usage": chat}) == Usage(100, 20, 60, 0, 5)
     assert Responses().usage({"usage": responses}) == Usage(100, 20, 60, 0, 5)
     assert Messages().usage({"usage": messages}) == Usage(100, 20, 60, 30, 0)
+    hour = messages | {"cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}}
+    assert Messages().usage({"usage": hour}) == Usage(100, 20, 60, 30, 0, cache_written_1h=20)
     assert Embeddings().usage({"usage": {"prompt_tokens": 7}}) == Usage(7, 0)
+
+
+def test_a_streams_last_count_does_not_forget_what_the_first_one_said() -> None:
+    begun = {"input_tokens": 10, "output_tokens": 1, "cache_creation_input_tokens": 30,
+             "cache_creation": {"ephemeral_1h_input_tokens": 20}}  # fmt: skip
+    reader = Messages().stream(strip_usage=False)
+    for event in (
+        {"type": "message_start", "message": {"usage": begun}},
+        {"type": "message_delta", "usage": {"output_tokens": 5, "input_tokens": 10, "cache_read_input_tokens": None}},
+    ):
+        reader.feed(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+    assert reader.usage == Usage(40, 5, cache_written=30, cache_written_1h=20)
 
 
 def test_a_message_that_is_cut_keeps_the_input_the_vendor_counted() -> None:

@@ -12,7 +12,7 @@ from tinyfat.ports.usage import Held, Reservation, Settlement
 from tinyfat.store.budgets import BudgetStore
 from tinyfat.store.database import Database
 from tinyfat.store.keys import KeyStore
-from tinyfat.store.usage import UsageStore, relay_database
+from tinyfat.store.usage import UsageStore, commits_database
 
 PRICE = Price(300, 1200, 30, 300, "test")
 NO_CAPS = Caps(None, None, None, None)
@@ -50,9 +50,9 @@ class Ledgers:
         self.url = url
         self.now: datetime | None = datetime(2026, 11, 20, 12, tzinfo=UTC)
         self.database = Database(url, 4)
-        self._relays = [relay_database(url), relay_database(url)]
-        self.first = UsageStore(self._relays[0], "relay:1", lambda: self.now or datetime.now(UTC))
-        self.second = UsageStore(self._relays[1], "relay:2", lambda: self.now or datetime.now(UTC))
+        self._relays = [commits_database(url), commits_database(url)]
+        self.first = UsageStore(self._relays[0], self.database, "relay:1", lambda: self.now or datetime.now(UTC))
+        self.second = UsageStore(self._relays[1], self.database, "relay:2", lambda: self.now or datetime.now(UTC))
         self.keys = KeyStore(self.database)
         self.budgets = BudgetStore(self.database)
         self._agents = 0

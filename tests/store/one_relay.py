@@ -10,7 +10,8 @@ from random import Random
 from tests.store.ledgers import ask, ended
 from tinyfat.domain.usage import Price, Usage
 from tinyfat.ports.usage import Held
-from tinyfat.store.usage import UsageStore, relay_database
+from tinyfat.store.database import Database
+from tinyfat.store.usage import UsageStore, commits_database
 
 AMOUNT = 4_000_000  # nano-dollars: 250 of them are a dollar
 AT_ONCE = 100
@@ -18,9 +19,10 @@ AT_ONCE = 100
 
 async def main(seed: int, calls: int) -> None:
     random = Random(seed)
-    database = relay_database(os.environ["LEDGER_URL"])
+    commits, database = commits_database(os.environ["LEDGER_URL"]), Database(os.environ["LEDGER_URL"], 1)
+    await commits.open()
     await database.open()
-    ledger = UsageStore(database, f"relay:{seed}")
+    ledger = UsageStore(commits, database, f"relay:{seed}")
     await ledger.beat()
     slots = asyncio.Semaphore(AT_ONCE)
     done: list[int] = []
@@ -42,6 +44,7 @@ async def main(seed: int, calls: int) -> None:
     await asyncio.gather(*(call() for _ in range(calls)))
     paid = [cost for cost in done if cost >= 0]
     print(len(paid), len(done) - len(paid), sum(paid), flush=True)
+    await commits.close()
     await database.close()
 
 

@@ -15,18 +15,23 @@ async def test_what_is_not_named_stays(ledgers: Ledgers) -> None:
     agent_id, _ = await ledgers.agent(MANAGED_CAPS)
     await ledgers.budgets.kill(agent_id, True)
     await ledgers.budgets.change(agent_id, {"day": 5, "turn_calls": None})
-    assert await ledgers.budgets.caps(agent_id) == Caps(MANAGED_CAPS.month, 5, MANAGED_CAPS.turn, None, True)
+    assert await ledgers.budgets.caps(agent_id) == Caps(MANAGED_CAPS.month, 5, MANAGED_CAPS.turn, None, True, True)
     await ledgers.budgets.change(agent_id, {})
     assert (await ledgers.budgets.caps(agent_id)).day == 5
     with pytest.raises(NotFound):
         await ledgers.budgets.change(NOBODY, {"day": 5})
 
 
-async def test_the_months_cap_is_replaced_only_where_nobody_set_another(ledgers: Ledgers) -> None:
+async def test_a_month_that_somebody_sets_is_no_longer_the_included_one(ledgers: Ledgers) -> None:
+    """The same amount, too: it is a cap then, and not what we include."""
     agent_id, _ = await ledgers.agent(MANAGED_CAPS)
-    await ledgers.budgets.replace_month(agent_id, MANAGED_CAPS.month, None)
-    assert (await ledgers.budgets.caps(agent_id)).month is None
-    await ledgers.budgets.replace_month(agent_id, MANAGED_CAPS.month, 7)
-    assert (await ledgers.budgets.caps(agent_id)).month is None
-    await ledgers.budgets.replace_month(agent_id, None, 7)
-    assert (await ledgers.budgets.caps(agent_id)).month == 7
+    await ledgers.budgets.change(agent_id, {"day": 5})
+    assert (await ledgers.budgets.caps(agent_id)).included
+    await ledgers.budgets.change(agent_id, {"month": MANAGED_CAPS.month})
+    caps = await ledgers.budgets.caps(agent_id)
+    assert (caps.month, caps.included) == (MANAGED_CAPS.month, False)
+    await ledgers.budgets.include(agent_id, 7)
+    caps = await ledgers.budgets.caps(agent_id)
+    assert (caps.month, caps.included, caps.day) == (7, True, 5)
+    with pytest.raises(NotFound):
+        await ledgers.budgets.include(NOBODY, 7)

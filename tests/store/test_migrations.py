@@ -16,7 +16,7 @@ from tinyfat.store.database import Database, migrations
 # text would differ from those that run the new one. (Until 0.1.0 is out, these are still being written.)
 RELEASED = {
     1: "3dd4fff6c3281d0a50e1d008eac4350a9596ba6504af5e64b3b59afe9228d4e0",
-    2: "c338b28eff1e7e4efa47ff9d481fa8fa0b25aa0c9a5b8f7c053a5f27064e1072",
+    2: "f6bc54610d8190d090f407e23af1ce52a851a39244826861335ba89a5ad7cf5b",
 }
 
 

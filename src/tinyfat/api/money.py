@@ -16,7 +16,7 @@ from tinyfat.domain.agents import AgentState
 from tinyfat.domain.byok import KnownVendorKey, vendor_key
 from tinyfat.domain.money import AgentFacts, AgentMoney, agent_money, in_all, month_of, worst_first
 from tinyfat.domain.relay_keys import RANDOM_BYTES, RelayKey, key_from
-from tinyfat.domain.usage import Caps, nanodollars
+from tinyfat.domain.usage import MANAGED_CAPS, Caps, nanodollars
 from tinyfat.ports.ledger import NotFound
 from tinyfat.ports.usage import AgentMonth, UsageBy
 from tinyfat.relay_wiring import Relay
@@ -24,6 +24,7 @@ from tinyfat.wiring import World
 
 LINES_MAX = 1000
 NO_CAP_WORD = "none"
+INCLUDED_WORD = "included"
 TURN_CALLS_MAX = 1_000_000
 
 router = APIRouter(prefix="/api", dependencies=[Depends(require_operator)])
@@ -34,7 +35,8 @@ class NewKey(BaseModel):
 
 
 class NewCaps(BaseModel):
-    """Dollars as text, so that no float comes in between; "none": no cap; left out: as it was."""
+    """Dollars as text, so that no float comes in between; "none": no cap; left out: as it was. The month's also
+    "included": a new agent's, which bounds what the operator pays alone."""
 
     month: str | None = None
     day: str | None = None
@@ -114,8 +116,13 @@ async def caps(name: str, world: Here) -> dict[str, Any]:
 async def caps_set(name: str, new: NewCaps, world: Here) -> dict[str, Any]:
     agent = await world.agents.find(name.lower())
     given = new.model_dump(exclude_none=True)
+    included = given.get("month", "").strip().lower() == INCLUDED_WORD
+    if included:
+        del given["month"]
     changes = {kind: _cap(kind, text) for kind, text in given.items()}
     await world.budgets.change(agent.id, changes)
+    if included and MANAGED_CAPS.month is not None:
+        await world.budgets.include(agent.id, MANAGED_CAPS.month)
     return {"name": agent.name, **_caps(await world.budgets.caps(agent.id))}
 
 
@@ -140,7 +147,7 @@ async def byok_set(name: str, new: OwnerKey, world: Here, relay: TheRelay) -> di
     key = vendor_key(vendor, new.key.get_secret_value())
     if complaint := await relay.try_owner_key(vendor, key):
         raise ValueError(f"The key was not kept. {complaint}")
-    kept = await world.agent_models.take_owner_key(agent.id, vendor, key)
+    kept = await world.byok.put(agent.id, vendor, key)
     await world.tell_box(agent.id)
     return {"name": agent.name, **_owner_key(kept), **_caps(await world.budgets.caps(agent.id))}
 
@@ -148,7 +155,7 @@ async def byok_set(name: str, new: OwnerKey, world: Here, relay: TheRelay) -> di
 @router.delete("/agents/{name}/byok/{vendor}")
 async def byok_clear(name: str, vendor: str, world: Here) -> dict[str, Any]:
     agent = await world.agents.find(name.lower())
-    if not await world.agent_models.clear_owner_key(agent.id, vendor.lower()):
+    if not await world.byok.clear(agent.id, vendor.lower()):
         raise NotFound(f"{agent.name} has no key of {vendor}; `tinyfat byok list {agent.name}` shows those it has.")
     await world.tell_box(agent.id)
     return {"name": agent.name, "vendor": vendor.lower(), **_caps(await world.budgets.caps(agent.id))}
@@ -229,13 +236,14 @@ def _cap(kind: str, text: str) -> int | None:
 
 
 def _caps(caps: Caps) -> dict[str, Any]:
-    """Nano-dollars; null: no cap."""
+    """Nano-dollars; null: no cap. `month_included`: the month's bounds what the operator pays alone."""
     return {
         "month_nanodollars": caps.month,
         "day_nanodollars": caps.day,
         "turn_nanodollars": caps.turn,
         "turn_calls": caps.turn_calls,
         "killed": caps.killed,
+        "month_included": caps.included,
     }
 
 

@@ -101,9 +101,13 @@ class TurnDesk:
         self._paused = False
         self._start_what_can()
 
-    def only_turn(self) -> tuple[str, str] | None:
-        """Id and session of the turn that runs; None where none or several do: nobody can tell whose call it is."""
-        return next(iter(self._sessions.items())) if len(self._sessions) == 1 else None
+    def under_way(self) -> tuple[str, str] | None:
+        """Id and session of the turn that runs; None where none does. Where several do, nobody can tell whose call it
+        is: their ids are joined by "+", in order, without a session. So what they call while they run together is
+        capped together, and a loop in one of them ends."""
+        if len(self._sessions) == 1:
+            return next(iter(self._sessions.items()))
+        return ("+".join(sorted(self._sessions)), "") if self._sessions else None
 
     async def idle(self) -> None:
         """Until no turn runs."""

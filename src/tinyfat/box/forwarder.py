@@ -39,7 +39,7 @@ _NOT_PASSED = frozenset(
 )
 _UNCOUNTED = -1  # bytes of a chunked body
 
-OnlyTurn = Callable[[], tuple[str, str] | None]
+UnderWay = Callable[[], tuple[str, str] | None]
 
 
 class CallRefused(Exception):
@@ -67,10 +67,10 @@ class Head:
 
 
 class ModelForwarder:
-    def __init__(self, token: str, only_turn: OnlyTurn, logbook: Logbook) -> None:
-        """`token` is what the runtime shows here. `only_turn`: (id, session) where exactly one turn runs, else None."""
+    def __init__(self, token: str, under_way: UnderWay, logbook: Logbook) -> None:
+        """`token` is what the runtime shows here. `under_way`: the (id, session) that runs, if any."""
         self._token = token
-        self._only_turn = only_turn
+        self._under_way = under_way
         self._logbook = logbook
         self._relay: Relay | None = None
         self._server: asyncio.Server | None = None
@@ -138,7 +138,7 @@ class ModelForwarder:
         relay = self._relay
         if relay is None:
             raise CallRefused(503, "The box does not yet know where its model is; try again in a moment.")
-        head = rewritten(raw, self._token, relay, self._only_turn())
+        head = rewritten(raw, self._token, relay, self._under_way())
         relay_reader, relay_writer = await self._dial(relay)
         try:
             relay_writer.write(head.raw)
@@ -182,7 +182,9 @@ def rewritten(raw: bytes, token: str, relay: Relay, turn: tuple[str, str] | None
     if not shown:
         raise CallRefused(401, "Show the key that this agent's runtime was given.")
     if turn is not None:
-        passed += [f"{TURN_HEADER}: {_word(turn[0])}", f"{CONVERSATION_HEADER}: {_word(turn[1])}"]
+        passed.append(f"{TURN_HEADER}: {_word(turn[0])}")
+        if turn[1]:
+            passed.append(f"{CONVERSATION_HEADER}: {_word(turn[1])}")
     return Head("\r\n".join([*passed, "", ""]).encode("latin-1"), _body_bytes(headers))
 
 

@@ -54,7 +54,7 @@ class Supervisor:
         # Derived: a runtime that outlived a killed box still has the right one.
         model_token = derived(identity.link_token.encode(), "model").hex()
         self._logbook.hide([model_token])
-        self._forwarder = ModelForwarder(model_token, self._desk.only_turn, self._logbook)
+        self._forwarder = ModelForwarder(model_token, self._desk.under_way, self._logbook)
         self._link = Link(identity.link_url, identity.link_token, self, self._outbox, self._logbook, self._pace, chance)
         self._identity = identity
         self._spec = folder.load_spec()

@@ -32,9 +32,10 @@ def set_key(name: Name, vendor: VendorName, as_json: Json = False) -> None:
         print_json(kept)
         return
     ending = f" that ends in {kept['hint']}" if kept["hint"] else ""
+    month = "none on the owner's key" if kept["month_included"] else dollars(kept["month_nanodollars"])
     console.print(
         f"{name} now calls {kept['vendor']} with the key{ending}; a first call with it was answered. "
-        f"Its cap for the month: {dollars(kept['month_nanodollars'])}.",
+        f"Its cap for the month: {month}.",
         markup=False,
     )
 

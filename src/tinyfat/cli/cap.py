@@ -12,6 +12,7 @@ from tinyfat.domain.usage import money
 from tinyfat.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="What an agent may spend on models; checked before every call.")
+INCLUDED = ", included: bounds what the operator pays, not calls on the owner's own key"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Name = Annotated[str, typer.Argument(help="The agent's name.")]
 
@@ -19,7 +20,7 @@ Name = Annotated[str, typer.Argument(help="The agent's name.")]
 @app.command("set")
 def set_caps(
     name: Name,
-    month: Annotated[str | None, typer.Option(help="Dollars a calendar month (UTC), or none.")] = None,
+    month: Annotated[str | None, typer.Option(help="Dollars a calendar month (UTC), none, or included.")] = None,
     day: Annotated[str | None, typer.Option(help="Dollars a day (UTC), or none.")] = None,
     turn: Annotated[str | None, typer.Option(help="Dollars for one answer, or none.")] = None,
     turn_calls: Annotated[str | None, typer.Option(help="Calls for one answer, or none.")] = None,
@@ -59,7 +60,7 @@ def _print(caps: dict[str, Any], as_json: bool) -> None:
     print_fields(
         [
             ("agent", caps["name"]),
-            ("month", dollars(caps["month_nanodollars"])),
+            ("month", dollars(caps["month_nanodollars"]) + (INCLUDED if caps["month_included"] else "")),
             ("day", dollars(caps["day_nanodollars"])),
             ("one answer", f"{dollars(caps['turn_nanodollars'])}, {'no cap' if calls is None else calls} calls"),
         ]

@@ -37,7 +37,7 @@ def relay() -> None:
 
 async def _relay() -> None:
     from tinyfat.cli.listening import bound, url_of
-    from tinyfat.relay_wiring import RelayAlone, embedded_url
+    from tinyfat.relay_wiring import RelayAlone, embedded_url, spare_the_collector
 
     settings = load_settings()
     listener = bound(settings.relay_listen, "TINYFAT_RELAY_LISTEN")
@@ -47,6 +47,7 @@ async def _relay() -> None:
     standin_url = f"{url_of(settings.http_listen.host, settings.http_listen.port)}/standin/model/v1"
     alone = RelayAlone(settings, settings.database_url or embedded_url(settings), standin_url)
     await alone.start(listener)
+    spare_the_collector()
     print(f"relay      {url_of(settings.relay_listen.host, listener.getsockname()[1])}", flush=True)
     await stop.wait()
     await alone.stop()

@@ -22,7 +22,7 @@ from tinyfat.cli.home import Home, HomeRefused, Running
 from tinyfat.cli.listening import ListenFailed, bound, url_of
 from tinyfat.domain.link import FRAME_BYTES_MAX
 from tinyfat.ports.ledger import LedgerError
-from tinyfat.relay_wiring import Relay
+from tinyfat.relay_wiring import Relay, spare_the_collector
 from tinyfat.settings import Address, Settings
 from tinyfat.wiring import EmbeddedPostgres, PostgresRefused, World, embedded_postgres
 
@@ -104,6 +104,7 @@ async def _serve(
     smtp_at = Address(world.settings.smtp_listen.host, smtp.port)
     home.say_running(Running(os.getpid(), http_url, str(smtp_at), world.settings.domain))
     relay_url = url_of(world.settings.relay_listen.host, relay_listener.getsockname()[1])
+    spare_the_collector()
     _introduce(world, smtp_at, http_url, relay_url, time.monotonic() - began)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)

@@ -33,7 +33,9 @@ def usage(
         print_json(spent)
         return
     cap = spent["caps"]["month_nanodollars"]
-    bound = f" of {money(cap)}" if cap is not None else ", no cap"
+    bound = ", no cap" if cap is None else f" of {money(cap)}"
+    if spent["caps"]["month_included"] and any(line["paid_by_owner"] for line in spent["lines"]):
+        bound = f"; included, for what the operator pays: {money(cap)}"
     held = f", {money(spent['reserved_nanodollars'])} held" if spent["reserved_nanodollars"] else ""
     switched = "; switched off (`tinyfat cap unkill`)" if spent["caps"]["killed"] else ""
     console.print(

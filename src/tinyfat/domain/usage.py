@@ -8,6 +8,7 @@ from enum import StrEnum
 
 NANODOLLARS_PER_DOLLAR = 1_000_000_000
 DOLLARS_MAX = 1_000_000  # of one cap or one call: what is more is a slip of the keyboard
+AMOUNT_MAX = DOLLARS_MAX * NANODOLLARS_PER_DOLLAR
 TOKENS_MAX = 1_000_000_000  # of one call
 WARNING_LEVELS = (50, 80, 100)  # per cent of the month's cap
 
@@ -26,6 +27,7 @@ class Usage:
     cache_written: int = 0  # of the input: written to it
     reasoning: int = 0  # of the output
     estimated: bool = False  # counted by us, because the vendor reported nothing
+    cache_written_1h: int = 0  # of what was written: to be kept for an hour, at a price of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,12 @@ class Price:
     cached: int
     cache_written: int
     source: str  # e.g. "genai-prices 0.2.3 fireworks/minimax-m2p1", "tinyfat.toml"
+    cache_written_1h: int | None = None  # None: as `cache_written`
+
+    @property
+    def hour(self) -> int:
+        """Of a token written to the cache for an hour."""
+        return self.cache_written if self.cache_written_1h is None else self.cache_written_1h
 
 
 class Refusal(StrEnum):
@@ -60,10 +68,11 @@ class Caps:
     turn: int | None
     turn_calls: int | None
     killed: bool = False
+    included: bool = False  # `month` is our included inference: it bounds what we pay, never what an owner's key does
 
 
 # A managed agent's included inference. A turn that costs a dollar or calls 200 times is a loop, not an answer.
-MANAGED_CAPS = Caps(8 * NANODOLLARS_PER_DOLLAR, None, NANODOLLARS_PER_DOLLAR, 200)
+MANAGED_CAPS = Caps(8 * NANODOLLARS_PER_DOLLAR, None, NANODOLLARS_PER_DOLLAR, 200, included=True)
 
 
 def cost(usage: Usage, price: Price) -> int:
@@ -72,14 +81,17 @@ def cost(usage: Usage, price: Price) -> int:
     return (
         fresh * price.input
         + usage.cached * price.cached
-        + usage.cache_written * price.cache_written
+        + max(usage.cache_written - usage.cache_written_1h, 0) * price.cache_written
+        + usage.cache_written_1h * price.hour
         + usage.output * price.output
     )
 
 
-def worst_cost(input_tokens: int, output_tokens: int, price: Price) -> int:
-    """Nano-dollars: the most that so many tokens can cost, whatever the vendor's cache does."""
-    return input_tokens * max(price.input, price.cached, price.cache_written) + output_tokens * price.output
+def worst_cost(input_tokens: int, output_tokens: int, price: Price, hour: bool = False) -> int:
+    """Nano-dollars: the most that so many tokens can cost, whatever the vendor's cache does. `hour`: the request asks
+    it to keep something for an hour."""
+    dearest = max(price.input, price.cached, price.cache_written, price.hour if hour else 0)
+    return input_tokens * dearest + output_tokens * price.output
 
 
 def nanodollars(dollars: str | int | Decimal) -> int:

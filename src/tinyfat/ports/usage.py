@@ -6,6 +6,7 @@ in the same statement: nothing can come in between. A hold ends exactly once: se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -66,14 +67,15 @@ class Spend:
 
 
 class UsageLedger(Protocol):
-    async def reserve(self, reservations: list[Reservation]) -> list[Held | Refused]:
-        """Many at once in one commit, in order; each is judged as if alone after those before it."""
+    async def commit(
+        self, reservations: Sequence[Reservation], settlements: Sequence[Settlement], releases: Sequence[str]
+    ) -> list[Held | Refused]:
+        """All of it in one commit: first what ended, then what wants to begin.
 
-    async def settle(self, settlements: list[Settlement]) -> None:
-        """One row a call in the ledger, the hold gone, the sums moved: one commit. A hold that is gone: nothing."""
-
-    async def release(self, call_ids: list[str]) -> None:
-        """The call was never made, or the vendor refused it: nothing is owed."""
+        A settlement: one row in the ledger, the hold gone, the sums moved; a hold that is gone: nothing. A release, by
+        the call's id: it was never made, or the vendor refused it, and nothing is owed. Reservations in order, each
+        judged as if alone after those before it; a verdict for each. Raises StoreUnavailable.
+        """
 
     async def sweep(self, older_than_seconds: float) -> int:
         """Holds whose relay is dead: settled at the whole amount held, marked `swept`. Returns how many."""

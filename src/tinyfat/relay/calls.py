@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from tinyfat.domain.prices import PriceList
 from tinyfat.domain.relay_keys import key_hash
-from tinyfat.domain.usage import Price, Refusal
+from tinyfat.domain.usage import AMOUNT_MAX, Price, Refusal
 from tinyfat.ports.inference import (
     Answer,
     Call,
@@ -192,7 +192,7 @@ class Calls:
         target: Target | None = bounds[0][0] if bounds else None
         prices, vendor, model = (target.prices, target.vendor, target.model) if target else (_FREE, "", "")
         price = prices.at(bounds[0][1].input if bounds else 0)
-        amount = worst(bounds)
+        amount = min(worst(bounds), AMOUNT_MAX)
         return Reservation(self._new_id(), hashed, amount, surface, alias, vendor, model, price, turn, conversation)
 
     async def _shielded_reserve(self, reservation: Reservation) -> Held | Refused:

@@ -43,7 +43,7 @@ class Models:
 
 def worst(bounds: Sequence[tuple[Target, Bound]]) -> int:
     """Nano-dollars: the most the call can cost, wherever it is answered."""
-    costs = [worst_cost(bound.input, bound.output, target.prices.at(bound.input)) for target, bound in bounds]
+    costs = [worst_cost(b.input, b.output, target.prices.at(b.input), b.hour) for target, b in bounds]
     return max(costs, default=0)
 
 

@@ -124,20 +124,28 @@ class RelayServer:
 
     async def _body(self, request: web.BaseRequest, taken: list[int]) -> bytes:
         """`taken[0]` says how many bytes of it are held, also where it raises."""
+        if request.content.is_eof():  # all there, as small ones mostly are: no timer is needed
+            body = request.content.read_nowait()
+            self._take(len(body), taken)
+            return body
         pieces: list[bytes] = []
         try:
             async with asyncio.timeout(BODY_SECONDS_MAX):
                 while piece := await request.content.readany():
-                    taken[0] += len(piece)
-                    self._bodies_bytes += len(piece)
-                    if taken[0] > BODY_BYTES_MAX:
-                        raise TooMuch(413, f"The request is over {BODY_BYTES_MAX} bytes.")
-                    if self._bodies_bytes > BODIES_BYTES_MAX:
-                        raise TooMuch(503, "Too much is being asked at once; try again in a moment.")
+                    self._take(len(piece), taken)
                     pieces.append(piece)
         except TimeoutError:
             raise TooMuch(408, f"The request did not arrive within {BODY_SECONDS_MAX:g} s.") from None
         return b"".join(pieces)
+
+    def _take(self, size: int, taken: list[int]) -> None:
+        """Raises TooMuch."""
+        taken[0] += size
+        self._bodies_bytes += size
+        if taken[0] > BODY_BYTES_MAX:
+            raise TooMuch(413, f"The request is over {BODY_BYTES_MAX} bytes.")
+        if self._bodies_bytes > BODIES_BYTES_MAX:
+            raise TooMuch(503, "Too much is being asked at once; try again in a moment.")
 
     async def _list_models(self, request: web.BaseRequest, surface: Surface, key: str, path: str) -> web.StreamResponse:
         if request.method != "GET":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tinyfat.domain.usage import Usage
@@ -60,7 +61,7 @@ class Meter:
                 return self._reader.usage
             made = min(estimated(self._reader.text_bytes), bound.output)
             taken = counted or Usage(min(estimated(self._size), bound.input), 0)
-            return Usage(taken.input, made, taken.cached, taken.cache_written, estimated=True)
+            return replace(taken, output=made, reasoning=0, estimated=True)
         if self._body is not None:
             return self._of_whole(self._body, bound)
         unseen = int((self._clock() - self._called_at) * UNSEEN_TOKENS_PER_SECOND)

@@ -15,9 +15,9 @@ NO_CAP = 2**63 - 1  # the column holds no null: a null is neither over nor under
 async def open_budget(connection: Connection, agent_id: str, caps: Caps) -> None:
     """In the transaction that makes the agent. Nothing happens where it has one."""
     await connection.execute(
-        "insert into budgets (agent_id, month_cap, day_cap, turn_cap, turn_calls, killed) "
-        "values (%s, %s, %s, %s, %s, %s) on conflict do nothing",
-        (agent_id, *_columns(caps), caps.killed),
+        "insert into budgets (agent_id, month_cap, day_cap, turn_cap, turn_calls, killed, month_included) "
+        "values (%s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
+        (agent_id, *_columns(caps), caps.killed, caps.included),
     )
 
 
@@ -33,7 +33,9 @@ class BudgetStore:
         """Raises NotFound."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
-                "select month_cap, day_cap, turn_cap, turn_calls, killed from budgets where agent_id = %s", (agent_id,)
+                "select month_cap, day_cap, turn_cap, turn_calls, killed, month_included from budgets "
+                "where agent_id = %s",
+                (agent_id,),
             )
             row = await cursor.fetchone()
         if row is None:
@@ -44,21 +46,23 @@ class BudgetStore:
         """All of them, the kill switch included; judged by from the next call on. Raises NotFound."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
-                "update budgets set month_cap = %s, day_cap = %s, turn_cap = %s, turn_calls = %s, killed = %s "
-                "where agent_id = %s",
-                (*_columns(caps), caps.killed, agent_id),
+                "update budgets set month_cap = %s, day_cap = %s, turn_cap = %s, turn_calls = %s, killed = %s, "
+                "month_included = %s where agent_id = %s",
+                (*_columns(caps), caps.killed, caps.included, agent_id),
             )
         if cursor.rowcount == 0:
             raise _no_budget(agent_id)
 
     async def change(self, agent_id: str, changes: Mapping[str, int | None]) -> None:
         """Of "month", "day", "turn", "turn_calls" those that are named, in one statement: the others and the switch
-        stay. Raises NotFound."""
+        stay. A month that is named bounds every call, on the owner's key too. Raises NotFound."""
         columns = [name for name in _COLUMNS if name in changes]
         if not columns:
             return
         values = [NO_CAP if changes[name] is None else changes[name] for name in columns]
         settings = ", ".join(f"{_COLUMNS[name]} = %s" for name in columns)
+        if "month" in changes:
+            settings += ", month_included = false"
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
                 f"update budgets set {settings} where agent_id = %s".encode(),  # noqa: S608
@@ -67,13 +71,14 @@ class BudgetStore:
         if cursor.rowcount == 0:
             raise _no_budget(agent_id)
 
-    async def replace_month(self, agent_id: str, old: int | None, new: int | None) -> None:
-        """Where it is still `old`: what the operator has set stays."""
-        old_cap, new_cap = (NO_CAP if cap is None else cap for cap in (old, new))
+    async def include(self, agent_id: str, month: int) -> None:
+        """The month's cap is the included inference again: it bounds what we pay. Raises NotFound."""
         async with self._database.transaction() as connection:
-            await connection.execute(
-                "update budgets set month_cap = %s where agent_id = %s and month_cap = %s", (new_cap, agent_id, old_cap)
+            cursor = await connection.execute(
+                "update budgets set month_cap = %s, month_included = true where agent_id = %s", (month, agent_id)
             )
+        if cursor.rowcount == 0:
+            raise _no_budget(agent_id)
 
     async def kill(self, agent_id: str, killed: bool) -> None:
         """The switch alone. Calls under way go on to their end; no other begins. Raises NotFound."""
@@ -83,13 +88,13 @@ class BudgetStore:
             raise _no_budget(agent_id)
 
 
-def caps_of(month: int, day: int, turn: int, turn_calls: int, killed: bool) -> Caps:
+def caps_of(month: int, day: int, turn: int, turn_calls: int, killed: bool, included: bool) -> Caps:
     """Of a row's columns."""
 
     def known(cap: int) -> int | None:
         return None if cap == NO_CAP else cap
 
-    return Caps(known(month), known(day), known(turn), known(turn_calls), killed)
+    return Caps(known(month), known(day), known(turn), known(turn_calls), killed, included)
 
 
 def _columns(caps: Caps) -> tuple[int, int, int, int]:

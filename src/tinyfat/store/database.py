@@ -34,7 +34,8 @@ Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 
 
 class Database:
-    def __init__(self, url: str, connections_max: int = CONNECTIONS_MAX) -> None:
+    def __init__(self, url: str, connections_max: int = CONNECTIONS_MAX, options: str = "") -> None:
+        """`options`: of every session, as libpq takes them ("-c name=value")."""
         self.url = url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
@@ -45,7 +46,7 @@ class Database:
             kwargs={
                 "autocommit": True,
                 "options": f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s "
-                f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS_MAX}s",
+                f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS_MAX}s {options}",
             },
             open=False,
         )

@@ -12,34 +12,38 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
 
-from tinyfat.domain.usage import DOLLARS_MAX, NANODOLLARS_PER_DOLLAR, TOKENS_MAX, Refusal, Standing, refusal_words
+from tinyfat.domain.usage import AMOUNT_MAX, TOKENS_MAX, Refusal, Standing, refusal_words
 from tinyfat.ports.ledger import NotFound, StoreUnavailable
 from tinyfat.ports.usage import Held, Refused, Reservation, Settlement, Spend
 from tinyfat.store.budgets import caps_of
 from tinyfat.store.database import Connection, Database, storable
 
-RELAY_CONNECTIONS_MAX = 4  # the writers of one process: each holds an agent's row for a fraction of a millisecond
+# The ledger's functions look up a few rows by their keys; the tables' statistics change by the second and say little.
+_PLANS = (
+    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off "
+    "-c plan_cache_mode=force_generic_plan"
+)
 CALL_SECONDS_MAX = 2 * 3600.0  # no call lasts longer: an older hold was forgotten by its process and is swept
 SWEPT_AT_ONCE = 500
 TURN_KEPT_SECONDS = 7 * 24 * 3600.0  # a turn that called nothing for so long is over
 UNKNOWN_ENDS_MAX = 10_000  # kept for when the database is back; what is more, the sweep finds
 WORD_CHARS_MAX = 200  # of what a box or a client says: turn, conversation, alias
-AMOUNT_MAX = DOLLARS_MAX * NANODOLLARS_PER_DOLLAR
 
-_RESERVE = (
+_COMMIT = (
     "select place, agent_id, agent_name, byok_vendor, refusal, cap, spent, reserved "
-    "from usage_reserve(%s, %s::jsonb, %s) order by place"
+    "from usage_commit(%s, %s::jsonb, %s::jsonb, %s::uuid[], %s)"
 )
 _SPEND = (
-    "select t.month_spent, t.reserved, t.month_calls, t.month_cap, t.day_cap, t.turn_cap, t.turn_calls, t.killed "
-    "from budgets b, budget_on(b, (coalesce(%s::timestamptz, now()) at time zone 'utc')::date) t "
+    "select t.month_spent, t.reserved, t.month_calls, t.month_cap, t.day_cap, t.turn_cap, t.turn_calls, t.killed, "
+    "t.month_included from budgets b, budget_on(b, (coalesce(%s::timestamptz, now()) at time zone 'utc')::date) t "
     "where b.agent_id = %s"
 )
 
 
-def relay_database(url: str) -> Database:
-    """For a UsageStore: each statement its own commit."""
-    return Database(url, RELAY_CONNECTIONS_MAX)
+def commits_database(url: str) -> Database:
+    """For the commits of one UsageStore: a single connection, since one batch at a time is under way, and always to the
+    same backend of Postgres, whose caches are warm."""
+    return Database(url, 1, _PLANS)
 
 
 class UsageStore:
@@ -49,49 +53,43 @@ class UsageStore:
     `clock` is for tests; without it the database's own clock counts, the same for every relay.
     """
 
-    def __init__(self, database: Database, executor_id: str, clock: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self, commits: Database, database: Database, executor_id: str, clock: Callable[[], datetime] | None = None
+    ) -> None:
+        """`commits`: of `commits_database`; `database`: for everything else."""
+        self._commits = commits
         self._database = database
         self._executor_id = executor_id
         self._clock = clock
         self._unsettled: OrderedDict[str, Settlement] = OrderedDict()
         self._unreleased: OrderedDict[str, None] = OrderedDict()
 
-    async def reserve(self, reservations: list[Reservation]) -> list[Held | Refused]:
-        """Raises StoreUnavailable: then nothing may be called; what was perhaps held, a later beat releases."""
-        if not reservations:
+    async def commit(
+        self,
+        reservations: Sequence[Reservation] = (),
+        settlements: Sequence[Settlement] = (),
+        releases: Sequence[str] = (),
+    ) -> list[Held | Refused]:
+        """Raises StoreUnavailable: then nothing may be called; what was perhaps held, a later beat releases, and what
+        ended, a later beat settles, or, where this process dies first, the sweep."""
+        if not (reservations or settlements or releases):
             return []
-        if lost := [one.call_id for one in reservations if one.call_id in self._unreleased]:
-            # A beat may be releasing it at this moment: held again, it would be a call that nobody pays for.
-            raise StoreUnavailable(f"The answer to call {lost[0]} was lost; ask again under another id.")
-        batch = json.dumps([_asked(one) for one in reservations])
         try:
-            async with self._statement() as connection:
-                cursor = await connection.execute(_RESERVE, (self._executor_id, batch, self._now()), prepare=True)
-                rows = await cursor.fetchall()
+            rows = await self._commit(reservations, settlements, releases)
         except StoreUnavailable:
-            self._keep(self._unreleased, {one.call_id: None for one in reservations})
+            self._keep(self._unreleased, dict.fromkeys([*releases, *(one.call_id for one in reservations)]))
+            self._keep(self._unsettled, {one.call_id: one for one in settlements})
             raise
         return [_verdict(one, row) for one, row in zip(reservations, rows, strict=True)]
 
-    async def settle(self, settlements: list[Settlement]) -> None:
-        """Raises StoreUnavailable: then a later beat settles them, or, where this process dies first, the sweep."""
-        if not settlements:
-            return
-        try:
-            await self._settle(settlements)
-        except StoreUnavailable:
-            self._keep(self._unsettled, {one.call_id: one for one in settlements})
-            raise
+    async def reserve(self, reservations: Sequence[Reservation]) -> list[Held | Refused]:
+        return await self.commit(reservations)
 
-    async def release(self, call_ids: list[str]) -> None:
-        """Raises StoreUnavailable: then a later beat releases them."""
-        if not call_ids:
-            return
-        try:
-            await self._release(call_ids)
-        except StoreUnavailable:
-            self._keep(self._unreleased, dict.fromkeys(call_ids))
-            raise
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        await self.commit(settlements=settlements)
+
+    async def release(self, call_ids: Sequence[str]) -> None:
+        await self.commit(releases=call_ids)
 
     async def sweep(self, older_than_seconds: float) -> int:
         """Also what is older than CALL_SECONDS_MAX, whoever holds it. At most SWEPT_AT_ONCE."""
@@ -119,14 +117,11 @@ class UsageStore:
                 "insert into executors (id) values (%s) on conflict (id) do update set heartbeat_at = now()",
                 (self._executor_id,),
             )
-        if self._unreleased:
-            call_ids = list(self._unreleased)
-            await self._release(call_ids)
-            _forget(self._unreleased, call_ids)
-        if self._unsettled:
-            settlements = list(self._unsettled.values())
-            await self._settle(settlements)
-            _forget(self._unsettled, [one.call_id for one in settlements])
+        unreleased, unsettled = list(self._unreleased), list(self._unsettled.values())
+        if unreleased or unsettled:
+            await self._commit((), unsettled, unreleased)
+            _forget(self._unreleased, unreleased)
+            _forget(self._unsettled, [one.call_id for one in unsettled])
 
     async def leave(self) -> None:
         """An orderly end: what is still held, is held by nobody from now on."""
@@ -142,14 +137,20 @@ class UsageStore:
             )
         return cursor.rowcount
 
-    async def _settle(self, settlements: Sequence[Settlement]) -> None:
-        batch = json.dumps([_ended(one) for one in settlements])
-        async with self._statement() as connection:
-            await connection.execute("select usage_settle(%s::jsonb, %s)", (batch, self._now()), prepare=True)
-
-    async def _release(self, call_ids: list[str]) -> None:
-        async with self._statement() as connection:
-            await connection.execute("select usage_release(%s::uuid[])", (call_ids,), prepare=True)
+    async def _commit(
+        self, reservations: Sequence[Reservation], settlements: Sequence[Settlement], releases: Sequence[str]
+    ) -> list[tuple[Any, ...]]:
+        """In the order of the reservations."""
+        if lost := [one.call_id for one in reservations if one.call_id in self._unreleased]:
+            # A beat may be releasing it at this moment: held again, it would be a call that nobody pays for.
+            raise StoreUnavailable(f"The answer to call {lost[0]} was lost; ask again under another id.")
+        asked = json.dumps([_asked(one) for one in reservations]) if reservations else None
+        ended = json.dumps([_ended(one) for one in settlements]) if settlements else None
+        batch = (self._executor_id, asked, ended, list(releases) or None, self._now())
+        async with self._commits.connection() as connection:
+            cursor = await connection.execute(_COMMIT, batch, prepare=True)
+            rows = await cursor.fetchall()
+        return sorted(rows)
 
     def _statement(self) -> AbstractAsyncContextManager[Connection]:
         return self._database.connection()
@@ -184,6 +185,7 @@ def _asked(one: Reservation) -> dict[str, Any]:
         "po": one.price.output,
         "pc": one.price.cached,
         "pw": one.price.cache_written,
+        "ph": one.price.hour,
         "source": one.price.source,
         "turn": _word(one.turn),
         "conversation": _word(one.conversation),
@@ -199,6 +201,7 @@ def _ended(one: Settlement) -> dict[str, Any]:
         "output": _tokens(usage.output),
         "cached": _tokens(usage.cached),
         "written": _tokens(usage.cache_written),
+        "hour": _tokens(usage.cache_written_1h),
         "reasoning": _tokens(usage.reasoning),
         "estimated": usage.estimated,
         "latency": max(0, one.latency_ms),
@@ -208,7 +211,7 @@ def _ended(one: Settlement) -> dict[str, Any]:
     }
     if one.price is not None:
         price = one.price
-        row |= {"pi": price.input, "po": price.output, "pc": price.cached, "pw": price.cache_written}
+        row |= {"pi": price.input, "po": price.output, "pc": price.cached, "pw": price.cache_written, "ph": price.hour}
         row["source"] = price.source
     return row
 

@@ -12,6 +12,7 @@ from tinyfat.ports.inference import Answer, Call, VendorCut, VendorUnreachable
 CONNECT_SECONDS_MAX = 10.0
 CONNECTIONS_MAX = 2048
 KEEPALIVE_SECONDS = 30.0
+IDLE_SLACK = 0.02  # an answer that goes silent is cut this part of its patience early, at most
 PIECE_BYTES = 256 * 1024  # as much of an answer as waits for a slow client; then the vendor waits too
 
 
@@ -51,13 +52,17 @@ class _HttpAnswer:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         content = self._response.content
-        loop = asyncio.get_running_loop()
+        clock = asyncio.get_running_loop().time
+        moved = clock()
         try:
-            # One timer for the whole answer, moved on with each piece: a timer a piece would cost more than the piece.
-            async with asyncio.timeout(self._idle_seconds) as idle:
+            # One timer for the whole answer, moved on now and then: to move it costs as much as the piece.
+            async with asyncio.timeout_at(moved + self._idle_seconds) as idle:
                 while piece := await content.readany():
                     yield piece
-                    idle.reschedule(loop.time() + self._idle_seconds)
+                    now = clock()
+                    if now - moved > self._idle_seconds * IDLE_SLACK:
+                        moved = now
+                        idle.reschedule(now + self._idle_seconds)
         except TimeoutError as error:
             raise VendorCut(f"silent for {self._idle_seconds:g} s") from error
         except (aiohttp.ClientError, OSError) as error:

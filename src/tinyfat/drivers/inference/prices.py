@@ -20,6 +20,10 @@ from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 from tinyfat.domain.prices import Cliff, PriceList, UnknownPrice, per_token
 from tinyfat.domain.usage import Price
 
+# The data has one price of writing to the cache, that of five minutes. Anthropic, "Prompt caching", Pricing: "1-hour
+# cache write tokens are 2 times the base input tokens price".
+HOUR_TIMES_FRESH = 2
+_HOUR_VENDORS = ("anthropic",)
 CLAUSES_MAX = 1000  # of one model's match
 _DATE = re.compile(r"-20\d{2}-?\d{2}-?\d{2}$")
 _COUNTED = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
@@ -42,8 +46,8 @@ def known_prices(vendor: str, model: str, at: datetime) -> PriceList:
             f"{model!r} at {vendor!r} is not priced by tokens alone: write price_input and price_output that cover it."
         )
     source = f"genai-prices {genai_prices.__version__} {vendor.lower()}/{info.id}"
-    cliffs = tuple(Cliff(over, _price(found, over + 1, source)) for over in _cliffs(found))
-    return PriceList(_price(found, 0, source), cliffs)
+    cliffs = tuple(Cliff(over, _price(found, vendor.lower(), over + 1, source)) for over in _cliffs(found))
+    return PriceList(_price(found, vendor.lower(), 0, source), cliffs)
 
 
 def _find(vendor: str, model: str) -> ModelInfo | None:
@@ -69,7 +73,7 @@ def _written(match: Any) -> Iterator[str]:
         waiting += getattr(clause, "or_", None) or []
 
 
-def _price(found: ModelPrice, input_tokens: int, source: str) -> Price:
+def _price(found: ModelPrice, vendor: str, input_tokens: int, source: str) -> Price:
     """A cache that has no price of its own is priced as fresh input; a model without output puts out nothing."""
     fresh = _at(found.input_mtok, input_tokens)
     assert fresh is not None
@@ -81,6 +85,7 @@ def _price(found: ModelPrice, input_tokens: int, source: str) -> Price:
         per_token(fresh if cached is None else cached),
         per_token(fresh if written is None else written),
         source,
+        per_token(HOUR_TIMES_FRESH * fresh) if vendor in _HOUR_VENDORS and written is not None else None,
     )
 
 

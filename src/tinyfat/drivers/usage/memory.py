@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tinyfat.domain.usage import Caps, Price, Refusal, Standing, Usage, cost, refusal_words
@@ -27,6 +28,7 @@ class _Account:
     caps: Caps
     byok_vendor: str = ""
     spent: int = 0
+    ours: int = 0  # of it, what no owner's own key paid
     reserved: int = 0
 
 
@@ -44,17 +46,28 @@ class MemoryUsageLedger:
         self._agents[agent_id] = _Account(caps, byok_vendor)
         self._keys[key_hash] = agent_id
 
+    def paid_by(self, agent_id: str, byok_vendor: str) -> None:
+        """The owner's key at this vendor; "": none."""
+        self._agents[agent_id].byok_vendor = byok_vendor
+
     def kill(self, agent_id: str) -> None:
         self._agents[agent_id].caps = replace(self._agents[agent_id].caps, killed=True)
 
     def revoke(self, key_hash: bytes) -> None:
         del self._keys[key_hash]
 
-    async def reserve(self, reservations: list[Reservation]) -> list[Held | Refused]:
+    async def commit(
+        self, reservations: Sequence[Reservation], settlements: Sequence[Settlement], releases: Sequence[str]
+    ) -> list[Held | Refused]:
+        await self.settle(settlements)
+        await self.release(releases)
+        return await self.reserve(reservations)
+
+    async def reserve(self, reservations: Sequence[Reservation]) -> list[Held | Refused]:
         self._must_be_up()
         return [self._reserve(reservation) for reservation in reservations]
 
-    async def settle(self, settlements: list[Settlement]) -> None:
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
         self._must_be_up()
         for settlement in settlements:
             if settlement.call_id in self._holds:
@@ -62,7 +75,7 @@ class MemoryUsageLedger:
                 price = settlement.price or reservation.price
                 self._write(settlement, price, cost(settlement.usage, price))
 
-    async def release(self, call_ids: list[str]) -> None:
+    async def release(self, call_ids: Sequence[str]) -> None:
         self._must_be_up()
         for call_id in call_ids:
             if call_id in self._holds:
@@ -114,9 +127,12 @@ class MemoryUsageLedger:
                 return Refusal.TURN_CALLS, Standing(caps.turn_calls, calls, 0, asked.amount)
             if caps.turn is not None and sum(done) + sum(open_) + asked.amount > caps.turn:
                 return Refusal.TURN_MONEY, Standing(caps.turn, sum(done), sum(open_), asked.amount)
-        for refusal, cap in ((Refusal.DAY, caps.day), (Refusal.MONTH, caps.month)):
-            if cap is not None and account.spent + account.reserved + asked.amount > cap:
-                return refusal, Standing(cap, account.spent, account.reserved, asked.amount)
+        if caps.day is not None and account.spent + account.reserved + asked.amount > caps.day:
+            return Refusal.DAY, Standing(caps.day, account.spent, account.reserved, asked.amount)
+        month = account.ours if caps.included else account.spent
+        free = caps.month is None or (caps.included and bool(account.byok_vendor))
+        if not free and caps.month is not None and month + account.reserved + asked.amount > caps.month:
+            return Refusal.MONTH, Standing(caps.month, month, account.reserved, asked.amount)
         return None
 
     def _write(self, settlement: Settlement, price: Price, amount: int) -> None:
@@ -124,5 +140,6 @@ class MemoryUsageLedger:
         account = self._agents[agent_id]
         account.reserved -= reservation.amount
         account.spent += amount
+        account.ours += 0 if account.byok_vendor else amount
         vendor, model = settlement.vendor or reservation.vendor, settlement.model or reservation.model
         self.calls.append(Written(agent_id, reservation, settlement, vendor, model, price, amount))

@@ -64,6 +64,7 @@ class Chat:
 
 class _ChatStream(StreamReader):
     watched = re.compile(rb'"usage"\s*:\s*\{|\[DONE\]')
+    marks = (b"[DONE]", b'"usage"')
 
     def __init__(self, strip_usage: bool) -> None:
         super().__init__()

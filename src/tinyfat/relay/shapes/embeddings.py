@@ -45,6 +45,7 @@ class _NoStream(StreamReader):
     """A vendor that streams what nobody asked it to stream: it passes, uncounted."""
 
     watched = re.compile(rb"\[DONE\]")
+    marks = (b"[DONE]",)
 
     def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
         return Fate.PASS

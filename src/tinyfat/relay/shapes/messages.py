@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from tinyfat.domain.usage import Usage
@@ -27,9 +26,8 @@ class Messages:
 
     def bound(self, request: Mapping[str, Any], size: int, target: Target) -> Bound:
         output = wished(request, "max_tokens")
-        return Bound(
-            input_bound(size, target, _points_elsewhere(request)), target.output_max if output is None else output
-        )
+        taken = input_bound(size, target, _points_elsewhere(request))
+        return Bound(taken, target.output_max if output is None else output, _asks_an_hour(request))
 
     def objection(self, request: Mapping[str, Any]) -> str:
         tools = request.get("tools")
@@ -76,34 +74,33 @@ class Messages:
 
 class _MessagesStream(StreamReader):
     watched = re.compile(rb'"message_(?:start|delta|stop)"')
+    marks = (b'"message_',)
 
     def __init__(self) -> None:
         super().__init__()
-        self._begun: Usage | None = None
+        self._counted: dict[str, Any] = {}  # the vendor's counts so far
 
     def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
         match event.get("type"):
             case "message_start":
-                self._begun = usage_of(part(event.get("message"), "usage"))
+                self._count_in(part(event.get("message"), "usage"))
             case "message_delta":
-                self._delta(event.get("usage"))
+                self._count_in(event.get("usage"))
+                if count(part(event.get("usage"), "output_tokens")) is not None:
+                    self.usage = usage_of(self._counted)
             case "message_stop":
                 self.finished = True
                 return Fate.LAST
         return Fate.PASS
 
-    def _delta(self, usage: object) -> None:
-        """Cumulative. Its output always, its input where it has one: else that of the start stands."""
-        whole = usage_of(usage)
-        made = count(part(usage, "output_tokens"))
-        if whole is not None:
-            self.usage = whole
-        elif self._begun is not None and made is not None:
-            self.usage = replace(self._begun, output=made)
+    def _count_in(self, usage: object) -> None:
+        """Cumulative: what is named later replaces what was named before, and what is not named stands."""
+        if isinstance(usage, Mapping):
+            self._counted |= {name: value for name, value in usage.items() if value is not None}
 
     @property
     def input_counted(self) -> Usage | None:
-        return self._begun
+        return usage_of(self._counted)
 
     def text_of(self, event: Mapping[str, Any]) -> int:
         delta = event.get("delta")
@@ -118,8 +115,24 @@ def usage_of(usage: object) -> Usage | None:
         return None
     cached = count(part(usage, "cache_read_input_tokens")) or 0
     written = count(part(usage, "cache_creation_input_tokens")) or 0
+    hour = count(part(part(usage, "cache_creation"), "ephemeral_1h_input_tokens")) or 0
     taken = fresh + cached + written
-    return Usage(taken, made, cached, written) if taken else None
+    return Usage(taken, made, cached, written, cache_written_1h=min(hour, written)) if taken else None
+
+
+def _asks_an_hour(request: Mapping[str, Any]) -> bool:
+    """Is there a `cache_control` with "ttl": "1h", wherever it is? The vendor knows no other place for it than one of
+    the request's own objects, but those are many."""
+    waiting: list[object] = [request]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            if part(value.get("cache_control"), "ttl") == "1h":
+                return True
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return False
 
 
 def _points_elsewhere(request: Mapping[str, Any]) -> bool:

@@ -59,6 +59,7 @@ class Responses:
 
 class _ResponsesStream(StreamReader):
     watched = re.compile(rb'"response\.(?:completed|incomplete|failed)"')
+    marks = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 
     def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
         if event.get("type") not in _ENDS:

@@ -20,6 +20,7 @@ class Bound:
 
     input: int
     output: int
+    hour: bool = False  # the vendor's cache may be asked to keep it for an hour, which is dearer
 
 
 class Surface(Protocol):
