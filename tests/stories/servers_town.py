@@ -170,6 +170,7 @@ async def town(folder: Path, office: PostOffice, hosts: Path | None = None, **se
                 await operator.close()
     finally:
         await remove_machines(hosts)
+        await Bridge(home / "nspawn").down()
 
 
 @asynccontextmanager
