@@ -11,7 +11,7 @@ from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.orders import Orders
 from tinyfat.flows.watch import until
 from tinyfat.ports.ledger import MachineRecords
-from tinyfat.ports.machines import MachineRefused, MachinesUnreachable
+from tinyfat.ports.machines import MachineRefused, MachinesFull, MachinesUnreachable
 from tinyfat.ports.server_ledger import AgentKeys, NewServer, ServerRecords, Wish
 
 ORDER_SECONDS_MAX = 300.0  # until the provider lists it as running
@@ -59,7 +59,7 @@ class ServerMaking:
             try:
                 await self._make_in(machine, agent_name, location)
                 return
-            except MachineRefused:
+            except MachinesFull:
                 if location == locations[-1]:
                     raise
                 await self._addressing.release(machine.kind, machine.address_id)

@@ -100,6 +100,7 @@ def primary_ip_of(bound: BoundPrimaryIP) -> PrimaryIp:
 def first_address(network: str) -> str:
     """2001:db8::/64 is a server's network; its image sets up the address ::1 in it (docs.hetzner.com, "IPv6")."""
     try:
-        return str(ipaddress.ip_network(network, strict=False)[1])
-    except (ValueError, IndexError):
+        found = ipaddress.ip_network(network, strict=False)
+    except ValueError:
         return network
+    return str(found[1] if found.num_addresses > 1 else found[0])
