@@ -21,7 +21,7 @@ from tinyfat.machine_hosts.qemu import QemuHost
 from tinyfat.standins.hetzner.cloud import Cloud, Options
 from tinyfat.standins.hetzner.state import restore, save
 
-SECONDS = 240.0  # a virtual machine without KVM takes a minute to boot
+SECONDS = 480.0  # a virtual machine without KVM takes a minute to boot, on a busy host several
 PORT = 80
 MIB = 1024**2
 USER_DATA = f"""#cloud-config
