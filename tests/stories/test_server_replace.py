@@ -51,7 +51,7 @@ async def test_another_server_with_the_same_name_address_key_and_memory(tmp_path
     need_machines()
     async with town(tmp_path, post) as here:
         image = await here.image("echo")
-        old = await here.make("ada", "echo", image)
+        old = await here.make("ada", "echo", "--image", image)
         key = await host_key(old.ipv4)
         await here.ask("ada", "Hello.")
         await as_operator(here, "sudo", "-n", "-u", "tinyfat", "sh", "-c", f"echo what ada knows > {NOTES}")
@@ -94,7 +94,7 @@ async def test_a_server_that_waited_is_an_agents_in_seconds(tmp_path: Path, post
         money = (await here.tinyfat.json("money"))["agents"]
         assert any(line["plan"] == "pool" for line in money)
         began = time.monotonic()
-        server = await here.make("ada", "echo", "")
+        server = await here.make("ada", "echo")
         seconds = time.monotonic() - began
         print(f"claimed and answered after {seconds:.1f} s")
         assert (server.id, server.ipv4) == (waiting["id"], waiting["ipv4"]) and seconds < 10.0

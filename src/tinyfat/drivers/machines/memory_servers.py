@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from tinyfat.domain.machines import Address, Billed, BilledKind, Image, MachineOrder, MachineSeen, MachineState
 from tinyfat.drivers.machines.memory import MemoryMachines
-from tinyfat.ports.machines import MachineRefused, MachinesUnreachable
+from tinyfat.ports.machines import MachineRefused, MachinesFull, MachinesUnreachable
 
 PRICE = 5_000_000_000  # nano-dollars a month: five dollars
 ADDRESS_PRICE = 600_000_000
@@ -34,7 +34,7 @@ class MemoryServers(MemoryMachines):
             raise MachineRefused("An order for a server says what server.")
         known = self._machines.get(order.id)
         if known is None and server.locations and set(server.locations) <= set(self.lies.no_room_in):
-            raise MachineRefused(f"There is no room left in {', '.join(server.locations)}.")
+            raise MachinesFull(f"There is no room left in {', '.join(server.locations)}.")
         if known is not None:  # a server once made stays as it was ordered
             order = known.order
             if not known.running and self.lies.told("ip_changes"):
@@ -65,7 +65,7 @@ class MemoryServers(MemoryMachines):
     async def address(self, address_id: str, location: str = "") -> Address:
         self._reach()
         if location in self.lies.no_room_in:
-            raise MachineRefused(f"There is no address left in {location}.")
+            raise MachinesFull(f"There is no address left in {location}.")
         if address_id not in self.addresses:
             ipv4 = self._fresh()
             self.addresses[address_id] = Address(address_id, ipv4, f"2001:db8::{ipv4.rpartition('.')[2]}", "", location)
