@@ -57,6 +57,7 @@ faults: $(VENV)/.dev ## Kill the control plane, the database, the box and the ru
 
 faults-long: $(VENV)/.dev ## The same, 200 kills
 	@$(BIN)/python -m tests.faults --count 200
+	@$(BIN)/python -m pytest -q -m long
 
 faults-cloud: $(VENV)/.dev ## A provider of servers that lies, the control plane killed meanwhile (under 90 seconds)
 	@$(BIN)/python -m tests.faults.lying_cloud --runs 60
