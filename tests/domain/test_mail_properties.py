@@ -135,6 +135,7 @@ def test_reading_is_a_function(raw: bytes) -> None:
 
 
 @given(st.text(max_size=300))
+@example("0 \u200e 0")
 @settings(deadline=None)
 def test_header_decoders_take_any_text(text: str) -> None:
     one_line(decode_words(text)).encode("utf-8")

@@ -65,9 +65,10 @@ def clean_text(text: str) -> str:
 
 def one_line(text: str, chars_max: int = 1000) -> str:
     """One line, no control or direction characters, single spaces, cut at `chars_max`: safe in any header."""
-    spaced = _BLANKS.sub(" ", _CONTROLS.sub(" ", without_surrogates(text[: chars_max * 4])))
+    spaced = _CONTROLS.sub(" ", without_surrogates(text[: chars_max * 4]))
     visible = "".join(c for c in spaced if c.isascii() or unicodedata.category(c) not in _UNSEEN or c in _JOINERS)
-    return visible.strip()[:chars_max].rstrip()
+    # Blanks last: what stood unseen between two of them is gone only now.
+    return _BLANKS.sub(" ", visible).strip()[:chars_max].rstrip()
 
 
 _UNSEEN = frozenset(("Cc", "Cf", "Cs"))
