@@ -68,9 +68,9 @@ faults-cloud-long: $(VENV)/.dev ## The same, 300 runs from a seed of its own
 bench: $(VENV)/.dev ## The benchmarks: ratios against peers run beside us
 	@$(BIN)/python -m bench
 
-bench-servers: $(VENV)/.dev ## Servers of agents, cold and warm, against one made by hand (Debian, root)
+bench-servers: $(VENV)/.dev ## Servers of agents: a hundred at once; cold and warm, against one made by hand (Debian, root)
 	@sh tests/stories/install_machine_tools.sh
-	@$(BIN)/python -m bench servers
+	@$(BIN)/python -m bench many-servers servers
 
 lock: ## Write requirements/*.txt anew (needs uv)
 	@requirements/lock.sh

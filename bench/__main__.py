@@ -1,4 +1,7 @@
-"""`python -m bench [accept|turns|idle|relay|servers ...] [--seconds S] [--json]`: a small table, ratios first."""
+"""`python -m bench [PROGRAM ...] [--seconds S] [--json]`: a small table, ratios first.
+
+PROGRAM: accept, turns, idle, relay, many-servers, servers.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import accept, idle, postfix, relay, servers, turns
+from bench import accept, idle, many_servers, postfix, relay, servers, turns
 from bench.figures import Figure, as_json, table
 
-PROGRAMS = ("accept", "turns", "idle", "relay", "servers")
+PROGRAMS = ("accept", "turns", "idle", "relay", "many-servers", "servers")
 BY_DEFAULT = PROGRAMS[:-1]  # servers need root, Debian and a quarter of an hour
 SECONDS = 30.0
 # Open to pass through, to nobody to look into: Postfix's processes run as users of their own.
@@ -32,6 +35,8 @@ async def run(programs: list[str], seconds: float, folder: Path) -> list[Figure]
         figures += await turns.measure(folder, seconds, with_peer=not why_not)
     if "relay" in programs:
         figures += await relay.measure(folder, seconds)
+    if "many-servers" in programs:
+        figures += await many_servers.measure(folder)
     if "servers" in programs:
         if why := servers.missing():
             print(f"no servers: {why}", file=sys.stderr)

@@ -30,11 +30,11 @@ async def measure(folder: Path, seconds: float) -> list[Figure]:
         plane = psutil.Process(tinyfat.process.pid)
         database = EmbeddedPostgres(tinyfat.home).process()
         assert database is not None
-        before = _cpu_seconds(plane), _database_cpu_seconds(database)
+        before = cpu_seconds(plane), database_cpu_seconds(database)
         began = time.monotonic()
         await asyncio.sleep(seconds)
         elapsed = time.monotonic() - began
-        after = _cpu_seconds(plane), _database_cpu_seconds(database)
+        after = cpu_seconds(plane), database_cpu_seconds(database)
         own, theirs = plane.memory_info().rss / MB, _proportional_bytes(database) / MB
     own_cpu, their_cpu = (100 * (late - early) / elapsed for early, late in zip(before, after, strict=True))
     return [
@@ -47,15 +47,15 @@ async def measure(folder: Path, seconds: float) -> list[Figure]:
     ]
 
 
-def _cpu_seconds(process: psutil.Process) -> float:
+def cpu_seconds(process: psutil.Process) -> float:
     spent = process.cpu_times()
     return spent.user + spent.system
 
 
-def _database_cpu_seconds(database: psutil.Process) -> float:
+def database_cpu_seconds(database: psutil.Process) -> float:
     """Of the postmaster, its living children and, by the kernel's account of them, the children that ended."""
     ended = database.cpu_times()
-    living = sum(_cpu_seconds(process) for process in [database, *database.children(recursive=True)])
+    living = sum(cpu_seconds(process) for process in [database, *database.children(recursive=True)])
     return living + ended.children_user + ended.children_system
 
 
