@@ -13,6 +13,7 @@ from tinyfat.flows.delivery import Delivery
 from tinyfat.flows.first_words import FirstWords
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.orders import Orders
+from tinyfat.flows.owner_mail import OwnerMail
 from tinyfat.flows.pool import Pool, PoolTerms
 from tinyfat.flows.provision import Provision
 from tinyfat.flows.reconcile import Reconcile
@@ -76,7 +77,8 @@ class Fleet:
         self.addressing = Addressing(settings.domain, kinds, self.addresses, self.names, side.dns)
         self.making = ServerMaking(kinds, records, self.servers, self.keys, orders, self.addressing)
         self.words = FirstWords(records, turns)
-        welcome = Welcome(settings.domain, self.keys, NoticeStore(database), delivery, self.addressing, self.host_key)
+        self._owner_mail = OwnerMail(settings.domain, NoticeStore(database), delivery)
+        welcome = Welcome(self._owner_mail, self.keys, self.addressing, self.host_key)
         self._provision = Provision(agents, self.making, records, turns, orders, self.machine_runs, welcome, host)
         self._retire = Retire(agents, kinds, self.machine_runs, self.addressing)
         self.moves = StateMoveStore(database)
@@ -117,6 +119,8 @@ class Fleet:
             self.addressing,
             self.machine_runs,
             self.words,
+            self._owner_mail,
+            _now,
         )
 
     def _reconcile(self) -> Reconcile:

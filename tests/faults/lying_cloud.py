@@ -36,6 +36,7 @@ from tinyfat.domain.agents import Agent, AgentState, Place
 from tinyfat.domain.machines import MachineOrder, ServerOrder
 from tinyfat.engine.steps import Flow
 from tinyfat.flows import reconcile
+from tinyfat.flows.replace import Replacement
 from tinyfat.ports.machines import MachinesError
 from tinyfat.standins.lies import read_lie
 from tinyfat.store.database import Database
@@ -152,6 +153,28 @@ async def replace(run: Run) -> None:
     await run.world.through(run.world.replace.run, f"{agent.id}:{generation}", run.deaths())
 
 
+async def without_state(run: Run) -> None:
+    """Replaced while the old machine runs, has stopped, or is gone at the provider: nothing is asked of its box."""
+    agent = await run.made()
+    generation = agent.replacing + 1
+    [name] = run.world.hosted()
+    host = run.world.provider.cloud.machines
+    match run.chance.choice(("runs", "stopped", "gone")):
+        case "stopped":
+            await host.stop(name)
+        case "gone":
+            [server] = list(run.world.provider.cloud.servers.values())
+            connection = run.world.opened[-1]
+            await connection.call("delete it by hand", lambda api: api.servers.get_by_id(server.id).delete())
+            await run.world.pass_time(60.0)
+        case _:
+            pass
+    assert await run.world.servers.begin_replacing(agent.id, generation)
+    run.lie()
+    subject = Replacement(agent.id, generation, without_state=True).subject
+    await run.world.through(run.world.replace.run, subject, run.deaths())
+
+
 async def pool(run: Run) -> None:
     """Filled, claimed, filled again, compared."""
     if run.chance.random() < 0.5:
@@ -208,7 +231,7 @@ async def _orphan(world: LyingWorld) -> None:
 
 FLOWS: dict[str, Callable[[Run], Awaitable[None]]] = {
     "provision": provision, "destroyed": destroyed_meanwhile, "retire": retire, "replace": replace, "pool": pool,
-    "reconcile": compare,
+    "reconcile": compare, "without state": without_state,
 }  # fmt: skip
 
 

@@ -117,7 +117,7 @@ class LyingWorld(SmallWorld):
         files = MoveFolder(folder)
         self.replace = Replace(
             self.agents, self.kinds, self.records, self.servers, self.moves, files, self.orders, self.making,
-            self.addressing, self.runs, self.words,
+            self.addressing, self.runs, self.words, self.owner_mail, lambda: datetime.now(UTC),
         )  # fmt: skip
         self.life = Life()
         self.opened: list[HetznerCloud] = []

@@ -19,7 +19,7 @@ from tinyfat.store.database import Database
 
 __all__ = ["database", "server"]
 
-SEEDS = range(6)  # each flow once
+SEEDS = range(7)  # each flow once
 Harm = Callable[[LyingWorld, Agent], Awaitable[None]]
 
 

@@ -27,6 +27,7 @@ from tinyfat.flows.intake import MailIntake
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.mail_turn import MailTurn
 from tinyfat.flows.orders import Orders, ServerTerms
+from tinyfat.flows.owner_mail import OwnerMail
 from tinyfat.flows.pool import Pool, PoolTerms
 from tinyfat.flows.provision import Provision
 from tinyfat.flows.reconcile import Reconcile
@@ -192,9 +193,8 @@ class SmallWorld:
         )
         self.flows.known["mail_turn"] = self.mail_turn.run
         making = ServerMaking(self.kinds, self.records, self.servers, self.keys, self.orders, self.addressing)
-        welcome = Welcome(
-            DOMAIN, self.keys, NoticeStore(database), self.delivery, self.addressing, lambda agent_id: HOST_KEY
-        )
+        self.owner_mail = OwnerMail(DOMAIN, NoticeStore(database), self.delivery)
+        welcome = Welcome(self.owner_mail, self.keys, self.addressing, lambda agent_id: HOST_KEY)
         self.provision = Provision(self.agents, making, self.records, self.turns, self.orders, self.runs, welcome, HOST)
         self.words = FirstWords(self.records, self.turns)
         self.alarms = AlarmStore(database)
@@ -226,6 +226,8 @@ class SmallWorld:
             self.addressing,
             self.runs,
             self.words,
+            self.owner_mail,
+            self.clock,
         )
         self.flows.known["pool"] = self.pool().run
         self.flows.known["pool_end"] = self.pool().end

@@ -36,6 +36,7 @@ class NewSshKey(BaseModel):
 class NewMachine(BaseModel):
     image: str = Field(default="", max_length=200)
     size: str = Field(default="", max_length=100)
+    without_state: bool = False  # the old one is dead: the memory starts anew
 
 
 class NewSession(BaseModel):
@@ -62,7 +63,8 @@ async def replace_machine(name: str, new: NewMachine, world: Here) -> dict[str, 
         )
     await world.agents.placed(agent.id, new.image, new.size)
     await world.agents.become(agent.id, AgentState.READY, "", AgentState.READY)  # what an earlier attempt left in words
-    await world.engine.start(replace.FLOW, f"{replace.FLOW}:{agent.id}:{generation}", f"{agent.id}:{generation}")
+    wanted = replace.Replacement(agent.id, generation, new.without_state)
+    await world.engine.start(replace.FLOW, f"{replace.FLOW}:{agent.id}:{generation}", wanted.subject)
     return {
         "id": agent.id,
         "name": agent.name,

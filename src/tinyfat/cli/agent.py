@@ -197,20 +197,38 @@ def replace(
     name: Name,
     image: Annotated[str, typer.Option(help="What the new one is made from; else the newest.")] = "",
     size: Annotated[str, typer.Option(help="The provider's word for it; else as it is.")] = "",
+    without_state: Annotated[bool, typer.Option(help="Its machine is dead: the memory starts anew.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until the old machine is gone.")] = True,
     as_json: Json = False,
 ) -> None:
     """Give an agent another server: same name, same address, same memory. Mail that comes meanwhile waits."""
     client = Client(load_settings())
-    begun = client.post("agents", name, "replace", body={"image": image, "size": size})
+    if without_state and not yes and console.is_terminal and not as_json:
+        typer.confirm(_what_is_lost(client.get("agents", name)), abort=True)
+    body = {"image": image, "size": size, "without_state": without_state}
+    begun = client.post("agents", name, "replace", body=body)
     if wait:
         _wait_until_replaced(client, name, begun["machine"], quiet=as_json)
     if as_json:
         print_json(client.get("agents", name))
     elif wait:
-        console.print(f"{name} lives on another machine; its name, its address and its memory are the same.")
+        kept = "its name and its address are the same" if without_state else "its name, its address and its memory are"
+        more = "; its memory starts anew, and its owner is told." if without_state else " the same."
+        console.print(f"{name} lives on another machine; {kept}{more}")
     else:
         console.print(f"Under way; `tinyfat agent show {name}` tells how far it is.")
+
+
+def _what_is_lost(agent: dict[str, Any]) -> str:
+    name, heard = agent["name"], (agent["machine"] or {}).get("seen_at")
+    return (
+        f"The box of {name} was last heard of at {local_time(heard)}. While it speaks, `tinyfat agent replace {name}` "
+        f"takes everything along.\n"
+        f"Lost is what lies on its machine: what {name} remembers of every conversation, the files it keeps, what was "
+        "set up there. Kept are its name, its address, its keys and all mail.\n"
+        f"Replace the machine of {agent['address']} without its state?"
+    )
 
 
 def _wait_until_replaced(client: Client, name: str, machine: str, quiet: bool) -> None:

@@ -150,7 +150,7 @@ class Reconcile:
         agent = await self._agents.get(machine.agent_id)
         words = (
             f"The machine of {agent.name} is gone at the provider, its data with it. "
-            f"`tinyfat agent destroy {agent.name}` and `agent create` make another."
+            f"`tinyfat agent replace {agent.name} --without-state` makes another; its memory starts anew."
         )
         return Alarm(AlarmKind.GHOST, f"{kind} server {machine.id}", words, agent.id)
 

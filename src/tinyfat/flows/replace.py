@@ -3,6 +3,9 @@
 The new one is made beside the old one, with a passing address. Then turns wait, the old box hands its state over, the
 new one takes it, the address moves, and a real question is answered there. Only then the old one ends. Until turns go
 on, whatever fails is undone, and the old machine goes on as if nothing had been.
+
+Without state, because the old machine is dead: turns wait from the beginning, nothing is asked of the old box, and what
+it had received and not answered is asked of the new one. The owner is told that the memory starts anew.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import dataclasses
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 
 from tinyfat.domain.agents import Agent, AgentState
@@ -20,6 +25,7 @@ from tinyfat.flows.addressing import Addressing
 from tinyfat.flows.first_words import FirstWords
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.orders import Orders, machine_id_of
+from tinyfat.flows.owner_mail import OwnerMail
 from tinyfat.flows.progress import Part, Progress, StillThere
 from tinyfat.flows.provision import ENROLLED_SECONDS_MAX
 from tinyfat.flows.server_making import ServerMaking
@@ -28,11 +34,35 @@ from tinyfat.ports.dns import DnsError
 from tinyfat.ports.ledger import Agents, MachineRecords
 from tinyfat.ports.machines import MachinesError, MachinesUnreachable
 from tinyfat.ports.server_ledger import MoveFiles, MovePhase, ServerRecords, StateMoves
+from tinyfat.recipes.fresh_memory_mail import fresh_memory_subject, fresh_memory_text
 
 FLOW = "replace"
 HAND_OVER_SECONDS_MAX = 30 * 60.0  # turns under way end, the runtime stops, gigabytes go up
 TAKE_SECONDS_MAX = 30 * 60.0
 ATTACH_SECONDS_MAX = 600.0  # a provider may need both machines off
+SILENT_SECONDS_MAX = 180.0  # a box that is to hand its state over and is not heard of for so long is dead to us
+HEARD_SECONDS = 30.0  # heard of that lately, it speaks
+
+Attempt = Callable[[Agent, int], Awaitable[str]]  # a part, of which generation
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What one run of the flow is about."""
+
+    agent_id: str
+    generation: int  # the new machine's
+    without_state: bool = False
+
+    @property
+    def subject(self) -> str:
+        """ "ID:2", or "ID:2:without-state"."""
+        return f"{self.agent_id}:{self.generation}{':without-state' if self.without_state else ''}"
+
+
+def replacement_of(subject: str) -> Replacement:
+    agent_id, generation, *how = subject.split(":")
+    return Replacement(agent_id, int(generation), bool(how))
 
 
 class Replace:
@@ -49,7 +79,10 @@ class Replace:
         addressing: Addressing,
         machine_runs: MachineRuns,
         words: FirstWords,
+        owner_mail: OwnerMail,
+        clock: Callable[[], datetime],
     ) -> None:
+        """`clock`: the ledger's time, by which boxes are heard of."""
         self._agents = agents
         self._kinds = kinds
         self._records = records
@@ -61,43 +94,80 @@ class Replace:
         self._addressing = addressing
         self._machine_runs = machine_runs
         self._words = words
+        self._owner_mail = owner_mail
+        self._clock = clock
         self._progress = Progress(agents, FLOW)
 
     async def run(self, steps: Steps, subject: str) -> None:
-        """`subject`: the agent's id and the new machine's generation, "ID:2"."""
-        agent_id, _, generation = subject.partition(":")
+        """`subject`: of a Replacement."""
+        wanted = replacement_of(subject)
+        agent_id, generation = wanted.agent_id, wanted.generation
         await steps.run("begin", lambda: self._agents.steps_again(agent_id, FLOW))
-        for name, part in self._parts(int(generation)):
-            if complaint := await self._progress.part(steps, agent_id, name, part):
-                await steps.run("undo", partial(self._undo, agent_id, int(generation), complaint))
+        for name, part in self._fresh_parts() if wanted.without_state else self._parts():
+            guarded = _while_ready(partial(_of, part, generation))
+            if complaint := await self._progress.part(steps, agent_id, name, guarded):
+                await steps.run("undo", partial(self._undo, agent_id, generation, complaint))
                 return
-        for name, part in self._endings(int(generation)):
-            await self._progress.part(steps, agent_id, name, part)
+        for name, part in self._fresh_endings() if wanted.without_state else self._endings():
+            await self._progress.part(steps, agent_id, name, partial(_of, part, generation))
 
-    def _parts(self, generation: int) -> Sequence[tuple[str, Part]]:
+    def _parts(self) -> Sequence[tuple[str, Attempt]]:
         """Each is given the agent, and may run twice."""
-
-        def of(part: Callable[[Agent, int], Awaitable[str]]) -> Part:
-            return _while_ready(lambda agent: part(agent, generation))
-
         return (
-            ("order another machine", of(self._order)),
-            ("first word of its box", of(self._first_word)),
-            ("its runtime ready", of(self._ready)),
-            ("the state handed over", of(self._hand_over)),
-            ("the state taken in", of(self._take)),
-            ("the address moved", of(self._attach)),
-            ("the new one runs", of(self._switch)),
-            ("a real question answered", of(self._question)),
+            ("order another machine", self._order_beside),
+            ("first word of its box", self._first_word),
+            ("its runtime ready", self._ready),
+            ("the state handed over", self._hand_over),
+            ("the state taken in", self._take),
+            ("the address moved", self._attach),
+            ("the new one runs", self._switch),
+            ("a real question answered", self._question),
         )
 
-    def _endings(self, generation: int) -> Sequence[tuple[str, Part]]:
+    def _fresh_parts(self) -> Sequence[tuple[str, Attempt]]:
+        """Without state."""
+        return (
+            ("turns wait", self._hold),
+            ("order another machine", self._order),
+            ("first word of its box", self._first_word),
+            ("its runtime ready", self._ready),
+            ("the address moved", self._attach),
+            ("the new one runs", self._switch),
+            ("a real question answered", self._question),
+        )
+
+    def _endings(self) -> Sequence[tuple[str, Attempt]]:
         """From here on there is no way back, and the agent answers: what fails is told, and tried again by the
         reconciliation."""
+        return (("turns go on", self._go_on), ("the old machine ended", self._end_old))
+
+    def _fresh_endings(self) -> Sequence[tuple[str, Attempt]]:
+        return (("turns go on", self._go_on), ("its owner told", self._tell), ("the old machine ended", self._end_old))
+
+    async def _order_beside(self, agent: Agent, generation: int) -> str:
+        """Nothing is ordered for a state that nobody will hand over."""
+        old = await self._old(agent, generation)
+
+        async def speaks() -> bool:
+            machine = await self._records.get(old.id) if old else None
+            return machine is None or self._silence(machine) < timedelta(seconds=HEARD_SECONDS)
+
+        if old is not None and not await until(speaks, SILENT_SECONDS_MAX):
+            return self._not_taken(agent, "its box is not heard of")
+        return await self._order(agent, generation)
+
+    def _silence(self, machine: Machine) -> timedelta:
+        return self._clock() - machine.seen_at if machine.seen_at else timedelta.max
+
+    def _not_taken(self, agent: Agent, why: str) -> str:
         return (
-            ("turns go on", lambda agent: self._go_on(agent)),
-            ("the old machine ended", lambda agent: self._end_old(agent, generation)),
+            f"The state of {agent.name} could not be taken along: {why}. If its machine is dead, "
+            f"`tinyfat agent replace {agent.name} --without-state` makes another, whose memory starts anew."
         )
+
+    async def _hold(self, agent: Agent, generation: int) -> str:
+        await self._servers.hold_turns(agent.id)
+        return ""
 
     async def _order(self, agent: Agent, generation: int) -> str:
         old = await self._old(agent, generation)
@@ -122,28 +192,41 @@ class Replace:
         old = await self._old(agent, generation)
         if old is None:
             return f"{agent.name} has no machine whose state could be taken along."
-        await self._servers.hold_turns(agent.id)
+        await self._hold(agent, generation)
         move_id = move_id_of(agent.id, generation)
         await self._moves.ask(move_id, agent.id, old.id, machine_id_of(agent.id, generation))
-        return await self._phase(agent, move_id, (MovePhase.KEPT, MovePhase.RESTORED), HAND_OVER_SECONDS_MAX)
+        wanted = (MovePhase.KEPT, MovePhase.RESTORED)
+        return await self._phase(agent, move_id, wanted, old.id, HAND_OVER_SECONDS_MAX)
 
     async def _take(self, agent: Agent, generation: int) -> str:
-        return await self._phase(agent, move_id_of(agent.id, generation), (MovePhase.RESTORED,), TAKE_SECONDS_MAX)
+        new = machine_id_of(agent.id, generation)
+        return await self._phase(agent, move_id_of(agent.id, generation), (MovePhase.RESTORED,), new, TAKE_SECONDS_MAX)
 
-    async def _phase(self, agent: Agent, move_id: str, wanted: Sequence[MovePhase], seconds: float) -> str:
+    async def _phase(
+        self, agent: Agent, move_id: str, wanted: Sequence[MovePhase], machine_id: str, seconds: float
+    ) -> str:
+        """`machine_id`: whose box has its part to do. It is waited for while it is heard of."""
         last: MovePhase | None = None
         detail = ""
+        began = self._clock()
 
         async def decided() -> bool:
             nonlocal last, detail
             move = await self._moves.get(move_id)
             last, detail = (move.phase, move.detail) if move else (None, "")
-            return last in wanted or last is MovePhase.FAILED
+            return last in wanted or last is MovePhase.FAILED or await self._fell_silent(machine_id, began)
 
-        if await until(decided, seconds) and last is not MovePhase.FAILED:
+        await until(decided, seconds)
+        if last in wanted:
             return ""
-        words = detail or f"no word of its box within {seconds / 60:.0f} min"
-        return f"The state of {agent.name} could not be taken along: {words}"
+        if last is MovePhase.FAILED:
+            return f"The state of {agent.name} could not be taken along: {detail}"
+        return self._not_taken(agent, f"no word of its box within {(self._clock() - began).total_seconds():.0f} s")
+
+    async def _fell_silent(self, machine_id: str, since: datetime) -> bool:
+        machine = await self._records.get(machine_id)
+        silence = min(self._silence(machine) if machine else timedelta.max, self._clock() - since)
+        return silence > timedelta(seconds=SILENT_SECONDS_MAX)
 
     async def _attach(self, agent: Agent, generation: int) -> str:
         return await self._attached(agent, machine_id_of(agent.id, generation))
@@ -177,8 +260,16 @@ class Replace:
     async def _question(self, agent: Agent, generation: int) -> str:
         return await self._words.question(agent, f"probe of machine {generation}")
 
-    async def _go_on(self, agent: Agent) -> str:
+    async def _go_on(self, agent: Agent, generation: int) -> str:
         await self._servers.go_on(agent.id)
+        return ""
+
+    async def _tell(self, agent: Agent, generation: int) -> str:
+        machine = await self._records.get(machine_id_of(agent.id, generation))
+        if machine is not None and machine.created_at is not None:
+            address = self._owner_mail.sender(agent)
+            subject, text = fresh_memory_subject(agent.name), fresh_memory_text(agent.name, address)
+            await self._owner_mail.write(agent, f"fresh-memory-{generation}", machine.created_at, subject, text)
         return ""
 
     async def _end_old(self, agent: Agent, generation: int) -> str:
@@ -223,6 +314,8 @@ class Replace:
         await self._moves.failed(move_id_of(agent.id, generation), complaint)
         await self._servers.go_on(agent.id)
         seen = await self._machine_runs.seen(old.kind, old.id)
+        if seen.state is MachineState.GONE:
+            return  # it died meanwhile, or before: the address waits for the next one
         if seen.state is MachineState.STOPPED:
             await self._making.start(old.id, agent.name, agent.id)
         if words := await self._attached(agent, old.id):
@@ -248,6 +341,10 @@ def passing_address_of(agent_id: str, generation: int) -> str:
 
 def move_id_of(agent_id: str, generation: int) -> str:
     return str(uuid.uuid5(uuid.UUID(agent_id), f"move {generation}"))
+
+
+def _of(part: Attempt, generation: int, agent: Agent) -> Awaitable[str]:
+    return part(agent, generation)
 
 
 def _while_ready(part: Part) -> Part:

@@ -53,4 +53,7 @@ def _server(facts: WelcomeFacts) -> str:
 
 
 def _end(facts: WelcomeFacts) -> str:
-    return "The server may be replaced one day by another one: name, address, key and memory stay the same."
+    return (
+        "The server may be replaced one day by another one: name, address, key and memory stay the same. Were the "
+        "memory ever lost with a server, you would be told."
+    )
