@@ -45,6 +45,14 @@ async def senders(zone: Zone) -> AsyncIterator[DnsSenderAuthentication]:
     senders.close()
 
 
+@pytest.fixture
+async def patient_senders(zone: Zone) -> AsyncIterator[DnsSenderAuthentication]:
+    """For what keeps the processor busy between two lookups, on a machine that is busy with others too."""
+    senders = DnsSenderAuthentication((zone.address,), timeout_seconds=60.0)
+    yield senders
+    senders.close()
+
+
 def envelope(
     ip: str = BAD_IP, mail_from: str = "x@unrelated.example", helo: str = "relay.unrelated.example"
 ) -> Envelope:
@@ -233,15 +241,15 @@ class TestDkim:
         [b" " * 3_000_000 + b"x", b"\n" * 3_000_000, b"\t \t" * 1_000_000, b"x y\r\n" * 400_000],
         ids=["blanks", "newlines", "tabs", "lines"],
     )
-    async def test_hostile_bodies_take_no_time(self, senders: DnsSenderAuthentication, tail: bytes) -> None:
+    async def test_hostile_bodies_take_no_time(self, patient_senders: DnsSenderAuthentication, tail: bytes) -> None:
         raw = signed() + tail
         before = time.process_time()
-        assert not (await ask(senders, raw, envelope())).passed
+        assert not (await ask(patient_senders, raw, envelope())).passed
         assert time.process_time() - before < 3.0
 
-    async def test_a_large_signed_body_passes(self, senders: DnsSenderAuthentication) -> None:
+    async def test_a_large_signed_body_passes(self, patient_senders: DnsSenderAuthentication) -> None:
         raw = signed(MAIL + b"line with  blanks \t\r\n" * 100_000)
-        assert (await ask(senders, raw, envelope())).passed
+        assert (await ask(patient_senders, raw, envelope())).passed
 
 
 class TestForgedFrom:

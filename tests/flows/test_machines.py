@@ -26,13 +26,13 @@ async def test_a_machine_is_stopped_deleted_and_seen_to_be_gone(database: Databa
 
 @pytest.mark.parametrize(
     "lies",
-    [Lies(stop_nothing=3), Lies(delete_nothing=3), Lies(unreachable=3), Lies(stop_nothing=2, delete_nothing=2)],
+    [{"stop_nothing": 3}, {"delete_nothing": 3}, {"unreachable": 3}, {"stop_nothing": 2, "delete_nothing": 2}],
     ids=str,
 )
-async def test_what_was_acknowledged_and_not_done_is_asked_for_again(database: Database, lies: Lies) -> None:
+async def test_what_was_acknowledged_and_not_done_is_asked_for_again(database: Database, lies: dict[str, int]) -> None:
     async with small_world(database) as world:
         agent = await world.ready_agent()
-        world.machines.lies = lies
+        world.machines.lies = Lies(**lies)
         assert (await retired(world, agent)).state is AgentState.DESTROYED
         assert world.machines.running() == []
 
