@@ -46,6 +46,17 @@ async def test_it_is_filled_and_no_further(database: Database) -> None:
         assert sorted(m.location for m in await world.servers.waiting("cloud")) == ["fsn1", "fsn1", "nbg1"]
 
 
+async def test_two_control_planes_order_no_more_than_one(database: Database) -> None:
+    async with small_world(database) as world:
+        for wanted in range(1, 9):  # each time one more is missing, and all ask at once
+            pools = [world.pool(fsn1=wanted) for _ in range(4)]
+            async with boxes(world, RuntimeState.READY):
+                await asyncio.gather(*(pool.sweep() for pool in pools))
+                await world.flows.all_ended()
+            assert len(world.cloud.began) == wanted
+            assert len(await world.servers.waiting("cloud")) == wanted
+
+
 async def test_a_claim_takes_the_machine_with_its_address_and_gives_it_a_name(database: Database) -> None:
     async with small_world(database) as world:
         await filled(world, fsn1=1)

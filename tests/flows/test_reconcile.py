@@ -13,6 +13,7 @@ from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.link import RuntimeState
 from tinyfat.domain.machines import Address, Billed, BilledKind, MachineOrder, ServerOrder
 from tinyfat.domain.names import RecordSet, RecordType
+from tinyfat.drivers.dns.memory import DnsLies
 from tinyfat.drivers.machines.memory import Lies
 from tinyfat.flows import reconcile
 from tinyfat.flows.orders import machine_id_of
@@ -119,6 +120,39 @@ async def test_a_provider_that_does_not_answer_ends_no_alarm(database: Database)
         world.cloud.lies = Lies(unreachable=1)
         assert await kinds(world) == [AlarmKind.ORPHAN]
         assert await kinds(world) == [AlarmKind.ORPHAN]
+
+
+async def test_a_list_that_cannot_be_read_for_long_is_an_alarm_until_it_can(database: Database) -> None:
+    async with small_world(database) as world:
+        await order_unknown(world, str(uuid.uuid4()))
+        assert await kinds(world) == [AlarmKind.ORPHAN]
+        world.cloud.lies = Lies(unreachable=100_000)
+        assert await kinds(world) == [AlarmKind.ORPHAN]
+        world.clock_ahead = timedelta(seconds=reconcile.UNREAD_SECONDS - 60)
+        assert await kinds(world) == [AlarmKind.ORPHAN]
+        world.clock_ahead = timedelta(seconds=reconcile.UNREAD_SECONDS + 60)
+        assert await kinds(world) == [AlarmKind.ORPHAN, AlarmKind.UNREAD]
+        [unread] = await world.alarms.open(f"{reconcile.LIST_SCOPE} cloud")
+        assert "does not answer" in unread.detail
+        assert [alarm.since for alarm in await world.reconcile.run()][1] == unread.since  # one, not one more
+        world.cloud.lies = Lies()
+        assert await kinds(world) == [AlarmKind.ORPHAN]
+        world.cloud.lies = Lies(unreachable=1)  # now and then is nothing
+        assert await kinds(world) == [AlarmKind.ORPHAN]
+
+
+async def test_names_that_cannot_be_compared_for_long_are_an_alarm(database: Database) -> None:
+    async with small_world(database) as world:
+        agent = await ada(world)
+        await world.agents.become(agent.id, AgentState.DESTROYED)
+        world.clock_ahead = LATER
+        world.dns.lies = DnsLies(refuse=100_000)
+        assert AlarmKind.UNREAD not in await kinds(world)
+        world.clock_ahead = LATER + timedelta(seconds=reconcile.UNREAD_SECONDS)
+        [unread] = [alarm for alarm in await world.reconcile.run() if alarm.kind is AlarmKind.UNREAD]
+        assert unread.subject.startswith("list dns ") and "refused" in unread.detail
+        world.dns.lies = DnsLies()
+        assert AlarmKind.UNREAD not in await kinds(world)
 
 
 async def test_a_name_without_an_agent_is_told_and_removed_when_it_is_old(database: Database) -> None:

@@ -20,7 +20,7 @@ from tinyfat.flows.server_making import ServerMaking
 from tinyfat.flows.watch import MachineRuns
 from tinyfat.ports.ledger import MachineRecords
 from tinyfat.ports.machines import MachinesError
-from tinyfat.ports.server_ledger import Alarm, AlarmKind, Alarms, ServerRecords, Wish
+from tinyfat.ports.server_ledger import Alarm, AlarmKind, Alarms, NewServer, ServerRecords, Wish
 
 FLOW = "pool"  # a machine is made for it
 END_FLOW = "pool_end"
@@ -70,7 +70,7 @@ class Pool:
         self._clock = clock
 
     async def sweep(self) -> None:
-        """Order what is missing, end what is no good or too many: two processes may order at the same moment."""
+        """Order what is missing, end what is no good or too many. Any number of processes may do so at once."""
         for kind in self._making.kinds.server_kinds:
             waiting = await self._servers.waiting(kind)
             for machine in waiting:
@@ -113,10 +113,12 @@ class Pool:
             if alarm.seen_at and self._clock() - alarm.seen_at < timedelta(seconds=PAUSE_SECONDS):
                 return
         wish = Wish(terms.kind, terms.runtime, location)
-        for _ in range(await self._servers.pool_missing(wish, wanted, BOOTING_MAX)):
-            machine_id = str(uuid.uuid4())
-            await self._servers.write_down(self._orders.new_for_pool(machine_id, terms.kind, terms.runtime, location))
-            await self._flows.start(FLOW, f"{FLOW}:{machine_id}", machine_id)
+
+        def new() -> NewServer:
+            return self._orders.new_for_pool(str(uuid.uuid4()), terms.kind, terms.runtime, location)
+
+        for machine in await self._servers.fill_pool(wish, wanted, BOOTING_MAX, new):
+            await self._flows.start(FLOW, f"{FLOW}:{machine.id}", machine.id)
         await self._trim(wish, wanted)
 
     async def _trim(self, wish: Wish, wanted: int) -> None:

@@ -8,9 +8,10 @@ is not labelled ours is never touched. What can be mended without loss is: a ser
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.machines import Billed, BilledKind, Machine, MachineState
@@ -28,7 +29,9 @@ ORPHAN_SECONDS = 3600.0
 GHOST_SECONDS = 600.0  # ordered that long ago, it is on the provider's list
 LOOKS_MAX = 50  # machines looked at one by one in one go: a provider counts requests
 GENERATIONS_MAX = 100  # replacements of an agent whose machines are known by their ids
+UNREAD_SECONDS = 900.0  # a list that could not be read for so long is an alarm of its own: nobody looks meanwhile
 DNS_SCOPE = "dns"
+LIST_SCOPE = "list"
 _KEPT = (BilledKind.IMAGE, BilledKind.SSH_KEY)  # not of one machine: `tinyfat image prune` ends images
 
 log = logging.getLogger(__name__)
@@ -68,19 +71,30 @@ class Reconcile:
         self._alarms = alarms
         self._clock = clock
         self._looked = 0
+        self._unread_since: dict[str, datetime] = {}  # by scope; as this process saw it
 
     async def run(self) -> list[Alarm]:
         """Every alarm there is now."""
         for kind in self._kinds.server_kinds:
-            try:
-                await self._tell(kind, await self._of_kind(kind))
-            except MachinesError as error:  # its alarms stay as they were
-                log.warning("what %s bills could not be compared: %s", kind, error)
-        try:
-            await self._tell(DNS_SCOPE, await self._stray_names())
-        except DnsError as error:
-            log.warning("our names in the DNS could not be compared: %s", error)
+            await self._compare(kind, partial(self._of_kind, kind))
+        await self._compare(DNS_SCOPE, self._stray_names)
         return await self._alarms.open()
+
+    async def _compare(self, scope: str, look: Callable[[], Awaitable[Sequence[Alarm]]]) -> None:
+        """Where that cannot be done, its alarms stay as they were; and in time there is one more."""
+        unread = f"{LIST_SCOPE} {scope}"
+        try:
+            alarms = await look()
+        except (MachinesError, DnsError) as error:
+            log.warning("what %s has could not be compared: %s", scope, error)
+            since = self._unread_since.setdefault(scope, self._clock())
+            if self._clock() - since >= timedelta(seconds=UNREAD_SECONDS):
+                words = f"Not compared with the ledger since {since:%Y-%m-%d %H:%M} UTC: {error}"
+                await self._tell(unread, [Alarm(AlarmKind.UNREAD, f"{unread} everything", words)])
+            return
+        self._unread_since.pop(scope, None)
+        await self._tell(unread, [])
+        await self._tell(scope, alarms)
 
     async def _tell(self, scope: str, alarms: Sequence[Alarm]) -> None:
         for alarm in await self._alarms.now(scope, alarms):

@@ -5,7 +5,7 @@ Errors are those of ports/ledger.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -118,6 +118,7 @@ class AlarmKind(StrEnum):
     STRAY_NAME = "stray-name"  # a name of ours in the DNS without an agent
     STUCK = "stuck"  # told to end, or to run, and the provider does otherwise
     POOL = "pool"  # a machine for the warm pool could not be made
+    UNREAD = "unread"  # what a provider has could not be read for a while: nothing is compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,9 @@ class ServerRecords(Protocol):
         """A ready machine of the pool becomes this agent's, its address with it, in one statement. None: none is
         ready. Asked again, the same one."""
 
-    async def pool_missing(self, wish: Wish, wanted: int, booting_max: int) -> int:
-        """How many are to be ordered now so that `wanted` wait, with no more than `booting_max` under way."""
+    async def fill_pool(self, wish: Wish, wanted: int, booting_max: int, new: Callable[[], NewServer]) -> list[Machine]:
+        """Write down as many as are missing for `wanted` to wait, with no more than `booting_max` under way. Of several
+        who ask at the same moment, one counts and writes at a time."""
 
     async def waiting(self, kind: str) -> list[Machine]:
         """Those of the pool, whatever they are there."""

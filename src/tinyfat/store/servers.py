@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tinyfat.domain.machines import Machine, PoolState
@@ -10,6 +11,7 @@ from tinyfat.store.database import Connection, Database
 from tinyfat.store.machines import COLUMNS, machine_of
 from tinyfat.store.signals import signal
 
+POOL_LOCK = 0x71F_FA8  # an advisory lock's number: ours, any
 SPECS = "tinyfat_specs"  # payload: "<machine id>"; its box is to be told anew what it runs, is and has to do
 
 # One statement: whoever asks at the same moment gets another machine. The address goes with the machine, for good.
@@ -58,30 +60,7 @@ class ServerStore:
 
     async def write_down(self, server: NewServer) -> Machine:
         async with self._database.transaction() as connection:
-            await connection.execute(
-                "insert into machines (id, agent_id, kind, host, token_hash, runtime, generation, current, pool, "
-                "address_id, image, size, location, hostname, enrol_token_hash, enrol_until) values (%s, %s, %s, '', "
-                "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() + make_interval(secs => %s)) on conflict do nothing",
-                (
-                    server.id,
-                    server.agent_id or None,
-                    server.kind,
-                    server.token_hash,
-                    server.runtime,
-                    server.generation,
-                    server.current,
-                    PoolState.NONE if server.agent_id else PoolState.BOOTING,
-                    server.address_id,
-                    server.image,
-                    server.size,
-                    server.location,
-                    server.hostname,
-                    server.enrol_token_hash,
-                    server.enrol_seconds,
-                ),
-            )
-            [machine] = await _machines(connection, "id = %s", server.id)
-            return machine
+            return await _write_down(connection, server)
 
     async def all(self, kind: str) -> list[Machine]:
         return await self._find("kind = %s order by created_at, id", kind)
@@ -115,17 +94,20 @@ class ServerStore:
             earlier = await _machines(connection, "agent_id = %s and current and pool = 'claimed'", agent_id)
             return earlier[0] if earlier else None
 
-    async def pool_missing(self, wish: Wish, wanted: int, booting_max: int) -> int:
-        async with self._database.connection() as connection:
+    async def fill_pool(self, wish: Wish, wanted: int, booting_max: int, new: Callable[[], NewServer]) -> list[Machine]:
+        async with self._database.transaction() as connection:
+            # Until the commit: whoever counts next, counts what is written down here.
+            await connection.execute("select pg_advisory_xact_lock(%s)", (POOL_LOCK,))
             cursor = await connection.execute(
                 "select count(*) filter (where pool = 'booting'), count(*) from machines where agent_id is null "
                 "and pool in ('booting', 'ready') and (kind, runtime, location) = (%s, %s, %s)",
                 (wish.kind, wish.runtime, wish.location),
             )
             row = await cursor.fetchone()
-        assert row is not None
-        booting, there = int(row[0]), int(row[1])
-        return max(0, min(wanted - there, booting_max - booting))
+            assert row is not None
+            booting, there = int(row[0]), int(row[1])
+            missing = max(0, min(wanted - there, booting_max - booting))
+            return [await _write_down(connection, new()) for _ in range(missing)]
 
     async def waiting(self, kind: str) -> list[Machine]:
         return await self._find("agent_id is null and kind = %s order by created_at", kind)
@@ -183,6 +165,33 @@ class ServerStore:
             )
             row = await cursor.fetchone()
         return int(row[0]) if row else 0
+
+
+async def _write_down(connection: Connection, server: NewServer) -> Machine:
+    await connection.execute(
+        "insert into machines (id, agent_id, kind, host, token_hash, runtime, generation, current, pool, "
+        "address_id, image, size, location, hostname, enrol_token_hash, enrol_until) values (%s, %s, %s, '', "
+        "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() + make_interval(secs => %s)) on conflict do nothing",
+        (
+            server.id,
+            server.agent_id or None,
+            server.kind,
+            server.token_hash,
+            server.runtime,
+            server.generation,
+            server.current,
+            PoolState.NONE if server.agent_id else PoolState.BOOTING,
+            server.address_id,
+            server.image,
+            server.size,
+            server.location,
+            server.hostname,
+            server.enrol_token_hash,
+            server.enrol_seconds,
+        ),
+    )
+    [machine] = await _machines(connection, "id = %s", server.id)
+    return machine
 
 
 async def _machines(connection: Connection, where: str, *values: Any) -> list[Machine]:
