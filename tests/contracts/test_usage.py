@@ -163,6 +163,11 @@ async def test_what_we_include_does_not_bound_what_the_owner_pays(world: World) 
     await world.owner_pays(agent_id, "anthropic")
     held = await _one(world, key, 1_000_000)
     assert isinstance(held, Held) and held.byok_vendor == "anthropic"
+    [stale] = await world.ledger.commit([ask(key, 10**9, owner_vendor="")], [], [])
+    assert isinstance(stale, Refused) and (stale.refusal, stale.byok_vendor) == (Refusal.OTHER_KEY, "anthropic")
+    [known] = await world.ledger.commit([ask(key, owner_vendor="anthropic")], [], [])
+    assert isinstance(known, Held)
+    await world.ledger.commit([], [], [known.call_id])
     await world.ledger.settle([ended(held.call_id, Usage(1000, 100))])
     # The owner's key is gone, and we pay again: as much as we include, whatever the owner has spent.
     await world.owner_pays(agent_id, "")

@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import anthropic
@@ -137,15 +138,17 @@ class TestRelay:
 
 @asynccontextmanager
 async def relaying(
-    aliases: Mapping[str, list[Target]] | None = None, caps: Caps = NO_CAPS, waits: Waits | None = None, byok: str = ""
-) -> AsyncIterator[TestRelay]:
+    aliases: Mapping[str, list[Target]] | None = None, caps: Caps = NO_CAPS, waits: Waits | None = None, byok: str = "",
+    prices: PriceList = PRICE, owners_prices: PriceList = PRICE,
+) -> AsyncIterator[TestRelay]:  # fmt: skip
     """`aliases`: beside `main`, which is the stand-in."""
     standin = StandIn()
     await standin.start()
     ledger = MemoryUsageLedger()
     ledger.add("ada", key_hash(KEY), caps, byok)
-    main = [target(standin.url)]
-    models = Models({"main": main, **(aliases or {})}, {"owners": target(standin.url, "owners", "owners-model")})
+    main = [replace(target(standin.url), prices=prices)]
+    owners = replace(target(standin.url, "owners", "owners-model"), prices=owners_prices)
+    models = Models({"main": main, **(aliases or {})}, {"owners": owners})
     vendors = HttpInference()
     numbers = itertools.count(1)
     clock = asyncio.get_running_loop().time

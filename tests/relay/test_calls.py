@@ -14,6 +14,7 @@ from tests.relay.relays import (
     KEY,
     NO_CAPS,
     OWNER_KEY,
+    PRICE,
     VENDOR_KEY,
     StandIn,
     TestRelay,
@@ -23,8 +24,9 @@ from tests.relay.relays import (
     target,
 )
 from tests.running import until
+from tinyfat.domain.prices import PriceList
 from tinyfat.domain.relay_keys import key_from, key_hash
-from tinyfat.domain.usage import Caps
+from tinyfat.domain.usage import Caps, Price
 from tinyfat.relay.calls import Waits
 from tinyfat.relay.shapes.chat import Chat
 from tinyfat.relay.shapes.messages import Messages
@@ -252,6 +254,20 @@ async def test_on_an_owners_key_the_owners_vendor_is_called() -> None:
         assert {sent["authorization"] for sent in relay.standin.headers} == {f"Bearer {OWNER_KEY}"}
         assert [(written.vendor, written.model) for written in relay.ledger.calls] == [("owners", "owners-model")] * 2
         assert (await relay.ledger.spend("ada")).reserved == 0
+
+
+async def test_a_key_that_comes_or_goes_refuses_no_call() -> None:
+    """Near the cap: by the owner's vendor's price a call is over it, by ours it is not, and the other way round."""
+    body = chat("model: say x", max_tokens=100)
+    dear = PriceList(Price(30_000, 120_000, 30_000, 30_000, "test"))
+    for ours, owners in ((PRICE, dear), (dear, PRICE)):
+        async with relaying(caps=replace(NO_CAPS, month=1_000_000), prices=ours, owners_prices=owners) as relay:
+            for vendor in ("", "owners", "", "owners"):
+                relay.ledger.paid_by("ada", vendor)
+                too_dear = (owners if vendor else ours) is dear
+                status, said = await relay.post("/v1/chat/completions", body)
+                assert status == 200 and (b"may spend this month" in said) is too_dear, said
+                assert (await relay.ledger.spend("ada")).reserved == 0
 
 
 @pytest.mark.parametrize(

@@ -37,11 +37,11 @@ async def test_put_listed_opened_replaced_cleared(ledgers: Ledgers) -> None:
     await store.put(agent_id, "openai", vendor_key("openai", "sk-new-000000000000000000"))
     assert (await store.open(agent_id, "openai")).value.startswith("sk-new")
     assert [k.vendor for k in await store.list(agent_id)] == ["anthropic", "openai"]
-    verdicts = await ledgers.first.reserve([ask(key, vendor="anthropic"), ask(key, vendor="fireworks")])
+    verdicts = await ledgers.first.reserve([ask(key, table_vendor="anthropic"), ask(key, table_vendor="fireworks")])
     assert [v.byok_vendor for v in verdicts if isinstance(v, Held)] == ["anthropic", "openai"]  # the newest
     assert await store.clear(agent_id, "openai") and not await store.clear(agent_id, "openai")
     await store.clear(agent_id, "anthropic")
-    [verdict] = await ledgers.first.reserve([ask(key, vendor="anthropic")])
+    [verdict] = await ledgers.first.reserve([ask(key, table_vendor="anthropic")])
     assert isinstance(verdict, Held) and verdict.byok_vendor == ""
     with pytest.raises(NotFound):
         await store.open(agent_id, "anthropic")

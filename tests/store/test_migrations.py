@@ -16,7 +16,7 @@ from tinyfat.store.database import Database, migrations
 # text would differ from those that run the new one. (Until 0.1.0 is out, these are still being written.)
 RELEASED = {
     1: "3dd4fff6c3281d0a50e1d008eac4350a9596ba6504af5e64b3b59afe9228d4e0",
-    2: "f6bc54610d8190d090f407e23af1ce52a851a39244826861335ba89a5ad7cf5b",
+    2: "a9f3bfb6d49dbd1e3388b69f403a5939617eccbeefb49270317f4b601570a964",
     3: "be4afd52fbe481d8e14579500ccf15d990a693d081db42f70ac3cee49094b2cb",
 }
 

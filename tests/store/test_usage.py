@@ -356,7 +356,27 @@ async def test_one_agents_key_never_touches_another(ledgers: Ledgers, what: str)
 async def test_whose_key_a_call_is_made_with(ledgers: Ledgers) -> None:
     agent_id, key = await ledgers.agent(NO_CAPS)
     await ledgers.rows("update budgets set byok_vendors = '{openai,anthropic}' where agent_id = %s", agent_id)
-    verdicts = await ledgers.first.reserve([ask(key, vendor=v) for v in ("anthropic", "openai", "fireworks")])
+    verdicts = await ledgers.first.reserve([ask(key, table_vendor=v) for v in ("anthropic", "openai", "fireworks")])
     assert [v.byok_vendor for v in verdicts if isinstance(v, Held)] == ["anthropic", "openai", "openai"]
     await ledgers.first.settle([ended(v.call_id) for v in verdicts if isinstance(v, Held)])
     assert {r[0] for r in await ledgers.rows("select byok_vendor from calls")} == {"anthropic", "openai"}
+
+
+@pytest.mark.parametrize(
+    ("assumed", "brought"), [("anthropic", "{}"), ("", "{anthropic}"), ("openai", "{anthropic,openai}")]
+)
+async def test_by_a_price_that_is_not_to_be_paid_nothing_is_judged(
+    ledgers: Ledgers, assumed: str, brought: str
+) -> None:
+    """The owner's keys changed since the relay last heard: too dear for the cap by the one price, well within it by the
+    other."""
+    agent_id, key = await ledgers.agent(Caps(1000, None, None, None))
+    await ledgers.rows("update budgets set byok_vendors = %s where agent_id = %s", brought, agent_id)
+    for amount in (1, 1001):
+        [verdict] = await ledgers.first.reserve([ask(key, amount, owner_vendor=assumed)])
+        assert isinstance(verdict, Refused) and verdict.refusal is Refusal.OTHER_KEY
+        assert verdict.byok_vendor == ("" if brought == "{}" else "anthropic")
+    assert await ledgers.rows("select count(*) from usage_alerts") == [(0,)]
+    assert await ledgers.rows("select reserved, warned from budgets where agent_id = %s", agent_id) == [(0, 0)]
+    await ledgers.held(key, 1000, owner_vendor=verdict.byok_vendor)
+    await ledgers.must_add_up()

@@ -57,6 +57,7 @@ class Refusal(StrEnum):
     TURN_MONEY = "turn-money"
     TURN_CALLS = "turn-calls"
     REPEATED = "repeated"  # a call with this id was made and settled before
+    OTHER_KEY = "other-key"  # another key of the owner's pays by now than the relay reckoned with: it asks again
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,8 @@ def refusal_words(refusal: Refusal, agent: str, standing: Standing) -> str:
         return "This key opens nothing: it is unknown or was revoked. `tinyfat key add NAME` makes a new one."
     if refusal is Refusal.REPEATED:
         return f"This call of {agent} was made and paid before; it is not made again."
+    if refusal is Refusal.OTHER_KEY:
+        return f"The keys that {agent}'s owner brought have changed at this moment; try again."
     if refusal is Refusal.KILLED:
         return f"{agent} is switched off: it may not call a model. `tinyfat cap unkill {agent}` switches it on again."
     if refusal is Refusal.TURN_CALLS:

@@ -29,6 +29,8 @@ class Reservation:
     price: Price  # kept with the hold: a price that changes meanwhile does not change this call
     turn: str = ""  # as the box says; "" where it does not
     conversation: str = ""
+    table_vendor: str = ""  # whom the operator's table names first for this alias: the owner's key there goes before
+    owner_vendor: str | None = None  # whose key of the owner's `amount` is reckoned by, "": none. None: no matter
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Refused:
     refusal: Refusal
     agent_id: str = ""
     words: str = ""  # for the owner: which cap, how much, what to do
+    byok_vendor: str = ""  # as in Held
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ class Calls:
 
     async def counted(self, asked: Asked, request: ModelRequest, path: str) -> bytes | None:
         """A vendor's count of a request's tokens, which costs nothing; None where none of them counts this model's."""
-        verdict = await self._identified(asked.key)
+        verdict = await self._identified(asked.key, request.model)
         if isinstance(verdict, Refused):
             return None
         for target in self._models.targets(request.model, "count_tokens", verdict.byok_vendor):
@@ -156,9 +156,10 @@ class Calls:
                     answer.close()
         return None
 
-    async def _identified(self, key: str) -> Held | Refused:
+    async def _identified(self, key: str, alias: str = "") -> Held | Refused:
         """By a hold of nothing, which is released at once."""
-        verdict = await self._shielded_reserve(self._reservation(key_hash(key), "models", "", (), "", ""))
+        nothing = self._reservation(key_hash(key), "models", alias, (), "", "", None)
+        verdict = await self._shielded_reserve(nothing)
         if isinstance(verdict, Held):
             await self._release(verdict.call_id)
         return verdict
@@ -171,29 +172,35 @@ class Calls:
     async def _reserve(
         self, surface: Surface, asked: Asked, request: ModelRequest
     ) -> tuple[Held | Refused, list[tuple[Target, Bound]]]:
-        """An agent on its owner's key is held for that vendor's price: known from its last call, else asked again."""
+        """An agent on its owner's key is held for that vendor's price: known from its last call, else asked again. By a
+        price that is not the one to be paid, nothing is judged: the ledger says `OTHER_KEY` first."""
         hashed = key_hash(asked.key)
         for _ in range(RESERVE_TRIES):
             owner_vendor = self._owner_vendors.get(hashed, "")
             targets = self._models.targets(request.model, surface.name, owner_vendor)
             bounds = [(target, surface.bound(request.fields, len(request.raw), target)) for target in targets]
             verdict = await self._shielded_reserve(
-                self._reservation(hashed, surface.name, request.model, bounds, asked.turn, asked.conversation)
+                self._reservation(
+                    hashed, surface.name, request.model, bounds, asked.turn, asked.conversation, owner_vendor
+                )
             )
-            if isinstance(verdict, Refused) or verdict.byok_vendor == owner_vendor:
+            if isinstance(verdict, Held) or verdict.refusal is not Refusal.OTHER_KEY:
                 return verdict, bounds
             self._remember(hashed, verdict.byok_vendor)
-            await self._release(verdict.call_id)
         raise Overloaded("the owner's keys change faster than calls can be made")
 
     def _reservation(
-        self, hashed: bytes, surface: str, alias: str, bounds: Any, turn: str, conversation: str
-    ) -> Reservation:
+        self, hashed: bytes, surface: str, alias: str, bounds: Any, turn: str, conversation: str,
+        owner_vendor: str | None,
+    ) -> Reservation:  # fmt: skip
         target: Target | None = bounds[0][0] if bounds else None
         prices, vendor, model = (target.prices, target.vendor, target.model) if target else (_FREE, "", "")
         price = prices.at(bounds[0][1].input if bounds else 0)
         amount = min(worst(bounds), AMOUNT_MAX)
-        return Reservation(self._new_id(), hashed, amount, surface, alias, vendor, model, price, turn, conversation)
+        return Reservation(
+            self._new_id(), hashed, amount, surface, alias, vendor, model, price, turn, conversation,
+            self._models.table_vendor(alias), owner_vendor,
+        )  # fmt: skip
 
     async def _shielded_reserve(self, reservation: Reservation) -> Held | Refused:
         """A client that goes away meanwhile leaves no hold behind."""

@@ -31,6 +31,11 @@ class Models:
     def names(self) -> list[str]:
         return list(self._aliases)
 
+    def table_vendor(self, alias: str) -> str:
+        """Whom the operator's table names first; empty where the alias is unknown."""
+        of_alias = self._aliases.get(alias, ())
+        return of_alias[0].vendor if of_alias else ""
+
     def targets(self, alias: str, surface: str, owner_vendor: str) -> tuple[Target, ...]:
         """In the order they are tried. None where the alias is unknown or nothing of it serves this surface."""
         of_alias = self._aliases.get(alias, ())

@@ -189,6 +189,8 @@ def _asked(one: Reservation) -> dict[str, Any]:
         "source": one.price.source,
         "turn": _word(one.turn),
         "conversation": _word(one.conversation),
+        "table_vendor": one.table_vendor,
+        "owner_vendor": one.owner_vendor,
     }
 
 
@@ -223,7 +225,7 @@ def _verdict(asked: Reservation, row: tuple[Any, ...]) -> Held | Refused:
     why = Refusal(refusal)
     standing = Standing(cap or 0, spent or 0, reserved or 0, asked.amount)
     words = refusal_words(why, agent_name or "", standing)
-    return Refused(why, str(agent_id) if agent_id else "", words)
+    return Refused(why, str(agent_id) if agent_id else "", words, byok_vendor or "")
 
 
 def _word(text: str) -> str:

@@ -110,7 +110,7 @@ class MemoryUsageLedger:
         judged = self._judged(agent_id, account, asked)
         if judged is not None:
             refusal, standing = judged
-            return Refused(refusal, agent_id, refusal_words(refusal, agent_id, standing))
+            return Refused(refusal, agent_id, refusal_words(refusal, agent_id, standing), account.byok_vendor)
         account.reserved += asked.amount
         self._holds[asked.call_id] = (agent_id, asked)
         return held
@@ -119,6 +119,8 @@ class MemoryUsageLedger:
         caps = account.caps
         if caps.killed:
             return Refusal.KILLED, Standing(0, 0, 0, asked.amount)
+        if asked.owner_vendor not in (None, account.byok_vendor):
+            return Refusal.OTHER_KEY, Standing(0, 0, 0, asked.amount)
         if asked.turn:
             done = [w.cost for w in self.calls if w.agent_id == agent_id and w.reservation.turn == asked.turn]
             open_ = [r.amount for a, r in self._holds.values() if a == agent_id and r.turn == asked.turn]
