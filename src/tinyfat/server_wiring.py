@@ -104,7 +104,16 @@ class ServerSide:
         self.archive = await asyncio.to_thread(box_archive)
         self.archives = await asyncio.to_thread(kept_archives, settings.home / "boxes", self.archive)
         self.door = self._open_door(listen, reached)
+        if settings.machine == "local_vm":
+            await self._shut_loopback(self.door)
         self.image = await self._image()
+
+    async def _shut_loopback(self, door: Door) -> None:
+        """Virtual machines reach this host's loopback at their gateway: they have business with the door alone."""
+        try:
+            await self._local_vm.admit([each.getsockname()[1] for each in (door.box_listener, door.relay_listener)])
+        except MachineHostError as error:
+            raise SettingsRefused(f"TINYFAT_MACHINE is local_vm: {error}") from None
 
     def _open_door(self, listen: Address, reached: str) -> Door:
         """`reached`: where machines of this host reach it; "": where we listen."""

@@ -17,7 +17,7 @@ from tinyfat.machine_hosts.images import ImageOnDisk
 from tinyfat.machine_hosts.machine_host import HostAddress, HostRefused
 from tinyfat.machine_hosts.networks import NETWORK_V4, NETWORK_V6, Subnet
 from tinyfat.machine_hosts.nspawn import launch_script, nspawn_argv
-from tinyfat.machine_hosts.qemu import kvm_works, qemu_argv
+from tinyfat.machine_hosts.qemu_command import kvm_works, qemu_argv
 from tinyfat.machine_hosts.records import Record, checked_name
 from tinyfat.machine_hosts.rootfs import BaseRecipe
 from tinyfat.machine_hosts.seed import meta_data

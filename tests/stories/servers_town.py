@@ -20,8 +20,8 @@ import pytest
 
 from tests.running import OWNER, CommandError, TinyFat, free_port, letter
 from tests.stories.town import Operator, PostOffice, new_id
-from tinyfat.machine_hosts.networks import Bridge
 from tinyfat.machine_hosts.nspawn import NspawnHost
+from tinyfat.machine_hosts.qemu import QemuHost
 
 HETZNER_TOKEN = "token-of-the-story"
 DOMAIN = "agents.tinyfat.localhost"
@@ -49,16 +49,18 @@ class Town:
     dns_port: int
     hosts: Path  # the folder of the machines on this host
 
-    async def image(self, runtime: str) -> str:
-        built = await self.tinyfat.json("image", "build", "--runtime", runtime, seconds=IMAGE_SECONDS_MAX)
+    async def image(self, runtime: str, driver: str = "nspawn") -> str:
+        built = await self.tinyfat.json(
+            "image", "build", "--runtime", runtime, "--driver", driver, seconds=IMAGE_SECONDS_MAX
+        )
         return str(built["name"])
 
-    async def make(self, name: str, runtime: str, *more: str) -> Server:
+    async def make(self, name: str, runtime: str, *more: str, seconds: float = READY_SECONDS_MAX) -> Server:
         """By its command, until it has answered a first question."""
         try:
             made = await self.tinyfat.json(
                 "agent", "create", name, "--owner", OWNER, "--runtime", runtime, "--wait", *more,
-                seconds=READY_SECONDS_MAX,
+                seconds=seconds,
             )  # fmt: skip
         except CommandError as error:
             raise AssertionError(f"{error}\n{await self.tinyfat.command('agent', 'logs', name)}") from None
@@ -148,7 +150,9 @@ def need_machines() -> None:
 
 @asynccontextmanager
 async def town(folder: Path, office: PostOffice, hosts: Path | None = None, **settings: str) -> AsyncIterator[Town]:
-    """A running TinyFat with containers of systemd and names of its own. `hosts`: where somebody else makes those."""
+    """A running TinyFat with machines of this host (containers of systemd, unless a setting says otherwise) and names
+    of its own. `hosts`: where somebody else makes those machines."""
+    settings = {"TINYFAT_MACHINE": "nspawn", **settings}
     dns_port = free_port()
     home = folder / "home"
     tinyfat = TinyFat(
@@ -158,9 +162,9 @@ async def town(folder: Path, office: PostOffice, hosts: Path | None = None, **se
         TINYFAT_DNS="local",
         TINYFAT_DNS_LISTEN=f"127.0.0.1:{dns_port}",
         TINYFAT_MODEL_URL="",  # the model stand-in, through the relay
-        **{"TINYFAT_MACHINE": "nspawn", **settings},
+        **settings,
     )
-    hosts = hosts or home / "nspawn"
+    hosts = hosts or home / settings["TINYFAT_MACHINE"]
     try:
         async with tinyfat:
             operator = Operator(tinyfat)
@@ -170,7 +174,6 @@ async def town(folder: Path, office: PostOffice, hosts: Path | None = None, **se
                 await operator.close()
     finally:
         await remove_machines(hosts)
-        await Bridge(home / "nspawn").down()
 
 
 @asynccontextmanager
@@ -200,7 +203,8 @@ async def remove_machines(hosts: Path) -> None:
     """Of a story that failed; of one that went well nothing is left to remove."""
     if not hosts.is_dir():
         return
-    host = NspawnHost(hosts, hosts / "no-images", lambda: datetime.now(UTC))
+    kind = QemuHost if hosts.name == "local_vm" else NspawnHost
+    host = kind(hosts, hosts / "no-images", lambda: datetime.now(UTC))
     for machine in await host.machines():
         await host.destroy(machine.name)
-    await Bridge(hosts).down()
+    await host.close()

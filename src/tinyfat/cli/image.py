@@ -24,7 +24,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 def build(
     driver: _Driver = "nspawn",
     runtime: Annotated[str, typer.Option(help=f"One of {', '.join(image_wiring.RUNTIMES)}.")] = "openclaw",
-    engine: Annotated[str, typer.Option(help="Of --driver docker: where it is.")] = "unix:///var/run/docker.sock",
+    engine: Annotated[str, typer.Option(help="Of --driver docker: where it is; else TINYFAT_DOCKER_URL.")] = "",
     as_json: _Json = False,
 ) -> None:
     """Bake Debian, the box and a runtime into one image; what is there already is not made again."""
@@ -34,7 +34,8 @@ def build(
     say = (lambda line: None) if as_json else (lambda line: print(visible(line), file=sys.stderr, flush=True))
     try:
         if driver == "docker":
-            name = asyncio.run(image_wiring.build_for_engine(load_settings(), engine, runtime, say))
+            settings = load_settings()
+            name = asyncio.run(image_wiring.build_for_engine(settings, engine or settings.docker_url, runtime, say))
             print_json({"name": name}) if as_json else print(f"{name}  {time.monotonic() - began:.1f} s")
             return
         made = asyncio.run(image_wiring.build(load_settings(), driver, runtime, say))

@@ -48,8 +48,9 @@ async def build_disk(
     return await images.add(name, "", now(), fill)
 
 
-async def make_disk(image: ImageOnDisk, disk: Path) -> None:
-    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(image.content / DISK), str(disk)]
+async def make_disk(upon: Path, disk: Path) -> None:
+    """What is changed on it stays out of the disk that it lies upon."""
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(upon), str(disk)]
     await run([*argv, str(DISK_BYTES)])
 
 

@@ -2,13 +2,14 @@
 
 KVM where it truly works, else QEMU's own emulation, which is some thirty times slower. A machine is reached at a
 loopback address of its own (ports 22, 80, 443), which QEMU forwards, and moves to another one while it runs. From
-inside, 10.0.2.2 is this host's 127.0.0.1: what listens there without a password, a machine can use.
+inside, 10.0.2.2 is this host's 127.0.0.1: `admit` says which ports of it a machine may reach.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -18,25 +19,36 @@ from datetime import datetime
 from pathlib import Path
 
 from tinyfat.domain.machines import MachineState
-from tinyfat.machine_hosts.disks import INITRD, KERNEL, make_disk, snapshot_disk
+from tinyfat.machine_hosts.disks import DISK, make_disk, snapshot_disk
 from tinyfat.machine_hosts.host_lock import locked
-from tinyfat.machine_hosts.images import ImageFolder, ImageOnDisk, seen
+from tinyfat.machine_hosts.images import ImageFolder, seen
 from tinyfat.machine_hosts.leases import Leases
+from tinyfat.machine_hosts.loopback_guard import LoopbackGuard
 from tinyfat.machine_hosts.machine_host import HostAddress, HostFailed, HostImage, HostMachine, HostOrder, HostRefused
 from tinyfat.machine_hosts.programs import require, run
+from tinyfat.machine_hosts.qemu_command import (
+    PORTS,
+    QMP_SOCKET,
+    WAKE_SOCKET,
+    kvm_works,
+    processor,
+    qemu_argv,
+    seed_argv,
+)
 from tinyfat.machine_hosts.qmp import ask, monitor
 from tinyfat.machine_hosts.records import RECORD, Record, RecordFolder, checked_name
 from tinyfat.machine_hosts.seed import NETWORK_BY_DHCP, write_seed
 
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "genisoimage": "genisoimage"}
-PORTS = (22, 80, 443)
 GATEWAY = HostAddress("10.0.2.2")  # as QEMU's user network names this host
 MACHINES_MAX = 250
 KILL_SECONDS_MAX = 10.0
 KILL_POLL_SECONDS = 0.02
 LOCKS = 16
-TRANSLATED_MEGABYTES = 256  # QEMU's cache of translated code, without KVM
-_MEBIBYTE = 1024**2
+GUARD_RULES = "loopback.nft"
+_GUARDED = 'echo $$ >"$0" && exec "$@"'  # $0: the control group's file
+
+log = logging.getLogger(__name__)
 
 
 class QemuHost:
@@ -54,13 +66,29 @@ class QemuHost:
         digest = hashlib.sha256(str(folder).encode()).hexdigest()
         self._key, subnet = digest[:7], int(digest[:2], 16)
         self._leases = Leases(folder, [HostAddress(f"127.213.{subnet}.{n}") for n in range(2, 2 + MACHINES_MAX)], now)
-        self.accelerator = accelerator or ("kvm" if kvm_works(*_processor()) else "tcg")
+        self._guard = LoopbackGuard(self._key, Path("/proc/self/mounts").read_text())
+        self._admitted: Sequence[int] | None = None
+        self.accelerator = accelerator or ("kvm" if kvm_works(*processor()) else "tcg")
 
     async def open(self) -> None:
         require(PROGRAMS)
 
+    async def admit(self, ports: Sequence[int]) -> None:
+        """From now on machines reach no other TCP port of this host than these (and its name servers); what they had
+        open stays so. Never called, they reach all of it. Raises HostRefused, HostFailed."""
+        if not self._guard.possible:
+            log.warning(
+                "virtual machines can reach whatever listens on this host's loopback: only root can keep them from it"
+            )
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._admitted = tuple(ports)
+        await self._guard.up(ports, self._folder / GUARD_RULES)
+
     async def close(self) -> None:
         await asyncio.to_thread(self._records.empty_trash)
+        if not self._records.names():
+            await self._guard.down(self._folder / GUARD_RULES)
 
     async def lease(self, name: str) -> HostAddress:
         return await self._leases.lease(name)
@@ -79,7 +107,7 @@ class QemuHost:
                 address = order.address or await self._leases.lease(_own_lease(order.name))
                 record = self._records.make(order, address, self._now())
                 folder = self._records.of(order.name)
-                await make_disk(image, folder / "disk.qcow2")
+                await make_disk(image.content / DISK, folder / DISK)
                 write_seed(folder / "seed", record, order.user_data, NETWORK_BY_DHCP)
                 await run(seed_argv(folder))
                 self._images.used_by(order.image, folder / RECORD)
@@ -92,10 +120,16 @@ class QemuHost:
             if self._processes(name):
                 return
             image = self._images.chain(record.image)[0]
-            for stale in ("qmp.socket", "qemu.pid"):
+            for stale in (QMP_SOCKET, WAKE_SOCKET, "qemu.pid"):
                 (folder / stale).unlink(missing_ok=True)
             argv = qemu_argv(record, folder, image, self._process_name(name), self.accelerator)
-            await run(argv, folder=folder, output=folder / "qemu.log")
+            await run([*await self._launcher(), *argv], folder=folder, output=folder / "qemu.log")
+
+    async def _launcher(self) -> list[str]:
+        """What puts a QEMU under guard; the rules anew, for whoever may have flushed them."""
+        if self._admitted is None:
+            return []
+        return ["sh", "-c", _GUARDED, str(await self._guard.up(self._admitted, self._folder / GUARD_RULES))]
 
     async def stop(self, name: str, force: bool = False) -> None:
         """A system that has hardly begun does not hear it, as with any power button: it is asked again."""
@@ -145,7 +179,7 @@ class QemuHost:
             if self._processes(name):
                 raise HostRefused(f"Machine {name} runs: it is stopped before an image is made of it.")
             parent = self._images.chain(record.image)[0]
-            disk = self._records.of(name) / "disk.qcow2"
+            disk = self._records.of(name) / DISK
             await self._images.add(
                 image, record.image, self._now(), lambda content: snapshot_disk(parent, disk, content)
             )
@@ -181,7 +215,7 @@ class QemuHost:
         return found
 
     def _socket(self, name: str) -> Path:
-        return self._records.of(name) / "qmp.socket"
+        return self._records.of(name) / QMP_SOCKET
 
     async def _cut(self, name: str) -> None:
         deadline = asyncio.get_running_loop().time() + KILL_SECONDS_MAX
@@ -201,51 +235,6 @@ class QemuHost:
             said = await monitor(socket, f"hostfwd_add n0 tcp:{after.ipv4}:{port}-:{port}")
             if said and after.ipv4 not in await monitor(socket, "info usernet"):
                 raise HostFailed(f"{after.ipv4}:{port} cannot be forwarded to machine {name}: {said}")
-
-
-def kvm_works(usable: bool, flags: str, modules: frozenset[str]) -> bool:
-    """`usable`: /dev/kvm can be opened; `flags`: of /proc/cpuinfo; `modules`: of the kernel.
-
-    A /dev/kvm that opens is not enough: under kvm_pvm an ordinary kernel hangs.
-    """
-    return usable and bool({"vmx", "svm"} & set(flags.split())) and "kvm_pvm" not in modules
-
-
-def seed_argv(folder: Path) -> list[str]:
-    """cloud-init finds the seed by its volume's name."""
-    seed = [str(folder / "seed" / name) for name in ("user-data", "meta-data", "network-config")]
-    return ["genisoimage", "-quiet", "-output", str(folder / "seed.iso"), "-volid", "cidata", "-joliet", "-rock", *seed]
-
-
-def qemu_argv(record: Record, folder: Path, image: ImageOnDisk, name: str, accelerator: str) -> list[str]:
-    kvm = accelerator == "kvm"
-    forwards = ",".join(f"hostfwd=tcp:{record.address.ipv4}:{port}-:{port}" for port in PORTS)
-    return [
-        "qemu-system-x86_64", "-name", name, "-machine", "q35", "-cpu", "host" if kvm else "max", "-smp", "2",
-        "-accel", "kvm" if kvm else f"tcg,thread=multi,tb-size={TRANSLATED_MEGABYTES}",
-        "-m", str(record.memory_bytes // _MEBIBYTE), "-nodefaults", "-no-user-config", "-display", "none",
-        "-kernel", str(image.content / KERNEL), "-initrd", str(image.content / INITRD),
-        "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet",
-        "-drive", f"if=none,id=d0,file={_escaped(folder / 'disk.qcow2')},format=qcow2,discard=unmap",
-        "-device", "virtio-blk-pci,drive=d0",
-        "-drive", f"if=none,id=d1,file={_escaped(folder / 'seed.iso')},format=raw,readonly=on",
-        "-device", "virtio-blk-pci,drive=d1",
-        "-netdev", f"user,id=n0,ipv6=off,{forwards}", "-device", "virtio-net-pci,netdev=n0",
-        "-device", "virtio-rng-pci", "-serial", f"file:{folder / 'console.log'}",
-        "-qmp", "unix:qmp.socket,server=on,wait=off",
-        "-pidfile", str(folder / "qemu.pid"), "-sandbox", "on,obsolete=deny", "-daemonize",
-    ]  # fmt: skip
-
-
-def _escaped(path: Path) -> str:
-    """In QEMU's options a comma is written twice."""
-    return str(path).replace(",", ",,")
-
-
-def _processor() -> tuple[bool, str, frozenset[str]]:
-    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
-    modules = frozenset(path.name for path in Path("/sys/module").iterdir())
-    return os.access("/dev/kvm", os.R_OK | os.W_OK), flags, modules
 
 
 def _own_lease(name: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TypeAlias
 
+from tinyfat.domain.agents import RuntimeKind
 from tinyfat.domain.enrolment import (
     BOX_FOLDER,
     BOX_STATE_FOLDER,
@@ -44,6 +45,9 @@ JOURNAL_BYTES_MAX = "200M"
 SWAP_MEGABYTES = 2048
 SET_UP_PROGRAM = f"{CONFIG_FOLDER}/set-up.sh"
 SSHD_FILE = "/etc/ssh/sshd_config.d/10-tinyfat.conf"
+_VENV = f"""\
+[ -e {NODE_FOLDER}/current ] || python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+"""
 
 Yaml: TypeAlias = "str | bool | int | Sequence[Yaml] | Mapping[str, Yaml]"
 
@@ -63,7 +67,7 @@ def user_data(order: MachineOrder) -> str:
         "ssh_pwauth": False,
         "ssh_genkeytypes": ["ed25519"],
         "users": _users(),
-        "write_files": [_file(*file) for file in _files(order.id, server)],
+        "write_files": [_file(*file) for file in _files(order, server)],
         "runcmd": [["/bin/sh", SET_UP_PROGRAM]],
     }
     return "#cloud-config\n" + _yaml(config)
@@ -87,12 +91,12 @@ def _users() -> list[Yaml]:
     ]
 
 
-def _files(machine_id: str, server: ServerOrder) -> list[tuple[str, str, str]]:
+def _files(order: MachineOrder, server: ServerOrder) -> list[tuple[str, str, str]]:
     """(path, mode, text); all are root's."""
     secret, public, program = "0600", "0644", "0700"
     enrol = {
         "control_url": server.control_url,
-        "machine_id": machine_id,
+        "machine_id": order.id,
         "enrolment_token": server.enrolment_token,
         "box_sha256": server.box_sha256,
     }
@@ -100,14 +104,14 @@ def _files(machine_id: str, server: ServerOrder) -> list[tuple[str, str, str]]:
         (ENROL_FILE, secret, json.dumps(enrol, indent=1) + "\n"),
         (CONTROL_CA_FILE, public, server.control_ca),
         (FETCH_PROGRAM, program, resources.files("tinyfat.box").joinpath("fetch_box.py").read_text("utf-8")),
-        (SET_UP_PROGRAM, program, _set_up(server)),
+        (SET_UP_PROGRAM, program, _set_up(server, order.runtime)),
         *((f"/etc/systemd/system/{name}", public, text) for name, text in units().items()),
         ("/etc/tmpfiles.d/tinyfat.conf", public, _folders()),
         ("/etc/nftables.conf", "0755", ruleset()),
         (INPUT_RULES_FILE, secret, input_rules(server.ssh_networks, server.published)),
         (SSHD_FILE, public, _sshd()),
         (f"{SSH_FOLDER}/user_ca.pub", public, server.ssh_ca + "\n"),
-        (f"{SSH_FOLDER}/principals/{OPERATOR_USER}", public, ssh_principal(machine_id) + "\n"),
+        (f"{SSH_FOLDER}/principals/{OPERATOR_USER}", public, ssh_principal(order.id) + "\n"),
         (f"{SSH_FOLDER}/keys/{OWNER_USER}", public, "".join(f"{key}\n" for key in server.owner_keys)),
         ("/etc/systemd/journald.conf.d/tinyfat.conf", public, f"[Journal]\nSystemMaxUse={JOURNAL_BYTES_MAX}\n"),
         ("/etc/apt/apt.conf.d/52tinyfat-upgrades", public, _upgrades()),
@@ -159,9 +163,11 @@ Unattended-Upgrade::Automatic-Reboot "false";
 """
 
 
-def _set_up(server: ServerOrder) -> str:
+def _set_up(server: ServerOrder, runtime: str) -> str:
     """What the rest of cloud-init cannot say: only what is missing, and no failure unheard."""
     packages = ["nftables", "unattended-upgrades", *(["caddy"] if server.published else [])]
+    # What comes with the box needs no node, and so nothing that installs one.
+    venv = "" if runtime == RuntimeKind.ECHO else _VENV
     return f"""\
 #!/bin/sh
 # By cloud-init, once. What fails is on the console and in the journal; the machine comes up all the same.
@@ -171,8 +177,7 @@ missing=""
 for package in {" ".join(packages)}; do
   dpkg-query -W -f '${{Status}}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
 done
-[ -e {NODE_FOLDER}/current ] || python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
-if [ -n "$missing" ]; then
+{venv}if [ -n "$missing" ]; then
   apt="apt-get -q -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold"
   $apt update && $apt install -y --no-install-recommends $missing || warn "these packages are missing:$missing"
 fi
