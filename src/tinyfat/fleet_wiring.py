@@ -10,6 +10,7 @@ from tinyfat.engine.durable import Engine
 from tinyfat.flows import pool, provision, replace, retire
 from tinyfat.flows.addressing import Addressing
 from tinyfat.flows.delivery import Delivery
+from tinyfat.flows.export import Exports
 from tinyfat.flows.first_words import FirstWords
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.orders import Orders
@@ -39,6 +40,7 @@ from tinyfat.store.turns import TurnStore
 
 POOL_SWEEP_SECONDS = 3.0
 RECONCILE_SECONDS = 180.0
+EXPORTS_SWEEP_SECONDS = 10.0
 
 Beat = tuple[str, float, Callable[[], Awaitable[object]]]
 
@@ -83,6 +85,7 @@ class Fleet:
         self._retire = Retire(agents, kinds, self.machine_runs, self.addressing)
         self.moves = StateMoveStore(database)
         self.move_files = MoveFolder(settings.home / "moves")
+        self.exports = Exports(records, self.moves, self.move_files, _now)
         self._replace = self._replacing(agents, records, orders)
         self.reconcile = self._reconcile()
         self.pool = self._pool(side)
@@ -99,9 +102,11 @@ class Fleet:
         engine.flow(pool.END_FLOW, self.pool.end)
 
     def beats(self) -> Sequence[Beat]:
+        exports = ("exports", EXPORTS_SWEEP_SECONDS, self.exports.sweep)
         if not self.kinds.server_kinds:
-            return ()
+            return (exports,)
         return (
+            exports,
             ("warm pool", POOL_SWEEP_SECONDS, self.pool.sweep),
             ("reconciliation", RECONCILE_SECONDS, self.reconcile.run),
         )

@@ -161,6 +161,9 @@ class NoFiles:
     def room(self) -> int:
         return 0
 
+    async def ids(self) -> list[str]:
+        return []
+
     async def remove(self, move_id: str) -> None:
         self.removed.append(move_id)
 

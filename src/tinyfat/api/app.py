@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from tinyfat import __version__
-from tinyfat.api import inbound, money, operator, servers
+from tinyfat.api import exports, inbound, money, operator, servers
 from tinyfat.api.box_link import BoxLinks
 from tinyfat.ports.ledger import Conflict, NotFound, StoreUnavailable
 from tinyfat.relay_wiring import Relay
@@ -27,6 +27,7 @@ def make_app(world: World, links: BoxLinks, relay: Relay, operator_token: str) -
     app.include_router(operator.router)
     app.include_router(money.router)
     app.include_router(servers.router)
+    app.include_router(exports.router)
     app.include_router(inbound.router)
     _add_health(app, world)
     _add_errors(app)

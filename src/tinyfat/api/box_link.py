@@ -136,7 +136,9 @@ class BoxLinks:
         move = await self._moves.latest_of(machine_id)
         if move is None:
             return MoveOrder(machine_id, MovePart.NONE)
-        part = _PARTS.get((move.phase, machine_id == move.from_machine), MovePart.NONE)
+        # Of an export it has done its part once the state is here.
+        parts = _PARTS if move.to_machine else {(MovePhase.ASKED, True): MovePart.HAND_OVER}
+        part = parts.get((move.phase, machine_id == move.from_machine), MovePart.NONE)
         return MoveOrder(move.id, part, move.sha256, move.bytes)
 
     async def unwanted(self, machine_id: str) -> None:

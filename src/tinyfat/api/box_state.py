@@ -59,9 +59,13 @@ async def hand_over(request: Request, move_id: str) -> Response:
     if files.room() - int(length) < SPARE_BYTES:
         raise Refused(507, "the control plane has no room for it on its disk")
     draft = files.file(move.id).with_suffix(".part")
-    digest = await _receive(request, draft, int(length))
-    if request.headers.get("content-digest", "") != content_digest(digest):
-        raise Refused(400, "what came is not what its Content-Digest says")
+    try:
+        digest = await _receive(request, draft, int(length))
+        if request.headers.get("content-digest", "") != content_digest(digest):
+            raise Refused(400, "what came is not what its Content-Digest says")
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     await asyncio.to_thread(draft.replace, files.file(move.id))
     await moves.kept(move.id, digest, int(length))
     log.info("the state of machine %s is here: %s bytes", machine.id, length)

@@ -1,4 +1,4 @@
-"""A box's part when its agent goes to another machine: its state is handed over, or taken in.
+"""A box's part when its agent goes to another machine, or is exported: its state is handed over, or taken in.
 
     PUT  CONTROL_URL/box/state/MOVE_ID            the packed state, with Content-Digest (RFC 9530)
     GET  CONTROL_URL/box/state/MOVE_ID            the same, for the new machine
@@ -96,7 +96,7 @@ class Mover:
         if order.part is MovePart.NONE and (self._order is None or self._order.part is MovePart.NONE):
             return
         if order.part is MovePart.NONE and self._order and self._order.part is not MovePart.TAKE:
-            self._logbook.box("the move to another machine is off: the runtime goes on here")
+            self._logbook.box("nothing more is asked of its state: the runtime goes on here")
         self._remember(order)
         match order.part:
             case MovePart.HAND_OVER:
@@ -132,7 +132,7 @@ class Mover:
         try:
             self._run_again(False)
             await self._is_still.wait()
-            self._logbook.box("the runtime is stopped; its state goes to another machine")
+            self._logbook.box("the runtime is stopped; its state is handed over")
             digest = await asyncio.to_thread(pack, self._folder, archive)
             await self._attempt(lambda: self._put(order.move_id, archive, digest))
             self._logbook.box(f"its state was handed over: {archive.stat().st_size} bytes")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tinyfat.cli import agent_keys
+from tinyfat.cli.agent_export import export_state
 from tinyfat.cli.client import Client, CommandFailed
 from tinyfat.cli.output import console, local_time, print_fields, print_json, print_table, visible
 from tinyfat.domain.agents import Plan, RuntimeKind
@@ -171,14 +173,32 @@ def _server_fields(machine: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @app.command()
+def export(
+    name: Name, file: Annotated[Path, typer.Argument(help="A new file, such as ada.tar.gz.")], as_json: Json = False
+) -> None:
+    """Keep a copy of what an agent remembers and of its files. Mail that comes meanwhile waits."""
+    kept = export_state(Client(load_settings()), name, file)
+    print_json(kept) if as_json else console.print(_kept(name, kept))
+
+
+def _kept(name: str, kept: dict[str, Any]) -> str:
+    return f"{kept['file']} has the state of {name}: {kept['bytes']} bytes, SHA-256 {kept['sha256']}."
+
+
+@app.command()
 def destroy(
-    name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False, as_json: Json = False
+    name: Name,
+    export: Annotated[Path | None, typer.Option(help="A new file for a copy of its data, before it goes.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
 ) -> None:
     """End an agent: its machine and all its data are removed, and seen to be gone. Its mail stays in the ledger."""
     client = Client(load_settings())
     agent = client.get("agents", name)
     if not yes and console.is_terminal and not as_json:
-        typer.confirm(f"End {agent['address']} and remove its machine and data?", abort=True)
+        typer.confirm(_what_ends(agent, export), abort=True)
+    if export is not None:
+        _export_first(client, name, export, quiet=as_json)
     client.delete("agents", name)
     deadline = time.monotonic() + DESTROY_SECONDS_MAX
     while time.monotonic() < deadline:
@@ -190,6 +210,25 @@ def destroy(
             raise CommandFailed(f"{ended['reason']} Say `tinyfat agent destroy {name}` again to try once more.")
         time.sleep(LOOK_SECONDS)
     raise CommandFailed(f"{name} is not gone after {DESTROY_SECONDS_MAX} s; `tinyfat agent show {name}` tells why.")
+
+
+def _what_ends(agent: dict[str, Any], export: Path | None) -> str:
+    words = f"End {agent['address']} and remove its machine and data?"
+    if export is not None:
+        return f"{words} A copy of its data is written to {export} first."
+    return f"`tinyfat agent destroy {agent['name']} --export FILE` would keep a copy of its data.\n{words}"
+
+
+def _export_first(client: Client, name: str, file: Path, quiet: bool) -> None:
+    """Raises CommandFailed where that cannot be done: then nothing ends."""
+    try:
+        kept = export_state(client, name, file)
+    except CommandFailed as error:
+        raise type(error)(
+            f"{error}\nNothing was destroyed. Without --export {name} ends, and all its data with it."
+        ) from None
+    if not quiet:
+        console.print(_kept(name, kept))
 
 
 @app.command()

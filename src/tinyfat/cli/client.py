@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +14,7 @@ from tinyfat.cli.home import Home
 from tinyfat.settings import Settings
 
 ANSWER_SECONDS_MAX = 60.0
+DOWNLOAD_BYTES = 1024 * 1024
 
 
 class CommandFailed(Exception):
@@ -58,10 +62,27 @@ class Client:
     def delete(self, *parts: str) -> Any:
         return self._ask("DELETE", parts)
 
-    def _ask(self, method: str, parts: tuple[str, ...], **more: Any) -> Any:
-        path = "/api/" + "/".join(quote(part, safe="") for part in parts)
+    def download(self, file: Path, sha256: str, *parts: str) -> None:
+        """Into `file`, which is there. Raises CommandFailed where what came is not what `sha256` says; OSError."""
+        digest = hashlib.sha256()
         try:
-            response = self._http.request(method, path, **more)
+            with file.open("wb") as into, self._http.stream("GET", _path(parts)) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _failure(response.status_code)(_complaint(response))
+                for piece in response.iter_bytes(DOWNLOAD_BYTES):
+                    digest.update(piece)
+                    into.write(piece)
+                into.flush()
+                os.fsync(into.fileno())
+        except httpx2.HTTPError as error:
+            raise CommandFailed(f"The download broke off ({type(error).__name__}). Say it again.") from None
+        if digest.hexdigest() != sha256:
+            raise CommandFailed("What came is not what was sent. Say it again.")
+
+    def _ask(self, method: str, parts: tuple[str, ...], **more: Any) -> Any:
+        try:
+            response = self._http.request(method, _path(parts), **more)
         except httpx2.HTTPError as error:
             raise CommandFailed(
                 f"TinyFat does not answer at {self._where} ({type(error).__name__}). Is `tinyfat up` running?"
@@ -72,6 +93,10 @@ class Client:
             # No such route: a name with a slash in it, or an empty one (which is redirected).
             raise NothingThere(f"There is no {'/'.join(parts)!r}. `tinyfat agent list` shows what there is.")
         raise _failure(response.status_code)(_complaint(response))
+
+
+def _path(parts: tuple[str, ...]) -> str:
+    return "/api/" + "/".join(quote(part, safe="") for part in parts)
 
 
 def _failure(status: int) -> type[CommandFailed]:

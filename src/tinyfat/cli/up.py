@@ -89,6 +89,7 @@ async def _serve(
     relay = Relay(world.settings, world.usage, world.byok, world.standin_url)
     links = BoxLinks(world.agents, world.records, world.turns, world.runtime_spec, world.fleet.moves)
     app = make_app(world, links, relay, home.operator_token())
+    serve_states(app, world.records, world.fleet.moves, world.fleet.move_files)  # the boxes of this host call here
     serving = await stack.enter_async_context(http_served("http", app, listeners.http))
     await relay.start(listeners.relay)
     stack.push_async_callback(relay.stop)

@@ -97,6 +97,7 @@ class MovePhase(StrEnum):
     ASKED = "asked"  # the old box is to hand its state over
     KEPT = "kept"  # it is here, whole
     RESTORED = "restored"  # the new box has it, whole, and its runtime runs on it
+    FETCHED = "fetched"  # of an export: the operator has it, or wants it no more
     FAILED = "failed"
 
 
@@ -105,11 +106,13 @@ class StateMove:
     id: str
     agent_id: str
     from_machine: str
-    to_machine: str
+    to_machine: str  # "": an export, which goes to the operator
     phase: MovePhase
     sha256: str
     bytes: int
     detail: str
+    asked_at: datetime
+    kept_at: datetime | None = None
 
 
 class AlarmKind(StrEnum):
@@ -216,14 +219,18 @@ class StateMoves(Protocol):
     """Whatever changes a phase tells both boxes, by whoever holds their links."""
 
     async def ask(self, move_id: str, agent_id: str, from_machine: str, to_machine: str) -> None:
-        """Twice with the same id: once; and both boxes are told again."""
+        """Twice with the same id: once; and both boxes are told again. `to_machine` "": an export."""
 
     async def get(self, move_id: str) -> StateMove | None: ...
     async def latest_of(self, machine_id: str) -> StateMove | None:
-        """The newest in which this machine has a part."""
+        """The newest in which this machine has a part; one that takes its state to another machine comes first."""
+
+    async def exports(self) -> list[StateMove]:
+        """Those under way: asked or kept."""
 
     async def kept(self, move_id: str, sha256: str, size: int) -> None: ...
     async def restored(self, move_id: str) -> None: ...
+    async def fetched(self, move_id: str) -> None: ...
     async def failed(self, move_id: str, detail: str) -> None:
         """Whatever it was: from now on the old machine goes on by itself."""
 
@@ -236,6 +243,9 @@ class MoveFiles(Protocol):
 
     def room(self) -> int:
         """Free bytes."""
+
+    async def ids(self) -> list[str]:
+        """Of the moves that have a file here, or a part of one."""
 
     async def remove(self, move_id: str) -> None: ...
 

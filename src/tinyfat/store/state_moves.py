@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 from tinyfat.ports.server_ledger import MovePhase, StateMove
 from tinyfat.store.database import Connection, Database, storable
@@ -13,7 +14,10 @@ from tinyfat.store.servers import SPECS
 from tinyfat.store.signals import signal
 
 DETAIL_CHARS_MAX = 2000
-_COLUMNS = "id::text, agent_id::text, from_machine::text, to_machine::text, phase, sha256, bytes, detail"
+_COLUMNS = (
+    "id::text, agent_id::text, from_machine::text, coalesce(to_machine::text, ''), phase, sha256, bytes, detail, "
+    "asked_at, kept_at"
+)
 
 
 class StateMoveStore:
@@ -29,23 +33,30 @@ class StateMoveStore:
             "on conflict do nothing",
             agent_id,
             from_machine,
-            to_machine,
+            to_machine or None,
         )
 
     async def get(self, move_id: str) -> StateMove | None:
-        return await self._one("id = %s", _uuid(move_id))
+        found = await self._find("id = %s", _uuid(move_id))
+        return found[0] if found else None
 
     async def latest_of(self, machine_id: str) -> StateMove | None:
-        return await self._one("%s in (from_machine, to_machine) order by asked_at desc limit 1", _uuid(machine_id))
+        machine = _uuid(machine_id)
+        found = await self._find(
+            "%s in (from_machine, to_machine) order by (to_machine is not null and phase <> 'failed' "
+            "and from_machine = %s) desc, asked_at desc limit 1",
+            machine,
+            machine,
+        )
+        return found[0] if found else None
 
-    async def _one(self, where: str, value: uuid.UUID | None) -> StateMove | None:
+    async def exports(self) -> list[StateMove]:
+        return await self._find("to_machine is null and phase in ('asked', 'kept') order by asked_at")
+
+    async def _find(self, where: str, *values: uuid.UUID | None) -> list[StateMove]:
         async with self._database.connection() as connection:
-            cursor = await connection.execute(f"select {_COLUMNS} from state_moves where {where}".encode(), (value,))  # noqa: S608
-            row = await cursor.fetchone()
-        if row is None:
-            return None
-        move_id, agent_id, from_machine, to_machine, phase, sha256, size, detail = row
-        return StateMove(move_id, agent_id, from_machine, to_machine, MovePhase(phase), sha256, size, detail)
+            cursor = await connection.execute(f"select {_COLUMNS} from state_moves where {where}".encode(), values)  # noqa: S608
+            return [_move(row) for row in await cursor.fetchall()]
 
     async def kept(self, move_id: str, sha256: str, size: int) -> None:
         await self._change(
@@ -59,6 +70,13 @@ class StateMoveStore:
     async def restored(self, move_id: str) -> None:
         await self._change(
             move_id, "update state_moves set phase = 'restored', restored_at = now() where id = %s and phase = 'kept'"
+        )
+
+    async def fetched(self, move_id: str) -> None:
+        await self._change(
+            move_id,
+            "update state_moves set phase = 'fetched' where id = %s and to_machine is null and phase in "
+            "('asked', 'kept')",
         )
 
     async def failed(self, move_id: str, detail: str) -> None:
@@ -90,16 +108,28 @@ class MoveFolder:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return shutil.disk_usage(self._folder).free
 
+    async def ids(self) -> list[str]:
+        """Of whatever else lies there nothing is said."""
+        names = await asyncio.to_thread(lambda: [file.name.partition(".")[0] for file in self._folder.glob("*.tar.*")])
+        return sorted({name for name in names if _uuid(name)})
+
     async def remove(self, move_id: str) -> None:
         for file in (self.file(move_id), self.file(move_id).with_suffix(".part")):
             await asyncio.to_thread(file.unlink, True)
+
+
+def _move(row: tuple[Any, ...]) -> StateMove:
+    move_id, agent_id, from_machine, to_machine, phase, sha256, size, detail, asked_at, kept_at = row
+    return StateMove(
+        move_id, agent_id, from_machine, to_machine, MovePhase(phase), sha256, size, detail, asked_at, kept_at
+    )
 
 
 async def _tell(connection: Connection, move_id: str) -> None:
     cursor = await connection.execute(
         "select from_machine::text, to_machine::text from state_moves where id = %s", (move_id,)
     )
-    for machine_id in await cursor.fetchone() or ():
+    for machine_id in filter(None, await cursor.fetchone() or ()):
         await signal(connection, SPECS, machine_id)
 
 
