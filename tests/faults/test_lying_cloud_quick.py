@@ -75,8 +75,15 @@ async def _never_end(world: LyingWorld, agent: Agent) -> None:
     await world.agents.become(agent.id, AgentState.CREATING)
 
 
+async def _take_half_its_address(world: LyingWorld, agent: Agent) -> None:
+    [server] = world.provider.cloud.servers.values()
+    [one] = [one for one in world.provider.cloud.primary_ips.values() if one.type == "ipv6"]
+    server.ipv6 = one.assignee = None
+
+
 HARMS: tuple[Harm, ...] = (
     _stop, _lose, _forget_machine, _forget_address, _mislead, _forget_name, _fail_without_a_word, _never_end,
+    _take_half_its_address,
 )  # fmt: skip
 
 
@@ -89,6 +96,15 @@ async def test_the_judge_sees_each_disagreement(database: Database, harm: Harm) 
         await harm(world, await world.agents.get(agent.id))
         assert await disagreements(world) != []
         assert await leftovers(world) != []
+
+
+async def test_half_an_address_is_made_whole(database: Database) -> None:
+    async with lying_world(database, 0) as world:
+        agent = await world.new_agent("ada", KIND)
+        await world.honest(world.provision.run, agent.id)
+        await _take_half_its_address(world, agent)
+        await world.compare()
+        assert await disagreements(world) == [] and await world.alarms.open() == []
 
 
 async def test_the_judge_sees_two_machines_of_one_agent(database: Database) -> None:

@@ -164,7 +164,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
         (replace, "ENROLLED_SECONDS_MAX"),
         (replace, "HAND_OVER_SECONDS_MAX"),
         (replace, "TAKE_SECONDS_MAX"),
-        (replace, "ATTACH_SECONDS_MAX"),
+        (addressing, "ATTACH_SECONDS_MAX"),
         (first_words, "PROBE_SECONDS_MAX"),
     ):
         monkeypatch.setattr(module, name, 0.4)

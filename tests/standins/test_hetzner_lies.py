@@ -87,6 +87,23 @@ async def test_an_action_hangs_and_its_effect_comes_or_does_not() -> None:
     assert ends == {"running", "off"}
 
 
+async def test_an_action_that_hangs_holds_its_server_until_it_is_due() -> None:
+    async with opened() as api:
+        server = await api.server()
+        await api.off(server)
+        await api.lie("action-hangs:unassign_primary_ip")
+        v4, v6 = (server["public_net"][family]["id"] for family in ("ipv4", "ipv6"))
+        await api.post(f"/primary_ips/{v4}/actions/unassign")
+        assert await api.refused("POST", f"/primary_ips/{v6}/actions/unassign") == (423, "locked")
+        await api.later()
+        await api.post(f"/primary_ips/{v6}/actions/unassign")
+        await api.later()
+        net = (await api.get(f"/servers/{server['id']}"))["server"]["public_net"]
+        for family, number in (("ipv4", v4), ("ipv6", v6)):  # the server and its addresses say the same
+            assignee = (await api.get(f"/primary_ips/{number}"))["primary_ip"]["assignee_id"]
+            assert (net[family] is None) == (assignee is None)
+
+
 async def test_a_creation_that_hangs() -> None:
     ends = set()
     for seed in range(8):

@@ -17,6 +17,7 @@ from tinyfat.ports.machines import MachinesUnreachable
 from tinyfat.ports.server_ledger import Addresses, KnownAddress, Names
 
 ADDRESS_SECONDS_MAX = 120.0
+ATTACH_SECONDS_MAX = 600.0  # a provider may need both machines off
 NAME_SECONDS_MAX = 120.0  # until the provider's own list says what it was told
 GONE_SECONDS_MAX = 120.0
 _KINDS = (RecordType.A, RecordType.AAAA)
@@ -70,6 +71,23 @@ class Addressing:
             if not await until(lambda kind=kind, value=value: self._leads(name, kind, value), NAME_SECONDS_MAX):  # type: ignore[misc]
                 return f"{name} does not lead to {value or 'nothing'} ({kind}) after {NAME_SECONDS_MAX:.0f} s."
         return ""
+
+    async def attach(self, agent: Agent, machine_id: str) -> str:
+        """The agent's address is this machine's, which runs. A complaint, or "". Raises MachinesError."""
+        driver = self._kinds.servers(agent.machine_kind)
+        last = "no reason given"
+
+        async def has_it() -> bool:
+            nonlocal last
+            try:
+                return await driver.attach(agent.address_id, machine_id)
+            except MachinesUnreachable as error:
+                last = str(error)
+                return False
+
+        if await until(has_it, ATTACH_SECONDS_MAX):
+            return ""
+        return f"The address of {agent.name} does not move to {machine_id}: {last}"
 
     async def of(self, agent: Agent) -> KnownAddress | None:
         known = await self._addresses.of_agent(agent.id)

@@ -197,11 +197,13 @@ class Reconcile:
         return None
 
     async def _mend_address(self, subject: str, machine: Machine, agent: Agent, seen: tuple[str, str]) -> Alarm | None:
-        if seen[0] in ("", machine.ipv4):
+        """Half an address is none: a move that broke off may have brought one family of the two. Whole in one go: a
+        provider may need the server off meanwhile, and what is off is started again by the next look."""
+        if seen == (machine.ipv4, machine.ipv6):
             return None
-        if not await self._kinds.servers(machine.kind).attach(agent.address_id, machine.id):
-            words = f"The server of {agent.name} has lost its address {machine.ipv4} for {seen[0]}; it gets it back."
-            return Alarm(AlarmKind.STUCK, subject, words, agent.id)
+        log.warning("the server %s of %s has lost its address for %s; it gets it back", machine.id, agent.name, seen)
+        if complaint := await self._addressing.attach(agent, machine.id):
+            return Alarm(AlarmKind.STUCK, subject, complaint, agent.id)
         known = await self._addressing.make(agent.address_id, agent.id, machine.kind, machine.location)
         await self._servers.placed(machine.id, known.ipv4, known.ipv6, machine.location)
         complaint = await self._addressing.point(agent)

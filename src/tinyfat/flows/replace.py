@@ -32,14 +32,13 @@ from tinyfat.flows.server_making import ServerMaking
 from tinyfat.flows.watch import MachineRuns, until
 from tinyfat.ports.dns import DnsError
 from tinyfat.ports.ledger import Agents, MachineRecords
-from tinyfat.ports.machines import MachinesError, MachinesUnreachable
+from tinyfat.ports.machines import MachinesError
 from tinyfat.ports.server_ledger import MoveFiles, MovePhase, ServerRecords, StateMoves
 from tinyfat.recipes.fresh_memory_mail import fresh_memory_subject, fresh_memory_text
 
 FLOW = "replace"
 HAND_OVER_SECONDS_MAX = 30 * 60.0  # turns under way end, the runtime stops, gigabytes go up
 TAKE_SECONDS_MAX = 30 * 60.0
-ATTACH_SECONDS_MAX = 600.0  # a provider may need both machines off
 SILENT_SECONDS_MAX = 180.0  # a box that is to hand its state over and is not heard of for so long is dead to us
 HEARD_SECONDS = 30.0  # heard of that lately, it speaks
 
@@ -232,20 +231,8 @@ class Replace:
         return await self._attached(agent, machine_id_of(agent.id, generation))
 
     async def _attached(self, agent: Agent, machine_id: str) -> str:
-        """The agent's address is this machine's, which runs."""
-        driver = self._kinds.servers(agent.machine_kind)
-        last = ""
-
-        async def has_it() -> bool:
-            nonlocal last
-            try:
-                return await driver.attach(agent.address_id, machine_id)
-            except MachinesUnreachable as error:
-                last = str(error)
-                return False
-
-        if not await until(has_it, ATTACH_SECONDS_MAX):
-            return f"The address of {agent.name} does not move to {machine_id}: {last or 'no reason given'}"
+        if complaint := await self._addressing.attach(agent, machine_id):
+            return complaint
         own = await self._addressing.of(agent)
         machine = await self._records.get(machine_id)
         if own is not None and machine is not None:

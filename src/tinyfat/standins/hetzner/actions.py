@@ -79,7 +79,7 @@ def settle(cloud: Cloud) -> None:
         ready = action.due <= now and (task is None or task.done()) and not held.intersection(action.resources)
         if ready:
             _end(cloud, action, now)
-        elif action.hung_at is None:
+        else:
             held.update(action.resources)
 
 

@@ -102,9 +102,9 @@ class Cloud:
         self.gone[collection].append((self.clock(), wire))
 
     def running(self, kind: str, resource_id: int) -> list[Action]:
-        """Actions under way on a resource. One that hangs holds nothing up."""
+        """Actions under way on a resource. One that hangs says so for ever, and holds nothing up once it is due."""
         wanted = (kind, resource_id)
-        return [a for a in self.pending.values() if not a.settled and a.hung_at is None and wanted in a.resources]
+        return [a for a in self.pending.values() if not a.settled and wanted in a.resources]
 
     async def observe(self) -> None:
         """A server's status is what its machine does: it may have been switched off from within."""
