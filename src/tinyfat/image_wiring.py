@@ -1,119 +1,193 @@
-"""Images of machines of this host, put together: `tinyfat image`. They live in the user's cache, for every home."""
+"""Where images are kept and tried, by the driver: folders in the user's cache, for every home; or the provider's list.
+
+A machine that an image is made or tried with calls a reception of this very run: its secrets are nobody else's, and
+what `tinyfat up` serves, keeps and knows is not touched.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
-from tinyfat.box.runtime import InstallFailed
-from tinyfat.domain.enrolment import BOX_USER
-from tinyfat.drivers.authorities.archive import box_archive
-from tinyfat.drivers.machines import baking, local_vm, nspawn
-from tinyfat.drivers.machines.docker import REPOSITORY, USER_LABEL
-from tinyfat.drivers.machines.docker_engine import DockerEngine
-from tinyfat.machine_hosts.disks import build_disk
-from tinyfat.machine_hosts.images import ImageFolder, ImageOnDisk
-from tinyfat.machine_hosts.machine_host import HostRefused, MachineHostError
-from tinyfat.machine_hosts.rootfs import BASE_PREFIX, bake, build_base, packed, user_ids
-from tinyfat.ports.machines import MachinesError
+from tinyfat.domain.secrets import derived
+from tinyfat.drivers.authorities.archive import BoxArchive, box_archive
+from tinyfat.drivers.authorities.ssh import SshAuthority
+from tinyfat.drivers.authorities.tls import ServerTls, TlsAuthority
+from tinyfat.drivers.hetzner_cloud import HetznerCloud
+from tinyfat.drivers.machines import local_vm, nspawn
+from tinyfat.drivers.machines.hetzner.servers import HetznerServers
+from tinyfat.drivers.machines.hosted import HostedServers
+from tinyfat.listen_address import Address, ListenFailed, bound
+from tinyfat.machine_hosts.host_lock import locked
+from tinyfat.machine_hosts.images import BUILD_SECONDS_MAX
+from tinyfat.machine_hosts.machine_host import MachineHost
+from tinyfat.machine_hosts.nspawn import NspawnHost
+from tinyfat.machine_hosts.qemu import QemuHost
+from tinyfat.ports.machines import MachineRefused
+from tinyfat.recipes.cloud_init import user_data
 from tinyfat.settings import Settings
 
-DRIVERS = ("nspawn", "local_vm")
-NOT_FOR_CONTAINERS = ("boot", "usr/lib/modules", "usr/lib/firmware")
-PART_BYTES = 1024 * 1024
-RUNTIMES = ("openclaw", "pi", "echo")
+DRIVERS = ("nspawn", "local_vm", "hetzner")  # that list and prune
+LOCAL = ("nspawn", "local_vm")
+_LOOPBACK = "127.0.0.1"
 
 
-class ImageFailed(Exception):
-    """An image could not be made or removed."""
-
-
-def _now() -> datetime:
+def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def build(settings: Settings, driver: str, runtime: str, say: Callable[[str], None]) -> ImageOnDisk:
-    """Each part is made unless it is there already. Raises ImageFailed."""
+@dataclass(frozen=True, slots=True)
+class ReceptionTerms:
+    """What a reception is opened with."""
+
+    domain: str
+    control_url: str  # as the machine reaches it
+    listener: socket.socket
+    tls: ServerTls | None = field(repr=False)  # None: on this host's loopback
+    authority_pem: str
+    ssh_ca: str
+    ssh_host_key: str = field(repr=False)
+    box: BoxArchive
+    runtime_memory: int
+    size: str = ""
+    locations: tuple[str, ...] = ()
+    runtimes: dict[str, Path] = field(default_factory=dict)  # by SHA-256: node and a runtime, packed
+
+    @property
+    def link_url(self) -> str:
+        return self.control_url.replace("http", "ws", 1) + "/box/link"
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a reception listens, and how machines reach it: an address, or a whole URL."""
+
+    listen: Address  # port 0: any
+    reached: str
+
+
+def images_folder(settings: Settings, driver: str) -> Path:
+    """Of machines of this host."""
+    return {"nspawn": nspawn.images_folder, "local_vm": local_vm.images_folder}[driver](settings.cache)
+
+
+@asynccontextmanager
+async def only_build(settings: Settings) -> AsyncIterator[Path]:
+    """The folder of what is under way, for one build at a time; what a killed one left in it is of no use."""
+    folder = settings.cache / "images" / "trials"
+    async with locked(folder / "lock", BUILD_SECONDS_MAX):
+        yield folder
+
+
+@asynccontextmanager
+async def trial_host(driver: str, folder: Path, images: Path) -> AsyncIterator[MachineHost]:
+    """A maker of machines whose images are in `images`, with no machine before and none after."""
+    kind = {"nspawn": NspawnHost, "local_vm": QemuHost}[driver]
+    host: MachineHost = kind(folder / driver, images, now)
+    await host.open()
     try:
-        baked = await _baked(settings, runtime, say)
-        if driver == "nspawn":
-            return baked
-        say("the disk of a virtual machine: about a minute")
-        folders = _images(settings, "nspawn")
-        await build_disk(_images(settings, driver), nspawn.BASE.name, folders.chain(nspawn.BASE.name), _now)
-        return await build_disk(_images(settings, driver), baked.name, folders.chain(baked.name), _now)
-    except (MachineHostError, InstallFailed, OSError) as error:
-        raise ImageFailed(f"The image of {runtime} for {driver} was not made: {error}") from error
+        await _empty(host)
+        yield host
+    finally:
+        await _empty(host)
+        await host.close()
 
 
-async def build_for_engine(settings: Settings, engine_url: str, runtime: str, say: Callable[[str], None]) -> str:
-    """The same in an engine of Docker or Podman: its tag there. Raises ImageFailed."""
+async def _empty(host: MachineHost) -> None:
+    for machine in await host.machines():
+        await host.destroy(machine.name)
+
+
+def trial_servers(host: MachineHost) -> HostedServers:
+    return HostedServers(host, "trial", user_data, time.monotonic, plain_image=nspawn.BASE.name)
+
+
+def door_of_host(driver: str, host: MachineHost) -> Door:
+    """A virtual machine reaches this host's loopback at its gateway; a container the bridge's own address."""
+    reached = host.gateway.ipv4
+    return Door(Address(_LOOPBACK if driver == "local_vm" else reached, 0), reached)
+
+
+async def shut_loopback(host: MachineHost, terms: ReceptionTerms) -> None:
+    """A virtual machine has business with its reception alone on this host."""
+    if isinstance(host, QemuHost):
+        await host.admit([terms.listener.getsockname()[1]])
+
+
+def door_of_loopback() -> Door:
+    return Door(Address(_LOOPBACK, 0), f"http://{_LOOPBACK}")
+
+
+def door_from_elsewhere(settings: Settings, listen: Address | None, url: str) -> Door:
+    """Raises MachineRefused where nobody said how servers elsewhere reach this host."""
+    chosen, reached = listen or settings.box_listen, url or ("" if listen else settings.box_url)
+    if chosen is None or not reached:
+        raise MachineRefused(
+            "Servers at Hetzner call this command while it makes an image: say where by --listen HOST:PORT and --url "
+            "https://HOST:PORT, or by TINYFAT_BOX_LISTEN and TINYFAT_BOX_URL."
+        )
+    return Door(chosen, reached)
+
+
+@asynccontextmanager
+async def reception_terms(settings: Settings, door: Door, **more: object) -> AsyncIterator[ReceptionTerms]:
+    """With secrets of this run alone. Raises MachineRefused where it cannot listen."""
+    secret = secrets.token_bytes(32)
+    authority, ssh = TlsAuthority(secret), SshAuthority(secret)
     try:
-        baked = await _baked(settings, runtime, say)
-        chain = _images(settings, "nspawn").chain(baked.name)
-        user, group = user_ids(chain[-1], BOX_USER)
-        engine = DockerEngine(engine_url)
-        try:
-            if await engine.image(f"{REPOSITORY}:{baked.name}") is None:
-                say(f"into the engine at {engine_url}")
-                with TemporaryDirectory(prefix="tinyfat-image-") as folder:
-                    tar = Path(folder) / "image.tar"
-                    await packed(chain, tar, NOT_FOR_CONTAINERS)
-                    labels = [f"LABEL {USER_LABEL}={user}:{group}"]
-                    await engine.import_image(REPOSITORY, baked.name, labels, _parts(tar))
-        finally:
-            await engine.close()
-        return baked.name
-    except (MachineHostError, MachinesError, InstallFailed, OSError) as error:
-        raise ImageFailed(f"The image of {runtime} for the engine was not made: {error}") from error
+        listener = bound(door.listen, "The reception of the image's machine")
+    except ListenFailed as error:
+        raise MachineRefused(f"{error} Has `tinyfat up` that address? Name another by --listen and --url.") from error
+    with listener, TemporaryDirectory(prefix="tinyfat-reception-") as folder:
+        port, plain = listener.getsockname()[1], door.reached.startswith("http://")
+        url = f"{door.reached}:{port}" if plain else door.reached
+        if not url.startswith("http"):
+            url = f"https://{url}:{port}"
+        tls = None if plain else ServerTls(authority, [urlsplit(url).hostname or ""], Path(folder), now())
+        yield ReceptionTerms(
+            **{
+                "domain": settings.domain,
+                "control_url": url,
+                "listener": listener,
+                "tls": tls,
+                "authority_pem": authority.pem,
+                "ssh_ca": ssh.public_line,
+                "ssh_host_key": ssh.host_key("image")[0],
+                "box": await asyncio.to_thread(box_archive),
+                "runtime_memory": settings.runtime_memory,
+                **more,
+            }  # type: ignore[arg-type]
+        )
 
 
-async def _parts(file: Path) -> AsyncIterator[bytes]:
-    with file.open("rb") as opened:
-        while part := await asyncio.to_thread(opened.read, PART_BYTES):
-            yield part
-
-
-async def _baked(settings: Settings, runtime: str, say: Callable[[str], None]) -> ImageOnDisk:
-    images = _images(settings, "nspawn")
-    say(f"Debian: {nspawn.BASE.name} (about a minute where it is not there yet)")
-    base = await build_base(images, nspawn.BASE, _now, settings.cache / "images" / "mmdebstrap.log")
-    box = await asyncio.to_thread(box_archive)
-    made = await baking.ingredients(runtime, box, settings.cache / "runtimes", say)
-    name = made.image_name(base.name)
-    say(f"image: {name}")
-    with baking.laid(made) as parts:
-        return await bake(images, name, base, parts, _now)
-
-
-def listed(settings: Settings, driver: str) -> Sequence[ImageOnDisk]:
-    """The newest first, the base included. Raises ImageFailed."""
+@asynccontextmanager
+async def hetzner(settings: Settings, secret: bytes) -> AsyncIterator[HetznerServers]:
+    """With the labels of this home. Raises MachineRefused without a token."""
+    if settings.hetzner_token is None:
+        raise MachineRefused("TINYFAT_HETZNER_TOKEN is not set: images at Hetzner are made and listed with it.")
+    cloud = HetznerCloud(settings.hetzner_token.get_secret_value(), settings.hetzner_url)
     try:
-        return _images(settings, driver).all()
-    except MachineHostError as error:
-        raise ImageFailed(str(error)) from error
+        yield HetznerServers(
+            cloud,
+            derived(secret, "installation").hex()[:16],
+            user_data,
+            locations=settings.hetzner_locations,
+            euro=settings.euro,
+            size=settings.hetzner_type,
+        )
+    finally:
+        cloud.close()
 
 
-def prune(settings: Settings, driver: str, keep: int) -> tuple[list[str], list[str]]:
-    """Removes all but the newest `keep` of what was baked, and bases that nothing lies upon any more; what a machine is
-    made of stays. What went, and why what else stayed. Raises ImageFailed."""
-    images = _images(settings, driver)
-    baked = [one.name for one in listed(settings, driver) if not one.name.startswith(BASE_PREFIX)]
-    bases = [one.name for one in listed(settings, driver) if one.name.startswith(BASE_PREFIX)]
-    removed, stayed = [], []
-    for name in [*baked[keep:], *(base for base in bases if base != nspawn.BASE.name)]:
-        try:
-            images.remove(name)
-            removed.append(name)
-        except HostRefused as error:
-            stayed.append(str(error))
-        except OSError as error:
-            raise ImageFailed(f"Image {name} cannot be removed: {error}") from error
-    return removed, stayed
-
-
-def _images(settings: Settings, driver: str) -> ImageFolder:
-    return ImageFolder({"nspawn": nspawn.images_folder, "local_vm": local_vm.images_folder}[driver](settings.cache))
+def home_ssh_ca(secret: bytes) -> str:
+    """What every server of this home is made with: the project has room for few SSH keys."""
+    return SshAuthority(secret).public_line

@@ -22,13 +22,14 @@ from tests.machine_hosts.docker_daemon import docker_daemon
 from tests.running import free_port, until
 from tinyfat.box.folder import BoxFolder
 from tinyfat.box.process_table import boot, look
+from tinyfat.cli.image import served_reception
 from tinyfat.domain.link import ModelAccess, RuntimeSpec
 from tinyfat.domain.machines import MachineOrder, MachineState
 from tinyfat.drivers.machines.docker import MACHINE_LABEL, DockerMachines
 from tinyfat.drivers.machines.docker_engine import DockerEngine
 from tinyfat.drivers.machines.memory import Lies, MemoryMachines
 from tinyfat.drivers.machines.process import ProcessMachines
-from tinyfat.image_wiring import build_for_engine
+from tinyfat.image_builds import ImageBuilds
 from tinyfat.ports.machines import MachineRefused, Machines, MachinesUnreachable
 from tinyfat.settings import Settings
 
@@ -102,7 +103,7 @@ class DockerDriver:
 @asynccontextmanager
 async def docker(folder: Path) -> AsyncIterator[DockerDriver]:
     async with docker_daemon(folder) as url:
-        image = await build_for_engine(Settings(), url, "echo", lambda _: None)
+        image = (await ImageBuilds(Settings(), served_reception, print).in_engine(url, "echo")).name
         made = DockerDriver(url, image)
         try:
             yield made

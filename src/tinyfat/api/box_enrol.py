@@ -7,11 +7,11 @@ token.
 from __future__ import annotations
 
 import logging
+from typing import Protocol
 
 from fastapi import APIRouter, FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
 
-from tinyfat.api.box_link import BoxLinks
 from tinyfat.domain.enrolment import (
     ARCHIVE_PATH,
     ENROL_PATH,
@@ -36,9 +36,12 @@ log = logging.getLogger(__name__)
 router = APIRouter()
 
 
-def make_box_app(
-    links: BoxLinks, enrolments: Enrolments, identities: Identities, archives: dict[str, bytes]
-) -> FastAPI:
+class Links(Protocol):
+    async def serve(self, socket: WebSocket) -> None:
+        """The whole life of one connection."""
+
+
+def make_box_app(links: Links, enrolments: Enrolments, identities: Identities, archives: dict[str, bytes]) -> FastAPI:
     """What is served where boxes call from elsewhere, over TLS, and nothing else. `archives`: by SHA-256."""
     app = FastAPI(title="TinyFat for boxes", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.enrolments, app.state.identities, app.state.archives = enrolments, identities, archives

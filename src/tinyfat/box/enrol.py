@@ -19,8 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tinyfat.box.baked import bring
 from tinyfat.box.become import BecomeFailed, Machine, become
 from tinyfat.box.folder import write_private
+from tinyfat.box.seal import seal
 from tinyfat.domain.enrolment import (
     BODY_BYTES_MAX,
     CONTROL_CA_FILE,
@@ -66,9 +68,15 @@ Ask = Callable[[str, "dict[str, str]", "bytes | None"], "tuple[int, bytes]"]
 def main(machine: Machine) -> int:
     _taken_away(machine.path(IDENTITY_WANTED))  # before the fetch: what is asked during it is asked anew
     try:
-        order = read_order(machine.path(ENROL_FILE))
-        identity = identity_of(order, machine_key(machine, order), asking(_authority(machine)))
-        become(machine, identity, _authority(machine))
+        order, authority = read_order(machine.path(ENROL_FILE)), _authority(machine)
+        key = machine_key(machine, order)
+        identity = identity_of(order, key, asking(authority))
+        if identity.sealed:
+            seal(machine)
+            return _say(0, "this machine is sealed; its power goes")
+        if identity.runtime_sha256:
+            bring(machine, order.control_url, key, identity.runtime_sha256, authority)
+        become(machine, identity, authority)
     except Refused as error:
         return _say(EXIT_REFUSED, str(error))
     except (Away, BecomeFailed, EnrolmentRefused, OSError) as error:

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinyfat.domain.link import STATE_BYTES_MAX
@@ -51,7 +51,7 @@ def restore(archive: Path, folder: Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
     try:
-        _unpack(archive, fresh)
+        unpack(archive, fresh, PARTS)
         for database in _databases(fresh):
             _check(database)
     except BaseException as error:
@@ -92,12 +92,13 @@ def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return member
 
 
-def _unpack(archive: Path, into: Path) -> None:
-    """Nothing is written outside, through a link or otherwise."""
+def unpack(archive: Path, into: Path, parts: Sequence[str]) -> None:
+    """A tar.gz whose members are all in one of `parts`. Nothing is written outside, through a link or otherwise. Raises
+    OSError, ArchiveRefused, tarfile.TarError, zlib.error, EOFError."""
     root = into.resolve()
     folders: list[tuple[Path, int]] = []
     with tarfile.open(archive, "r:gz") as tar:
-        for member in _members(tar):
+        for member in _members(tar, parts):
             target = into / member.name
             if ".." in Path(member.name).parts or Path(member.name).is_absolute():
                 raise ArchiveRefused(f"{member.name!r} leads out of it")
@@ -110,12 +111,12 @@ def _unpack(archive: Path, into: Path) -> None:
         path.chmod(mode & 0o777)
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _members(tar: tarfile.TarFile, parts: Sequence[str]) -> Iterator[tarfile.TarInfo]:
     for count, member in enumerate(tar):
         if count >= MEMBERS_MAX:
             raise ArchiveRefused(f"it has over {MEMBERS_MAX} members")
-        if member.name.split("/")[0] not in PARTS:
-            raise ArchiveRefused(f"{member.name!r} is no part of an agent's state")
+        if member.name.split("/")[0] not in parts:
+            raise ArchiveRefused(f"{member.name!r} is in none of {', '.join(parts)}")
         yield member
 
 

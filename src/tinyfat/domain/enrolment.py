@@ -3,6 +3,7 @@
     machine -> GET  CONTROL_URL/box/archive/SHA256                        the box itself
     machine -> POST CONTROL_URL/box/enrol {"machine_id", "token", "key_hash"}   once, within ENROLMENT_SECONDS_MAX
     machine -> GET  CONTROL_URL/box/identity   Authorization: Bearer KEY  an Identity
+    machine -> GET  CONTROL_URL/box/runtime/SHA256   Authorization: Bearer KEY   where the identity names one
 
 KEY is made on the machine; we keep its hash. docs/decisions/0007 has the reasons.
 """
@@ -25,6 +26,8 @@ ARCHIVE_BYTES_MAX = 8 * 1024 * 1024
 ENROL_PATH = "/box/enrol"
 IDENTITY_PATH = "/box/identity"
 ARCHIVE_PATH = "/box/archive"
+RUNTIME_PATH = "/box/runtime"
+RUNTIME_BYTES_MAX = 1024**3  # of node and a runtime, packed
 
 # Where things are on a machine. An image is baked to this, user-data completes it.
 BOX_USER = "tinyfat"  # of the box and its runtime: no shell, no sudo
@@ -94,6 +97,9 @@ class Identity:
     owner_keys: tuple[str, ...] = ()
     published: bool = False
     ssh_networks: tuple[str, ...] = ("0.0.0.0/0", "::/0")
+    # Of a machine that an image is made of, and of no other (docs/decisions/0008):
+    runtime_sha256: str = ""  # node and the runtime, packed: fetched before the box starts; "": the box installs them
+    sealed: bool = False  # what is this machine's alone goes, then its power
 
 
 def key_hash(key: str) -> bytes:
@@ -140,6 +146,8 @@ def read_identity(body: bytes) -> Identity:
         owner_keys=_texts(said, "owner_keys", OWNER_KEYS_MAX),
         published=said.get("published") is True,
         ssh_networks=_texts(said, "ssh_networks", NETWORKS_MAX),
+        runtime_sha256=_text({"runtime_sha256": "", **said}, "runtime_sha256", 64, empty=True),
+        sealed=said.get("sealed") is True,
     )
     _check(identity)
     return identity
@@ -168,6 +176,10 @@ def _check(identity: Identity) -> None:
             raise EnrolmentRefused(f"{line[:40]!r} is not a public key of SSH")
     for network in identity.ssh_networks:
         _network(network)
+    if identity.runtime_sha256 and not _SHA256.fullmatch(identity.runtime_sha256):
+        raise EnrolmentRefused("runtime_sha256 is not a SHA-256 in hexadecimal digits")
+    if identity.sealed and identity.agent_name:
+        raise EnrolmentRefused(f"the machine of {identity.agent_name} cannot be sealed: it has an agent")
 
 
 def _network(network: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -116,6 +116,13 @@ class ImageFolder:
         (self.folder / f".{name}.lock").unlink(missing_ok=True)
 
 
+def fresh_folder(path: Path) -> Path:
+    """Empty, whatever was there."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
 def seen(image: ImageOnDisk) -> HostImage:
     return HostImage(image.name, image.created_at, image.bytes)
 

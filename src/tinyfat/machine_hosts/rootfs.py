@@ -84,13 +84,22 @@ async def build_base(images: ImageFolder, recipe: BaseRecipe, now: Callable[[], 
 
 
 async def bake(
-    images: ImageFolder, name: str, base: ImageOnDisk, laid: Sequence[Laid], now: Callable[[], datetime]
+    images: ImageFolder,
+    name: str,
+    base: ImageOnDisk,
+    laid: Sequence[Laid],
+    now: Callable[[], datetime],
+    beginning: Path | None = None,
 ) -> ImageOnDisk:
-    """An image that lies upon `base` and holds `laid`. The copy takes seconds and no network."""
+    """An image that lies upon `base` and holds `laid`. The copy takes seconds and no network. `beginning`: a folder
+    that it begins as and which is moved, on the same file system; None: an empty one."""
     users = _users(base.content)
 
     async def fill(content: Path) -> None:
-        content.mkdir()
+        if beginning is None:
+            content.mkdir()
+        else:
+            beginning.rename(content)
         content.chmod(0o755)
         for one in laid:
             await _lay(content, one, users)

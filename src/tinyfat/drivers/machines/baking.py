@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tinyfat.box.baked import pack
 from tinyfat.box.fetch_box import unpack
 from tinyfat.box.runtime import Progress
 from tinyfat.box.runtimes.install import install, node_home, package
@@ -60,6 +61,12 @@ def laid(made: Ingredients) -> Iterator[Sequence[Laid]]:
             Laid(RUNTIMES_FOLDER, owner=BOX_USER),
         ]
         yield [*parts, *(_from_npm(made.folder) if made.folder else ())]
+
+
+def packed(made: Ingredients, file: Path) -> str:
+    """Node and the runtime as one file, for a machine elsewhere; its SHA-256."""
+    assert made.folder is not None, "this runtime comes with the box"
+    return pack([(one.path, one.source) for one in _from_npm(made.folder) if one.source], file)
 
 
 def _from_npm(folder: Path) -> Iterator[Laid]:

@@ -58,6 +58,10 @@ class DockerEngine:
         answer = await self._ask("GET", "/containers/json", params=params)
         return [str(one["Id"]) for one in answer.json()]
 
+    async def remove_image(self, name: str) -> None:
+        """Nothing is done where it is not there, or a container is made of it (409)."""
+        await self._ask("DELETE", f"/images/{quote(name, safe=':')}", fine=(404, 409))
+
     async def create(self, name: str, body: Mapping[str, Any]) -> None:
         """Nothing is done where the name is taken. Raises NotThere where the image is missing."""
         await self._ask("POST", "/containers/create", params={"name": name}, json=dict(body), fine=(409,))
