@@ -28,12 +28,13 @@ from tinyfat.flows.image_making import GONE_SECONDS_MAX, ImageMaking, ImageNotMa
 from tinyfat.flows.watch import until
 from tinyfat.image_wiring import (
     Door,
+    Elsewhere,
     ReceptionTerms,
+    at_hetzner,
     door_from_elsewhere,
     door_of_host,
     door_of_loopback,
     hetzner,
-    home_ssh_ca,
     images_folder,
     now,
     only_build,
@@ -123,8 +124,8 @@ class ImageBuilds:
                 work = fresh_folder(folder / "packed")
                 there = name in {image.name for image in await servers.images()}
                 packed_runtime = {} if there else await asyncio.to_thread(_packed, made, work)
-                more = {"runtimes": packed_runtime, "ssh_ca": home_ssh_ca(secret)} | self._at_hetzner()
-                async with self._making(servers, door, **more) as (making, reception):
+                elsewhere = at_hetzner(self._settings, secret, packed_runtime)
+                async with self._making(servers, door, elsewhere=elsewhere) as (making, reception):
                     if not there:
                         sha256 = next(iter(packed_runtime), "")
                         order = reception.expect(_id(secret, name, "builder"), runtime, "", sha256)
@@ -132,9 +133,6 @@ class ImageBuilds:
                     await self._tried(making, reception, servers, _id(secret, name, "trial"), runtime, name)
                 found = {image.name: image.bytes for image in await servers.images()}
             return Built(name, found.get(name, 0))
-
-    def _at_hetzner(self) -> dict[str, object]:
-        return {"size": self._settings.hetzner_type, "locations": self._settings.hetzner_locations}
 
     # What is baked from this host's own files.
 
@@ -226,10 +224,14 @@ class ImageBuilds:
 
     @asynccontextmanager
     async def _making(
-        self, machines: Servers | DockerMachines, door: Door, host: MachineHost | None = None, **more: object
+        self,
+        machines: Servers | DockerMachines,
+        door: Door,
+        host: MachineHost | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> AsyncIterator[tuple[ImageMaking, Reception]]:
         async with (
-            reception_terms(self._settings, door, **more) as terms,
+            reception_terms(self._settings, door, elsewhere) as terms,
             self._open_reception(terms) as reception,
         ):
             if host is not None:

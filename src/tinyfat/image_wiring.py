@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,6 +46,16 @@ def now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What a machine at a provider needs besides; nothing, where machines are of this host."""
+
+    ssh_ca: str = ""  # public key, one line; "": one of this run
+    size: str = ""
+    locations: tuple[str, ...] = ()
+    runtimes: Mapping[str, Path] = field(default_factory=dict)  # by SHA-256: node and a runtime, packed
+
+
+@dataclass(frozen=True, slots=True)
 class ReceptionTerms:
     """What a reception is opened with."""
 
@@ -58,9 +68,7 @@ class ReceptionTerms:
     ssh_host_key: str = field(repr=False)
     box: BoxArchive
     runtime_memory: int
-    size: str = ""
-    locations: tuple[str, ...] = ()
-    runtimes: dict[str, Path] = field(default_factory=dict)  # by SHA-256: node and a runtime, packed
+    elsewhere: Elsewhere
 
     @property
     def link_url(self) -> str:
@@ -139,7 +147,9 @@ def door_from_elsewhere(settings: Settings, listen: Address | None, url: str) ->
 
 
 @asynccontextmanager
-async def reception_terms(settings: Settings, door: Door, **more: object) -> AsyncIterator[ReceptionTerms]:
+async def reception_terms(
+    settings: Settings, door: Door, elsewhere: Elsewhere | None = None
+) -> AsyncIterator[ReceptionTerms]:
     """With secrets of this run alone. Raises MachineRefused where it cannot listen."""
     secret = secrets.token_bytes(32)
     authority, ssh = TlsAuthority(secret), SshAuthority(secret)
@@ -153,19 +163,18 @@ async def reception_terms(settings: Settings, door: Door, **more: object) -> Asy
         if not url.startswith("http"):
             url = f"https://{url}:{port}"
         tls = None if plain else ServerTls(authority, [urlsplit(url).hostname or ""], Path(folder), now())
+        more = elsewhere or Elsewhere()
         yield ReceptionTerms(
-            **{
-                "domain": settings.domain,
-                "control_url": url,
-                "listener": listener,
-                "tls": tls,
-                "authority_pem": authority.pem,
-                "ssh_ca": ssh.public_line,
-                "ssh_host_key": ssh.host_key("image")[0],
-                "box": await asyncio.to_thread(box_archive),
-                "runtime_memory": settings.runtime_memory,
-                **more,
-            }  # type: ignore[arg-type]
+            domain=settings.domain,
+            control_url=url,
+            listener=listener,
+            tls=tls,
+            authority_pem=authority.pem,
+            ssh_ca=more.ssh_ca or ssh.public_line,
+            ssh_host_key=ssh.host_key("image")[0],
+            box=await asyncio.to_thread(box_archive),
+            runtime_memory=settings.runtime_memory,
+            elsewhere=more,
         )
 
 
@@ -188,6 +197,7 @@ async def hetzner(settings: Settings, secret: bytes) -> AsyncIterator[HetznerSer
         cloud.close()
 
 
-def home_ssh_ca(secret: bytes) -> str:
-    """What every server of this home is made with: the project has room for few SSH keys."""
-    return SshAuthority(secret).public_line
+def at_hetzner(settings: Settings, secret: bytes, runtimes: Mapping[str, Path]) -> Elsewhere:
+    """With the SSH key that every server of this home is made with: the project has room for few."""
+    ssh_ca = SshAuthority(secret).public_line
+    return Elsewhere(ssh_ca, settings.hetzner_type, settings.hetzner_locations, runtimes)

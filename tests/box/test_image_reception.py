@@ -33,7 +33,7 @@ from tinyfat.domain.enrolment import (
 from tinyfat.domain.link import RuntimeState
 from tinyfat.domain.machines import MachineOrder
 from tinyfat.domain.turns import TurnOutcome
-from tinyfat.image_wiring import Door, ReceptionTerms, reception_terms
+from tinyfat.image_wiring import Door, Elsewhere, ReceptionTerms, reception_terms
 from tinyfat.listen_address import Address
 from tinyfat.settings import Settings
 
@@ -65,7 +65,7 @@ async def opened(
     settings = Settings(home=tmp_path / "home")
     async with AsyncExitStack() as stack:
         door = Door(Address("127.0.0.1", 0), "127.0.0.1")
-        terms = await stack.enter_async_context(reception_terms(settings, door, runtimes={sha256: file}))
+        terms = await stack.enter_async_context(reception_terms(settings, door, Elsewhere(runtimes={sha256: file})))
         yield await stack.enter_async_context(served_reception(terms)), terms
 
 

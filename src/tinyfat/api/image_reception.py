@@ -76,8 +76,8 @@ class ImageReception:
             ssh_ca=terms.ssh_ca,
             ssh_networks=(),  # nobody has business on it
             image=image,
-            size=terms.size,
-            locations=terms.locations,
+            size=terms.elsewhere.size,
+            locations=terms.elsewhere.locations,
         )
         return MachineOrder(machine_id, "", runtime, terms.link_url, self._link_token, server)
 
@@ -193,7 +193,7 @@ def reception_app(reception: ImageReception, terms: ReceptionTerms) -> FastAPI:
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         if await reception.by_key(key_hash(key)) is None:
             return JSONResponse({"error": "this key is no machine's"}, 401)
-        file: Path | None = terms.runtimes.get(sha256)
+        file: Path | None = terms.elsewhere.runtimes.get(sha256)
         if file is None:
             return JSONResponse({"error": "there is no such archive here"}, 404)
         return FileResponse(file, media_type="application/gzip")
