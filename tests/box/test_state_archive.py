@@ -106,6 +106,24 @@ def test_a_damaged_one_is_refused_and_what_was_there_stays(tmp_path: Path) -> No
         assert list(folder.iterdir()) == [folder / "state"]
 
 
+def test_a_database_of_a_newer_sqlite_than_ours_is_not_damaged(tmp_path: Path) -> None:
+    """OpenClaw's node brings one: a CHECK with octet_length() is unknown to Debian 12's."""
+    old = filled(tmp_path / "old")
+    made = sqlite3.connect(old / "state/newer.sqlite")
+    made.create_function("of_a_newer_one", 1, lambda text: len(text), deterministic=True)
+    made.execute("create table t (x text check (of_a_newer_one(x) < 5), y generated always as (of_a_newer_one(x)))")
+    made.execute("create index i on t (of_a_newer_one(x)) where of_a_newer_one(x) > 1")
+    made.execute("insert into t (x) values ('kept')")
+    made.commit()
+    made.close()
+    archive = tmp_path / "a.tar.gz"
+    pack(old, archive)
+    restore(archive, _folder(tmp_path / "new-machine"))
+    there = sqlite3.connect(tmp_path / "new-machine/state/newer.sqlite")
+    assert there.execute("select x from t").fetchall() == [("kept",)]
+    there.close()
+
+
 def test_a_damaged_database_is_noticed(tmp_path: Path) -> None:
     old = filled(tmp_path / "old")
     database = old / "state/memory.sqlite"
@@ -117,3 +135,8 @@ def test_a_damaged_database_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(ArchiveRefused, match="damaged"):
         restore(archive, tmp_path / "old")
     assert (old / "state/agents/main/sessions.jsonl").exists()
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
