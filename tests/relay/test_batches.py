@@ -12,7 +12,7 @@ from tinyfat.domain.relay_keys import key_hash
 from tinyfat.drivers.usage.memory import MemoryUsageLedger
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.usage import Held, Refused, Reservation, Settlement
-from tinyfat.relay.batches import WAITING_MAX, LedgerDesk, Overloaded
+from tinyfat.relay.batches import CROWD, GATHER_SECONDS, WAITING_MAX, LedgerDesk, Overloaded
 
 KEY = key_number(1)
 
@@ -82,3 +82,38 @@ async def test_beginnings_are_refused_where_too_many_wait_ends_never() -> None:
     desk.release("any")
     for one in waiting:
         one.cancel()
+
+
+async def test_a_hold_that_nobody_waits_for_any_more_is_released() -> None:
+    ledger = SlowLedger()
+    desk = LedgerDesk(ledger)
+    asking = desk.reserve(ask(KEY))
+    await asyncio.sleep(0)
+    asking.cancel()
+    ledger.open.set()
+    await desk.close()
+    assert ledger.batches == [(1, 0, 0), (0, 0, 1)]
+    assert (await ledger.spend("ada")).reserved == 0
+
+
+async def test_what_comes_soon_after_a_crowd_goes_together() -> None:
+    ledger = SlowLedger()
+    ledger.open.set()
+    paused, over = list[float](), asyncio.Event()
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+        await over.wait()
+
+    desk = LedgerDesk(ledger, pause)
+    held = await asyncio.gather(*(desk.reserve(ask(KEY)) for _ in range(CROWD)))
+    ends: list[asyncio.Future[None]] = []
+    for one in held:
+        ends.append(desk.release(one.call_id))
+        await asyncio.sleep(0)  # without a wait, the first of them would go alone
+    over.set()
+    await asyncio.gather(*ends)
+    assert ledger.batches == [(CROWD, 0, 0), (0, 0, CROWD)]
+    assert paused == [GATHER_SECONDS] * 2
+    await desk.reserve(ask(KEY))  # alone: it does not wait, and nothing waits after it
+    assert ledger.batches[-1] == (1, 0, 0) and len(paused) == 2

@@ -208,6 +208,40 @@ async def test_a_vendor_whose_connection_breaks_is_cut_and_the_client_sees_it() 
     await server.wait_closed()
 
 
+@pytest.mark.parametrize("together", [False, True])
+async def test_the_head_of_a_stream_leaves_with_the_first_event_or_before_it(together: bool) -> None:
+    listener = listening()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"eight by"}}]}\n\n'
+    chunk = b"%x\r\n%s\r\n" % (len(event), event)
+    head_seen = asyncio.Event()
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + chunk if together else head)
+        await head_seen.wait()
+        writer.write((b"" if together else chunk) + b"0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answers, sock=listener)
+    patient = target(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+    async with asyncio.timeout(10), relaying({"patient": [patient]}) as relay:
+        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        wire = json.dumps(chat("x", stream=True) | {"model": "patient"}).encode()
+        asked = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Length: {len(wire)}\r\n"
+        writer.write(asked.encode() + b"\r\n" + wire)
+        first = await reader.read(2**16)
+        assert first.startswith(b"HTTP/1.1 200") and first.endswith(event + b"\r\n" if together else b"\r\n\r\n")
+        head_seen.set()
+        rest = await reader.readuntil(b"0\r\n\r\n")
+        assert (event in rest) is not together
+        writer.close()
+        await relay.ended()
+    server.close()
+    await server.wait_closed()
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
 async def test_a_vendor_that_counts_nothing_is_counted(relay: TestRelay, path: str, streamed: bool) -> None:

@@ -58,10 +58,10 @@ class Answer(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Names in lower case. The vendor's id of the request is in `request-id` or `x-request-id`."""
+        """In whichever case they are asked for. The vendor's id of the request is in `request-id` or `x-request-id`."""
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """As they arrive. Raises VendorCut."""
+        """As they arrive; the first, which is perhaps empty, is what came with the head. Raises VendorCut."""
 
     def close(self) -> None:
         """Hang up where the answer has not ended: the vendor stops producing. May be called again."""

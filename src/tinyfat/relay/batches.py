@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.usage import Held, Refused, Reservation, Settlement, UsageLedger
 
 BATCH_MAX = 256
+CROWD = 4  # in one batch: calls come faster than commits end, so the next batch waits for more company
+GATHER_SECONDS = 0.002  # that wait: a commit costs the same whether two or thirty are in it
 WAITING_MAX = 4096  # of beginnings; the ends of calls under way are always taken
+
+log = logging.getLogger(__name__)
 
 Item: TypeAlias = Reservation | Settlement | str  # str: the id of a call that is released
 _Waiting: TypeAlias = tuple[Item, asyncio.Future[Any]]
@@ -21,10 +27,12 @@ class Overloaded(Exception):
 
 class LedgerDesk:
     """At most one batch is under way. Each method's future is done when it is on disk, or not to be: then it has the
-    ledger's error."""
+    ledger's error. To cancel it ends the waiting alone: what was asked for still happens, but a hold that nobody waits
+    for any more is released."""
 
-    def __init__(self, ledger: UsageLedger) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: UsageLedger, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """`pause`: for so many seconds."""
+        self._ledger, self._pause = ledger, pause
         self._waiting: list[_Waiting] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -40,6 +48,11 @@ class LedgerDesk:
     def release(self, call_id: str) -> asyncio.Future[None]:
         return self._put(call_id)
 
+    async def close(self) -> None:
+        """What was asked for until now is written, or failed, when it returns."""
+        while self._running is not None:
+            await asyncio.wait([self._running])
+
     def _put(self, item: Item) -> asyncio.Future[Any]:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, done))
@@ -52,6 +65,8 @@ class LedgerDesk:
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
                 await self._commit(batch)
+                if len(batch) >= CROWD:
+                    await self._pause(GATHER_SECONDS)
         finally:
             self._running = None
 
@@ -77,3 +92,11 @@ class LedgerDesk:
             result = next(verdicts) if isinstance(item, Reservation) else None
             if not done.done():
                 done.set_result(result)
+            elif isinstance(result, Held):
+                self.release(result.call_id).add_done_callback(_heard)
+
+
+def _heard(released: asyncio.Future[None]) -> None:
+    """Nobody waits for it: the ledger itself ends later what it could not end now."""
+    if not released.cancelled() and released.exception() is not None:
+        log.warning("a call whose client had gone is not released now: %s", released.exception())

@@ -72,7 +72,8 @@ class Sink(Protocol):
 
     async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None: ...
 
-    async def begin(self, status: int, headers: Mapping[str, str]) -> None: ...
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """It leaves with the first write, even an empty one."""
 
     async def write(self, data: bytes) -> None: ...
 
@@ -159,7 +160,7 @@ class Calls:
     async def _identified(self, key: str, alias: str = "") -> Held | Refused:
         """By a hold of nothing, which is released at once."""
         nothing = self._reservation(key_hash(key), "models", alias, (), "", "", None)
-        verdict = await self._shielded_reserve(nothing)
+        verdict = await self._desk.reserve(nothing)
         if isinstance(verdict, Held):
             await self._release(verdict.call_id)
         return verdict
@@ -168,6 +169,7 @@ class Calls:
         """After the last call: what is still being settled is waited for."""
         if self._ending:
             await asyncio.wait(self._ending)
+        await self._desk.close()
 
     async def _reserve(
         self, surface: Surface, asked: Asked, request: ModelRequest
@@ -179,7 +181,7 @@ class Calls:
             owner_vendor = self._owner_vendors.get(hashed, "")
             targets = self._models.targets(request.model, surface.name, owner_vendor)
             bounds = [(target, surface.bound(request.fields, len(request.raw), target)) for target in targets]
-            verdict = await self._shielded_reserve(
+            verdict = await self._desk.reserve(
                 self._reservation(
                     hashed, surface.name, request.model, bounds, asked.turn, asked.conversation, owner_vendor
                 )
@@ -201,20 +203,6 @@ class Calls:
             self._new_id(), hashed, amount, surface, alias, vendor, model, price, turn, conversation,
             self._models.table_vendor(alias), owner_vendor,
         )  # fmt: skip
-
-    async def _shielded_reserve(self, reservation: Reservation) -> Held | Refused:
-        """A client that goes away meanwhile leaves no hold behind."""
-        asking = self._desk.reserve(reservation)
-        try:
-            return await asyncio.shield(asking)
-        except asyncio.CancelledError:
-            self._later(self._release_when_known(asking))
-            raise
-
-    async def _release_when_known(self, asking: asyncio.Future[Held | Refused]) -> None:
-        verdict = await asking
-        if isinstance(verdict, Held):
-            await self._desk.release(verdict.call_id)
 
     def _remember(self, hashed: bytes, vendor: str) -> None:
         self._owner_vendors[hashed] = vendor
@@ -312,10 +300,12 @@ class Calls:
         meter.reading(reader)
         broken = False
         await sink.begin(opened.answer.status, _tagged(_down(opened.answer.headers), held))
+        begun = False
         try:
             async for piece in opened.answer.pieces():
-                if ready := reader.feed(piece):
+                if (ready := reader.feed(piece)) or not begun:
                     await sink.write(ready)
+                    begun = True
         except VendorCut as cut:
             log.warning("agent %s: %s cut its answer: %s", held.agent_id, opened.target.vendor, cut)
             broken = True
@@ -344,13 +334,13 @@ class Calls:
         if settlement is None:
             return
         try:
-            await asyncio.shield(self._desk.settle(settlement))
+            await self._desk.settle(settlement)
         except (StoreUnavailable, Overloaded) as error:
             log.warning("call %s: not settled now (%s); its hold stands until it is", settlement.call_id, error)
 
     async def _release(self, call_id: str) -> None:
         try:
-            await asyncio.shield(self._desk.release(call_id))
+            await self._desk.release(call_id)
         except (StoreUnavailable, Overloaded) as error:
             log.warning("call %s: not released now (%s); its hold stands until it is", call_id, error)
 

@@ -177,16 +177,22 @@ def _listed(name: str) -> dict[str, object]:
     }  # fmt: skip
 
 
+class _Streamed(web.StreamResponse):
+    """Its head and the first piece leave in one packet: to send one costs as much as to read all of a call."""
+
+    _send_headers_immediately = False
+
+
 class _HttpSink:
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
-        self.response = web.StreamResponse()
+        self.response: web.StreamResponse = web.Response()  # where none was made, there is nobody to see it
 
     async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.response = web.Response(status=status, headers=dict(headers), body=body)
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        self.response = web.StreamResponse(status=status, headers=dict(headers))
+        self.response = _Streamed(status=status, headers=headers)
         await self.response.prepare(self._request)
 
     async def write(self, data: bytes) -> None:

@@ -13,6 +13,7 @@ CONNECT_SECONDS_MAX = 10.0
 CONNECTIONS_MAX = 2048
 KEEPALIVE_SECONDS = 30.0
 IDLE_SLACK = 0.02  # an answer that goes silent is cut this part of its patience early, at most
+NO_LIMITS = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS_MAX, sock_read=None)  # ours are below
 PIECE_BYTES = 256 * 1024  # as much of an answer as waits for a slow client; then the vendor waits too
 
 
@@ -28,11 +29,10 @@ class HttpInference:
         )
 
     async def open(self, call: Call) -> Answer:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS_MAX, sock_read=None)
         try:
             async with asyncio.timeout(call.first_byte_seconds):
                 response = await self._session.post(
-                    call.url, data=call.body, headers=call.headers, timeout=timeout, allow_redirects=False
+                    call.url, data=call.body, headers=call.headers, timeout=NO_LIMITS, allow_redirects=False
                 )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             # The error's own text may hold the URL and no more; the headers are never in it.
@@ -48,7 +48,7 @@ class _HttpAnswer:
         self._response = response
         self._idle_seconds = idle_seconds
         self.status = response.status
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self.headers: Mapping[str, str] = response.headers
 
     async def pieces(self) -> AsyncIterator[bytes]:
         content = self._response.content
@@ -57,6 +57,7 @@ class _HttpAnswer:
         try:
             # One timer for the whole answer, moved on now and then: to move it costs as much as the piece.
             async with asyncio.timeout_at(moved + self._idle_seconds) as idle:
+                yield content.read_nowait()
                 while piece := await content.readany():
                     yield piece
                     now = clock()
