@@ -188,10 +188,6 @@ $$;
 -- are taken in the order of their ids, here and in every function below: so two batches cannot wait for each other.
 -- Who calls these functions plans by index look-ups alone (store/usage.py sets it): a batch is small, and `holds` is mostly
 -- rows that are gone.
--- Whose key of the owner's pays hangs on the operator's table (table_vendor: whom it names first for this alias) and on
--- what the owner brought, never on the relay's memory. The relay says what it reckoned the amount by (owner_vendor; null:
--- no matter). Where that has changed, nothing is held and no cap is judged: by another vendor's prices a call could be
--- refused, and its owner be told of it, that is well within its caps.
 -- p_calls is an array of objects; the answer's `place` counts from 1. p_now is null but in tests: the clock is read
 -- after the lock is held, so that no process with an older idea of the day comes after a newer one.
 create function usage_reserve(p_executor text, p_calls jsonb, p_now timestamptz default null)
@@ -210,10 +206,9 @@ begin
         select c.*, k.id as key_id, a.id as agent, a.name
         from rows from (jsonb_to_recordset(p_calls) as (
                 call_id uuid, key text, amount bigint, surface text, alias text, vendor text, model text, pi bigint,
-                po bigint, pc bigint, pw bigint, ph bigint, source text, turn text, conversation text,
-                table_vendor text, owner_vendor text)
+                po bigint, pc bigint, pw bigint, ph bigint, source text, turn text, conversation text)
             ) with ordinality as c (call_id, key, amount, surface, alias, vendor, model, pi, po, pc, pw, ph, source,
-                turn, conversation, table_vendor, owner_vendor, nr)
+                turn, conversation, nr)
         left join relay_keys k on k.hash = decode(c.key, 'hex') and k.revoked_at is null
         left join agents a on a.id = k.agent_id and a.state not in ('destroying', 'destroyed')
         order by a.id, c.nr
@@ -232,7 +227,7 @@ begin
         place := r.nr;
         agent_id := r.agent;
         agent_name := r.name;
-        byok_vendor := case when r.table_vendor = any (b.byok_vendors) then r.table_vendor
+        byok_vendor := case when r.vendor = any (b.byok_vendors) then r.vendor
                             else coalesce(b.byok_vendors[1], '') end;
         spent := budget_month(b);
         reserved := b.reserved;
@@ -245,7 +240,6 @@ begin
         refusal := case
             when b.agent_id is null or r.agent is null or r.amount is null then 'unknown-key'
             when b.killed is not false then 'killed'
-            when r.owner_vendor <> byok_vendor then 'other-key'
             when r.turn <> '' and (coalesce(t.calls, 0) < b.turn_calls) is not true then 'turn-calls'
             when r.turn <> '' and (coalesce(t.spent + t.reserved, 0) + r.amount <= b.turn_cap) is not true
                 then 'turn-money'
