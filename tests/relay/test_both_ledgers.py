@@ -175,7 +175,6 @@ def _cost(line: dict[str, int]) -> int:
 
 
 @pytest.mark.story
-@pytest.mark.long
 async def test_a_thousand_calls_through_relays_that_die_beside_the_vendors_own_count(
     ledgers: Ledgers, tmp_path: Path
 ) -> None:
