@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,9 @@ class Answering:
 
     async def ready(self) -> bool:
         return True
+
+    async def session_of(self, said: str, running: Sequence[str]) -> str:
+        return next((session for session in running if said == f"id of {session}"), "")
 
     async def answer(self, turn: Turn, asked_before: bool) -> TurnResult:
         self.asked.append((turn.id, asked_before))
@@ -167,9 +170,27 @@ async def test_calls_of_turns_that_run_together_are_named_after_all_of_them(offi
     office.desk.offer(turn("a", "two"))
     await until(lambda: len(office.runtime.asked) == 2, "two turns in the runtime")
     assert office.desk.under_way() == ("a+b", "")
+    for said in ("", "nobody's"):
+        assert await office.desk.whose_call(said) == ("a+b", "")
     office.runtime.open.set()
     await office.desk.idle()
     assert office.desk.under_way() is None
+
+
+async def test_a_call_is_named_after_its_own_turn_where_the_runtime_can_tell(office: Office) -> None:
+    office.open()
+    office.runtime.open.clear()
+    assert await office.desk.whose_call("id of one") is None
+    office.desk.offer(turn("b", "one"))
+    await until(lambda: len(office.runtime.asked) == 1, "a turn in the runtime")
+    assert await office.desk.whose_call("id of two") == ("b", "one")  # it runs alone: whatever is called is its call
+    office.desk.offer(turn("a", "two"))
+    await until(lambda: len(office.runtime.asked) == 2, "two turns in the runtime")
+    assert await office.desk.whose_call("id of one") == ("b", "one")
+    assert await office.desk.whose_call("id of two") == ("a", "two")
+    office.runtime.open.set()
+    await office.desk.idle()
+    assert await office.desk.whose_call("id of one") is None
 
 
 async def test_the_next_desk_takes_up_what_this_one_left(office: Office, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.box.plane import until
 from tinyfat.box import forwarder as forwarding
-from tinyfat.box.forwarder import CallRefused, ModelForwarder, Relay, rewritten
+from tinyfat.box.forwarder import CallRefused, ModelForwarder, Relay, naming, rewritten
 from tinyfat.box.logbook import Logbook
 from tinyfat.box.tls import client_context
 from tinyfat.domain.link import ModelAccess
@@ -64,9 +64,14 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.turn: tuple[str, str] | None = None
+        self.said: list[str] = []  # of its session, by each call
         self.logbook = Logbook(folder / "box.log")
         self.relay = FakeRelay()
-        self.forwarder = ModelForwarder(TOKEN, lambda: self.turn, self.logbook, client_context(""))
+        self.forwarder = ModelForwarder(TOKEN, self.whose_call, self.logbook, client_context(""))
+
+    async def whose_call(self, said: str) -> tuple[str, str] | None:
+        self.said.append(said)
+        return self.turn
 
     async def open(self) -> None:
         await self.relay.open()
@@ -117,6 +122,15 @@ async def test_the_key_and_the_turn_are_added_and_the_answer_comes_as_it_is(rig:
         "x-tinyfat-turn: turn-1", "x-tinyfat-conversation: email:7",
     ]  # fmt: skip
     assert TOKEN.encode() not in head
+
+
+async def test_whose_call_it_is_hangs_on_what_it_says_of_its_session(rig: Rig) -> None:
+    rig.turn = ("turn-1", "")
+    await rig.ask(post(b"", "X-Session-Affinity:  one:0 "))
+    await rig.ask(post(b"", "X-Session-Affinity: two", token="another"))  # nobody's business
+    await rig.ask(post())
+    assert rig.said == ["one:0", ""]
+    assert all(b"\r\nx-tinyfat-turn: turn-1\r\n\r\n" in request for request in rig.relay.requests)
 
 
 async def test_no_turn_is_named_where_it_cannot_be_told(rig: Rig) -> None:
@@ -192,10 +206,10 @@ async def test_no_more_than_so_many_calls_at_once(rig: Rig, monkeypatch: pytest.
 async def test_the_address_stays_after_a_restart_and_moves_where_it_is_taken(rig: Rig, tmp_path: Path) -> None:
     port = rig.forwarder.port
     await rig.forwarder.close()
-    again = ModelForwarder(TOKEN, lambda: None, rig.logbook, client_context(""))
+    again = ModelForwarder(TOKEN, rig.whose_call, rig.logbook, client_context(""))
     await again.open(tmp_path / "model.port")
     assert again.port == port
-    other = ModelForwarder(TOKEN, lambda: None, rig.logbook, client_context(""))
+    other = ModelForwarder(TOKEN, rig.whose_call, rig.logbook, client_context(""))
     await other.open(tmp_path / "model.port")
     assert other.port not in (0, port)
     for one in (again, other):
@@ -218,14 +232,14 @@ GOOD = f"POST / HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\n"
 )  # fmt: skip
 def test_what_can_be_read_two_ways_or_shows_no_token_is_refused(head: str) -> None:
     with pytest.raises(CallRefused) as refused:
-        rewritten((head + "\r\n").encode(), TOKEN, RELAY, None)
+        rewritten((head + "\r\n").encode(), TOKEN, RELAY)
     assert refused.value.status in (400, 401) and KEY not in str(refused.value)
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_get_the_key_without_the_token(junk: bytes) -> None:
     try:
-        head = rewritten(junk + b"\r\n\r\n", TOKEN, RELAY, ("t", "s"))
+        head = rewritten(junk + b"\r\n\r\n", TOKEN, RELAY)
     except CallRefused:
         return
     assert KEY.encode() not in head.raw
@@ -233,6 +247,7 @@ def test_no_bytes_get_the_key_without_the_token(junk: bytes) -> None:
 
 @given(st.text(max_size=50), st.text(max_size=50))
 def test_no_turn_or_session_makes_a_header_of_its_own(turn: str, session: str) -> None:
-    raw = rewritten((GOOD + "\r\n").encode(), TOKEN, RELAY, (turn, session)).raw
-    assert raw.count(b"\r\n") == (7 if session else 6)
-    assert raw.endswith(b"\r\n\r\n") and raw.replace(b"\r\n", b"").isascii()
+    raw = naming((turn, session))
+    assert raw.count(b"\r\n") == (2 if session else 1)
+    assert raw.endswith(b"\r\n") and raw.replace(b"\r\n", b"").isascii()
+    assert not raw.replace(b"\r\n", b"").translate(None, bytes(range(32, 127)))

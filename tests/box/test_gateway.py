@@ -11,6 +11,7 @@ import pytest
 
 from tests.box.scripted_gateway import TOKEN, Handler, Request, ScriptedGateway, history, question, said
 from tinyfat.box.runtime import RuntimeUnavailable
+from tinyfat.box.runtimes import gateway_sessions
 from tinyfat.box.runtimes.gateway import MODEL_FAILED, NOTHING_SAID, GatewayClient, split_files
 from tinyfat.box.runtimes.gateway_connection import Limits
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome
@@ -336,3 +337,52 @@ async def test_nothing_there_means_asked_under_the_same_key(workspace: Path) -> 
         await client.answer(turn(), True, "")
 
     assert server.asked("agent")[0].params["idempotencyKey"] == "t1"
+
+
+IDS = {"id-boat": "agent:main:email:boat", "id-child": "agent:main:subagent:1", "id-other": "agent:main:cron:1"}
+SPAWNED_BY = {"agent:main:subagent:1": "agent:main:subagent:2", "agent:main:subagent:2": "agent:main:email:boat"}
+
+
+async def resolves(request: Request) -> None:
+    key = IDS.get(request.params["sessionId"])
+    assert request.params["allowMissing"] is True
+    await request.reply(**({"ok": True, "key": key} if key else {"ok": False}))
+
+
+async def describes(request: Request) -> None:
+    await request.reply(session={"spawnedBy": SPAWNED_BY.get(request.params["key"])})
+
+
+async def test_a_model_calls_session_is_asked_for_once(workspace: Path) -> None:
+    running = ["email:other", "email:Boat"]
+    rig = gateway(workspace, agent=answers, sessions_resolve=resolves, sessions_describe=describes)
+    async with rig as (server, client):
+        assert await client.session_of("id-boat:0", running) == ""  # nobody has asked it anything yet
+        await client.answer(turn(), False, "")
+        for _ in range(2):
+            assert await client.session_of("id-boat:0", running) == "email:Boat"
+            assert await client.session_of("id-child:3", running) == "email:Boat"  # a sub-agent's, of a sub-agent
+        assert len(server.asked("sessions.resolve")) == 2 and len(server.asked("sessions.describe")) == 2
+        assert await client.session_of("id-boat:0", ["email:other"]) == ""
+        for said in ("", "id-other", "nobody's", ":0", "x" * 1000):
+            assert await client.session_of(said, running) == ""
+
+
+async def test_a_gateway_that_does_not_say_whose_call_it_is_holds_up_none(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: Request) -> None:
+        await asyncio.Event().wait()
+
+    async def refuses(request: Request) -> None:
+        await request.refuse("INVALID_REQUEST", "unknown method: sessions.resolve")
+
+    async def circles(request: Request) -> None:
+        await request.reply(session={"spawnedBy": request.params["key"]})
+
+    monkeypatch.setattr(gateway_sessions, "ASK_SECONDS_MAX", 0.05)
+    for asked, described in ((never, describes), (refuses, describes), (resolves, never), (resolves, circles)):
+        rig = gateway(workspace, agent=answers, sessions_resolve=asked, sessions_describe=described)
+        async with rig as (_, client):
+            await client.answer(turn(), False, "")
+            assert await client.session_of("id-child:0", ["email:boat"]) == ""

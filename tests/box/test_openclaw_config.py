@@ -73,6 +73,7 @@ def test_the_configuration_is_this() -> None:
                             "contextWindow": 128000,
                             "maxTokens": 8192,
                             "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
+                            "compat": {"sendSessionAffinityHeaders": True},
                         }
                     ],
                 }

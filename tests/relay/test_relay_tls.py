@@ -29,9 +29,13 @@ async def relay(tmp_path: Path) -> AsyncIterator[tuple[TestRelay, str]]:
         yield relay, f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 
+async def nobodys(_: str) -> None:
+    """A call outside of any turn."""
+
+
 async def asked(url: str, authority: str, folder: Path) -> tuple[int, str]:
     logbook = Logbook(folder / "box.log")
-    forwarder = ModelForwarder("box-token", lambda: None, logbook, client_context(authority))
+    forwarder = ModelForwarder("box-token", nobodys, logbook, client_context(authority))
     await forwarder.open(folder / "model.port")
     forwarder.forward_to(ModelAccess("openai-completions", url, KEY, "main"))
     try:

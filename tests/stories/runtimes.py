@@ -33,8 +33,11 @@ class Model:
         self.api = api
         self.port = free_port()
         self.bodies: list[Mapping[str, Any]] = []
-        app = model_app(self._seen)
-        config = uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="warning", lifespan="off")
+        self.sessions: list[str] = []  # what each request said of its session
+        self._app = model_app(self._seen)
+        config = uvicorn.Config(
+            self._heard, host="127.0.0.1", port=self.port, log_level="warning", lifespan="off", interface="asgi3"
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
 
@@ -55,6 +58,10 @@ class Model:
     def asked(self, words: str) -> int:
         """How often the model was asked with these words in the last mail."""
         return sum(words in read_request(body, self.api).mails[-1].body for body in self.bodies)
+
+    async def _heard(self, scope: Any, receive: Any, send: Any) -> None:
+        self.sessions.append(dict(scope["headers"]).get(b"x-session-affinity", b"").decode())
+        await self._app(scope, receive, send)
 
     def _seen(self, _: Api, body: Mapping[str, Any]) -> None:
         self.bodies.append(body)

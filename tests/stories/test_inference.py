@@ -120,6 +120,18 @@ async def test_a_turns_calls_are_counted_capped_and_answered_in_words(rig: Rig) 
     assert "stand-in/main" in shown and "█" in shown and "6 calls" in shown
 
 
+async def test_of_turns_that_run_at_once_each_is_counted_and_capped_by_itself(rig: Rig) -> None:
+    """Two threads: one calls as often as it may, the other goes in circles beside it."""
+    name = rig.name
+    rig.says("cap", "set", name, "--turn-calls", "4")
+    slow = "model: slow 0.3\nmodel: say done\n"
+    few, many = await asyncio.gather(rig.asks(f"{slow}echo: model 4"), rig.asks(f"{slow}echo: model 9"))
+    assert "done" in few and "going in circles" in many
+    lines = rig.json("usage", name, "--by", "turn")["lines"]
+    assert sorted(line["calls"] for line in lines) == [4, 4]
+    assert all("+" not in line["of"] for line in lines), lines
+
+
 async def test_keys_are_shown_once_open_one_agent_and_end_at_once(rig: Rig) -> None:
     name = rig.name
     made = rig.json("key", "add", name, "--label", "a notebook")

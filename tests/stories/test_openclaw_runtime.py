@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -106,6 +107,26 @@ async def test_threads_are_answered_side_by_side(openclaw: Running) -> None:
 
     assert [result.text for result in results] == [f"number {n}" for n in range(count)]
     assert max(result.received_at for result in results) < min(result.answered_at for result in results)
+
+
+async def test_each_model_call_says_which_threads_it_is(openclaw: Running, model: Model) -> None:
+    """A sub-agent's call is that of the thread that began it."""
+    before = len(model.sessions)
+    spawn = 'model: call tool_call {"id": "sessions_spawn", "args": {"task": "model: say child"}}'
+    turns = [mail("w1", "model: say one", session="Whose.One@example.org"), mail("w2", spawn, session="whose-two")]
+    running = [turn.session for turn in turns]
+    await asyncio.gather(*(openclaw.runtime.answer(turn, False) for turn in turns))
+
+    async def of_which() -> Counter[str]:
+        return Counter([await openclaw.runtime.session_of(said, running) for said in model.sessions[before:]])
+
+    async def child_was_heard() -> bool:
+        return (await of_which())[running[1]] >= 4  # the tool's call, what it gave, the child, what the child said
+
+    await until(child_was_heard, 30.0, "the sub-agent asks the model, and its answer is read")
+    found = await of_which()
+    assert found[running[0]] == 1 and set(found) == set(running), found
+    assert len(set(model.sessions[before:])) == 3
 
 
 async def test_a_model_that_refuses_is_said_once(openclaw: Running, model: Model) -> None:

@@ -92,12 +92,16 @@ async def test_past_its_deadline_pi_is_killed_and_the_question_put_once_more(pi:
     assert [len(user_messages(body)) for body in model.bodies][-1] == 1  # the cut-off question is gone
 
 
-async def test_one_thread_has_one_writer(pi: PiRuntime) -> None:
+async def test_one_thread_has_one_writer_and_each_call_says_which_thread_it_is(pi: PiRuntime, model: Model) -> None:
     turns = [mail(f"w{number}", f"model: say number {number}") for number in range(3)]
 
     results = await asyncio.gather(*(pi.answer(turn, False) for turn in turns))
 
     assert [result.text for result in results] == ["number 0", "number 1", "number 2"]
+    assert [await pi.session_of(said, ["email:other", turns[0].session]) for said in set(model.sessions)] == [
+        turns[0].session
+    ]
+    assert await pi.session_of("", [turns[0].session]) == await pi.session_of(model.sessions[0], ["email:other"]) == ""
     last = await pi.answer(mail("w9", "model: say all there"), False)
     assert last.text == "all there"
 

@@ -109,6 +109,16 @@ class TurnDesk:
             return next(iter(self._sessions.items()))
         return ("+".join(sorted(self._sessions)), "") if self._sessions else None
 
+    async def whose_call(self, said: str) -> tuple[str, str] | None:
+        """As `under_way`; but of several turns the one that makes this call, where the runtime can tell which it is by
+        what the call says of its session."""
+        if len(self._sessions) > 1 and said and self._workplace.runtime is not None:
+            session = await self._workplace.runtime.session_of(said, list(self._sessions.values()))
+            for turn_id, running in self._sessions.items():
+                if running == session:
+                    return turn_id, session
+        return self.under_way()
+
     async def idle(self) -> None:
         """Until no turn runs."""
         await self._idle.wait()

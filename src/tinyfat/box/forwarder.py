@@ -13,7 +13,7 @@ import contextlib
 import hmac
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ PIECE_BYTES = 64 * 1024
 CLOSE_SECONDS_MAX = 2.0
 RETRY_SECONDS = 2
 TURN_HEADER, CONVERSATION_HEADER = "x-tinyfat-turn", "x-tinyfat-conversation"
+SESSION_HEADER = "x-session-affinity"  # what OpenClaw and others say of the session a call is of
 
 # Of one connection, not of the call (RFC 9110 7.6.1); and what is ours to say.
 _NOT_PASSED = frozenset(
@@ -39,7 +40,7 @@ _NOT_PASSED = frozenset(
 )
 _UNCOUNTED = -1  # bytes of a chunked body
 
-UnderWay = Callable[[], tuple[str, str] | None]
+WhoseCall = Callable[[str], Awaitable[tuple[str, str] | None]]
 
 
 class CallRefused(Exception):
@@ -60,18 +61,20 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A request's head as it goes to the relay, and how many bytes of body follow it (-1: chunked)."""
+    """A request's head as it goes to the relay, but for the turn's name and the blank line that ends it; what it says
+    of its session; how many bytes of body follow it (-1: chunked)."""
 
     raw: bytes = field(repr=False)
+    session: str
     body_bytes: int
 
 
 class ModelForwarder:
-    def __init__(self, token: str, under_way: UnderWay, logbook: Logbook, tls: ssl.SSLContext) -> None:
-        """`token` is what the runtime shows here. `under_way`: the (id, session) that runs, if any. `tls`: for a relay
-        at https."""
+    def __init__(self, token: str, whose_call: WhoseCall, logbook: Logbook, tls: ssl.SSLContext) -> None:
+        """`token` is what the runtime shows here. `whose_call`: the (id, session) of the turn that makes a call, from
+        what the call says of its session. `tls`: for a relay at https."""
         self._token = token
-        self._under_way = under_way
+        self._whose_call = whose_call
         self._logbook = logbook
         self._tls = tls
         self._relay: Relay | None = None
@@ -140,10 +143,11 @@ class ModelForwarder:
         relay = self._relay
         if relay is None:
             raise CallRefused(503, "The box does not yet know where its model is; try again in a moment.")
-        head = rewritten(raw, self._token, relay, self._under_way())
+        head = rewritten(raw, self._token, relay)
+        turn = await self._whose_call(head.session)
         relay_reader, relay_writer = await self._dial(relay)
         try:
-            relay_writer.write(head.raw)
+            relay_writer.write(head.raw + naming(turn) + b"\r\n")
             await _pass_both_ways(reader, writer, relay_reader, relay_writer, head.body_bytes)
         finally:
             await _close(relay_writer)
@@ -158,7 +162,7 @@ class ModelForwarder:
             raise CallRefused(503, "The relay does not answer; try again in a moment.") from None
 
 
-def rewritten(raw: bytes, token: str, relay: Relay, turn: tuple[str, str] | None) -> Head:
+def rewritten(raw: bytes, token: str, relay: Relay) -> Head:
     """The head for the relay. Pure. Raises CallRefused for what is no HTTP/1 request, or does not show `token`."""
     request_line, *lines = raw.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     words = request_line.split(" ")
@@ -183,11 +187,16 @@ def rewritten(raw: bytes, token: str, relay: Relay, turn: tuple[str, str] | None
             passed.append(f"{name}: {value}")
     if not shown:
         raise CallRefused(401, "Show the key that this agent's runtime was given.")
-    if turn is not None:
-        passed.append(f"{TURN_HEADER}: {_word(turn[0])}")
-        if turn[1]:
-            passed.append(f"{CONVERSATION_HEADER}: {_word(turn[1])}")
-    return Head("\r\n".join([*passed, "", ""]).encode("latin-1"), _body_bytes(headers))
+    session = next((value for name, value in headers if name.lower() == SESSION_HEADER), "")
+    return Head("\r\n".join([*passed, ""]).encode("latin-1"), session, _body_bytes(headers))
+
+
+def naming(turn: tuple[str, str] | None) -> bytes:
+    """The lines of a head that name the turn (its id, its session). Pure."""
+    if turn is None:
+        return b""
+    lines = [f"{TURN_HEADER}: {_word(turn[0])}", *([f"{CONVERSATION_HEADER}: {_word(turn[1])}"] if turn[1] else [])]
+    return "\r\n".join([*lines, ""]).encode("ascii")
 
 
 def _header(line: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -70,6 +70,10 @@ class Runtime(Protocol):
         killed box or runtime). The runtime's own history is then looked through first, so that it is asked only once.
         Raises RuntimeUnavailable.
         """
+
+    async def session_of(self, said: str, running: Sequence[str]) -> str:
+        """Which of these sessions, whose turns run now, a model call is of that says this in its header
+        `x-session-affinity`; empty where that cannot be told. Within a few seconds."""
 
 
 MakeRuntime = Callable[[RuntimeSpec, Places], Runtime]

@@ -58,7 +58,7 @@ class Supervisor:
         model_token = derived(identity.link_token.encode(), "model").hex()
         self._logbook.hide([model_token])
         tls = client_context(identity.link_ca)
-        self._forwarder = ModelForwarder(model_token, self._desk.under_way, self._logbook, tls)
+        self._forwarder = ModelForwarder(model_token, self._desk.whose_call, self._logbook, tls)
         self._link = Link(
             identity.link_url, identity.link_token, self, self._outbox, self._logbook, self._pace, chance, tls
         )

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import tinyfat
@@ -73,6 +74,9 @@ class EchoRuntime:
         if self._client is None:
             raise RuntimeUnavailable("the echo runtime was never started")
         return await self._client.answer(turn, asked_before, f"You are {self._agent_name}.")
+
+    async def session_of(self, said: str, running: Sequence[str]) -> str:
+        return await self._client.session_of(said, running) if self._client else ""
 
     async def _probe(self, path: str) -> bool:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,8 +16,13 @@ ANSWER_SECONDS_MAX = 300.0
 WORDS_CHARS_MAX = 300  # of an error
 
 
-async def ask_model(question: str) -> str:
-    """Its answer's text. Raises OSError, ValueError."""
+def session_id(session: str) -> str:
+    """As OpenClaw has one for each of its sessions; this one needs no keeping."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, session))
+
+
+async def ask_model(question: str, session: str) -> str:
+    """Its answer's text. It says whose question it is, as OpenClaw does. Raises OSError, ValueError."""
     model = json.loads(os.environ.get(MODEL_VARIABLE, "{}"))
     if not model:
         raise ValueError(f"{MODEL_VARIABLE} is not set")
@@ -28,7 +34,10 @@ async def ask_model(question: str) -> str:
         "messages": [{"role": "user", "content": question}],
     }
     key = os.environ.get(MODEL_KEY_VARIABLE, "")
-    status, raw = await http_post(model["url"], path, key, json.dumps(body).encode(), seconds_max=ANSWER_SECONDS_MAX)
+    status, raw = await http_post(
+        model["url"], path, key, json.dumps(body).encode(),
+        more={"x-session-affinity": f"{session_id(session)}:0"}, seconds_max=ANSWER_SECONDS_MAX,
+    )  # fmt: skip
     if status != 200:
         raise ValueError(f"it answered {status}: {raw[:WORDS_CHARS_MAX].decode('utf-8', 'replace')}")
     return _text(json.loads(raw), anthropic)

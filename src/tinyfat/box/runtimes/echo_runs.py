@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tinyfat.box.runtimes.echo_model import ask_model
+from tinyfat.box.runtimes.echo_model import ask_model, session_id
 from tinyfat.box.runtimes.echo_script import Script, body_of, compose, read_script
 from tinyfat.box.runtimes.echo_store import EchoSession, EchoStore, Row
 
@@ -72,6 +72,10 @@ class EchoRuns:
 
     def active(self, session: EchoSession) -> list[Run]:
         return [run for run in self._runs.values() if run.session is session and not run.done.done()]
+
+    def session_of(self, identity: str) -> str:
+        """The session of this id (echo_model); empty where there is none."""
+        return next((name for name in self._store.sessions if session_id(name) == identity), "")
 
     def find(self, run_id: str) -> Run | None:
         return self._runs.get(run_id)
@@ -148,7 +152,7 @@ class EchoRuns:
                 self._finish(run, {"text": MODEL_REFUSED, "error": True, "artifacts": {}})
                 return
             if script.model_calls:
-                script = await _asked_model(row["text"], script)
+                script = await _asked_model(row["text"], run.session.name, script)
             self._write_files(script)
             files = [(file["name"], file["size"]) for file in row["files"]]
             text = compose(row["text"], run.session.earlier(run.key), files, script)
@@ -202,12 +206,12 @@ class EchoRuns:
             file.write(line + "\n")
 
 
-async def _asked_model(text: str, script: Script) -> Script:
+async def _asked_model(text: str, session: str, script: Script) -> Script:
     """What the model says is the answer; that it cannot be asked, too, in words."""
     said = ""
     for _ in range(script.model_calls):
         try:
-            said = await ask_model(body_of(text))
+            said = await ask_model(body_of(text), session)
         except (OSError, ValueError) as error:
             said = f"The model could not be asked: {error}"
     return replace(script, say=said)

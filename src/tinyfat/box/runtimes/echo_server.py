@@ -134,6 +134,9 @@ class EchoServer:
                 await reply({"ok": True, "aborted": bool(stopped), "runIds": stopped})
             case "artifacts.download":
                 await reply(self._artifact(str(params["sessionKey"]), str(params["artifactId"])))
+            case "sessions.resolve":
+                name = self._runs.session_of(str(params["sessionId"]))
+                await reply({"ok": True, "key": f"agent:main:{name}".lower()} if name else {"ok": False})
             case "health":
                 await reply({"ok": True})
             case _:

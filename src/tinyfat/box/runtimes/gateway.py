@@ -21,6 +21,7 @@ from tinyfat.box.runtime import RuntimeUnavailable
 from tinyfat.box.runtimes import media
 from tinyfat.box.runtimes.gateway_connection import CALL_SECONDS_MAX, GatewayConnection, GatewayRefused, Limits
 from tinyfat.box.runtimes.gateway_history import ATTEMPTS_MAX, Reading, Seen, attempt_key, read_history, usage_of
+from tinyfat.box.runtimes.gateway_sessions import GatewaySessions
 from tinyfat.box.runtimes.loopback import http_get
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 
@@ -57,11 +58,21 @@ class GatewayClient:
         self._poll_seconds = poll_seconds
         self._connection: GatewayConnection | None = None
         self._dialling = asyncio.Lock()
+        self._sessions = GatewaySessions()
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+    async def session_of(self, said: str, running: Sequence[str]) -> str:
+        """box.runtime.Runtime.session_of"""
+        if self._connection is None or self._connection.lost:
+            return ""
+        try:
+            return await self._sessions.find(self._connection, said, running)
+        except (TimeoutError, GatewayRefused, RuntimeUnavailable):
+            return ""
 
     async def answer(self, turn: Turn, asked_before: bool, extra_system_prompt: str) -> TurnResult:
         """Ask and wait, `turn.deadline_seconds` at most. Raises RuntimeUnavailable: ask again with `asked_before`.

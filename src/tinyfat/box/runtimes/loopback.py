@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -28,11 +29,13 @@ async def http_get(
 
 
 async def http_post(
-    base: str, path: str, bearer: str, body: bytes, *, bytes_max: int = BODY_BYTES_MAX, seconds_max: float
-) -> tuple[int, bytes]:
-    """JSON to a server that asks for a key; else as `http_get`."""
-    more = f"Authorization: Bearer {bearer}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return await _http("POST", base, path, more, body, bytes_max, seconds_max)
+    base: str, path: str, bearer: str, body: bytes, *, more: Mapping[str, str], bytes_max: int = BODY_BYTES_MAX,
+    seconds_max: float,
+) -> tuple[int, bytes]:  # fmt: skip
+    """JSON to a server that asks for a key; else as `http_get`. `more`: headers."""
+    headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json", "Content-Length": len(body)}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in {**headers, **more}.items())
+    return await _http("POST", base, path, lines, body, bytes_max, seconds_max)
 
 
 async def _http(

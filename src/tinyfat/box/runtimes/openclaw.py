@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,9 @@ class OpenClawRuntime:
         if self._client is None:
             raise RuntimeUnavailable("openclaw was not started yet")
         return await self._client.answer(turn, asked_before, mail_prompt(self._spec.agent_name))
+
+    async def session_of(self, said: str, running: Sequence[str]) -> str:
+        return await self._client.session_of(said, running) if self._client else ""
 
     async def _probe(self, path: str) -> bool:
         try:

@@ -92,6 +92,8 @@ def _provider(model: ModelAccess) -> dict[str, Any]:
                 "contextWindow": CONTEXT_TOKENS,
                 "maxTokens": ANSWER_TOKENS_MAX,
                 "cost": free,
+                # Each chat completion says its session: so the box can tell whose it is (gateway_sessions).
+                "compat": {"sendSessionAffinityHeaders": True},
             }
         ],
     }

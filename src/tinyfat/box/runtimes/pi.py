@@ -27,6 +27,7 @@ from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 
 PROVIDER = "host"
 MODEL_KEY_VARIABLE = "TINYFAT_MODEL_KEY"
+SESSION_VARIABLE = "TINYFAT_SESSION"
 LOCK_POLL_SECONDS = 0.1
 KILL_SECONDS_MAX = 10.0
 ERROR_BYTES_MAX = 4000
@@ -76,6 +77,10 @@ class PiRuntime:
         except OSError as error:
             raise RuntimeUnavailable(f"pi could not be run: {error}") from error
 
+    async def session_of(self, said: str, running: Sequence[str]) -> str:
+        folder = self._places.state / "sessions"
+        return next((session for session in running if Session(folder, session).name == said), "")
+
     async def _answer(self, turn: Turn, session: Session, lock: int) -> TurnResult:
         answer = await asyncio.to_thread(session.earlier, turn.id)
         if answer is None:
@@ -100,7 +105,7 @@ class PiRuntime:
             process = await asyncio.create_subprocess_exec(
                 *self._argv(session, inline),
                 cwd=workspace,
-                env=self._environment(),
+                env=self._environment(session),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=stderr,
@@ -156,7 +161,7 @@ class PiRuntime:
             argv += ["--append-system-prompt", str(notes)]
         return [*argv, *(f"@{path}" for path in inline)]
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, session: Session) -> dict[str, str]:
         state = self._places.state
         return {
             **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
@@ -167,6 +172,7 @@ class PiRuntime:
             "PI_OFFLINE": "1",
             "PI_TELEMETRY": "0",
             MODEL_KEY_VARIABLE: self._spec.model.key,
+            SESSION_VARIABLE: session.name,
             "NODE_COMPILE_CACHE": str(self._package.installed_in(self._places.shared) / "compile-cache"),
         }
 
@@ -201,6 +207,7 @@ def models_file(spec: RuntimeSpec) -> dict[str, object]:
         "baseUrl": spec.model.url,
         "api": spec.model.api,
         "apiKey": f"${MODEL_KEY_VARIABLE}",
+        "headers": {"x-session-affinity": f"${SESSION_VARIABLE}"},  # so the box can tell whose call it is
         "models": [model],
     }
     return {"providers": {PROVIDER: provider}}
