@@ -13,13 +13,15 @@ from tinyfat.standins.hetzner.calls import (
     ApiRoute,
     Call,
     Collection,
+    acted,
     basic_routes,
     find,
-    protect,
+    protection,
     take,
     take_labels,
     take_name,
     unused_name,
+    updater,
 )
 from tinyfat.standins.hetzner.cloud import Cloud
 from tinyfat.standins.hetzner.machine_work import address_of
@@ -110,7 +112,7 @@ async def assign(call: Call) -> Answer:
         raise errors.refused("primary_ip_datacenter_mismatch", "The Primary IP is in another location")
     unlocked(call.cloud, server)
     _can_take(server, address.type)
-    return Answer(201, {"action": action_wire(call.cloud, await _assign(call.cloud, address, server))})
+    return acted(call.cloud, await _assign(call.cloud, address, server))
 
 
 def unlocked(cloud: Cloud, server: Server) -> Server:
@@ -164,7 +166,7 @@ async def unassign(call: Call) -> Answer:
     if server.status != "off":
         raise errors.refused("server_not_stopped", "The server is running, but needs to be powered off")
     action = await _move(cloud, "unassign_primary_ip", address, server, None)
-    return Answer(201, {"action": action_wire(cloud, action)})
+    return acted(cloud, action)
 
 
 async def delete_primary_ip(call: Call) -> Answer:
@@ -184,14 +186,9 @@ def drop(cloud: Cloud, address: PrimaryIp) -> None:
 
 
 async def update_primary_ip(call: Call) -> Answer:
-    address = find(call, PRIMARY_IPS)
     if "auto_delete" in call.body:
-        address.auto_delete = take(call.body, "auto_delete", bool)
-    if "name" in call.body:
-        address.name = unused_name(call, PRIMARY_IPS, take_name(call.body), but=address.id)
-    if "labels" in call.body:
-        address.labels = take_labels(call.body)
-    return Answer(200, {"primary_ip": primary_ip_wire(call.cloud, address)})
+        find(call, PRIMARY_IPS).auto_delete = take(call.body, "auto_delete", bool)
+    return await updater(PRIMARY_IPS)(call)
 
 
 def pointer_action(cloud: Cloud, address: PrimaryIp, call: Call, resources: list[tuple[str, int]]) -> Action:
@@ -211,7 +208,7 @@ def pointer_action(cloud: Cloud, address: PrimaryIp, call: Call, resources: list
 async def change_dns_ptr(call: Call) -> Answer:
     address = find(call, PRIMARY_IPS)
     action = pointer_action(call.cloud, address, call, [("primary_ip", address.id)])
-    return Answer(201, {"action": action_wire(call.cloud, action)})
+    return acted(call.cloud, action)
 
 
 @effect("change_dns_ptr")
@@ -225,12 +222,6 @@ def _pointed(cloud: Cloud, action: Action) -> None:
         address.pointers[action.arguments["ip"]] = action.arguments["name"]
 
 
-async def change_protection(call: Call) -> Answer:
-    address = protect(call, PRIMARY_IPS)
-    action = begin(call.cloud, "change_protection", [("primary_ip", address.id)])
-    return Answer(201, {"action": action_wire(call.cloud, action)})
-
-
 ROUTES: list[ApiRoute] = [
     ("POST", "/primary_ips", create_primary_ip),
     ("PUT", "/primary_ips/{id}", update_primary_ip),
@@ -238,6 +229,6 @@ ROUTES: list[ApiRoute] = [
     ("POST", "/primary_ips/{id}/actions/assign", assign),
     ("POST", "/primary_ips/{id}/actions/unassign", unassign),
     ("POST", "/primary_ips/{id}/actions/change_dns_ptr", change_dns_ptr),
-    ("POST", "/primary_ips/{id}/actions/change_protection", change_protection),
+    protection(PRIMARY_IPS),
     *[route for route in basic_routes(PRIMARY_IPS) if route[0] == "GET"],
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tinyfat.standins.hetzner import errors
+from tinyfat.standins.hetzner.actions import begin
 from tinyfat.standins.hetzner.cloud import Cloud
 from tinyfat.standins.hetzner.labels import selector, wrong_label
 from tinyfat.standins.hetzner.resources import Action
@@ -202,9 +203,18 @@ def basic_routes(collection: Collection) -> list[ApiRoute]:
     ]
 
 
-def protect(call: Call, collection: Collection) -> Any:
-    """Take `delete` of a change_protection call over."""
-    found = find(call, collection)
-    if "delete" in call.body:
-        found.delete_protected = take(call.body, "delete", bool)
-    return found
+def acted(cloud: Cloud, action: Action) -> Answer:
+    """What is answered where an action has begun."""
+    return Answer(201, {"action": action_wire(cloud, action)})
+
+
+def protection(collection: Collection) -> ApiRoute:
+    """Against being deleted."""
+
+    async def handler(call: Call) -> Answer:
+        found = find(call, collection)
+        if "delete" in call.body:
+            found.delete_protected = take(call.body, "delete", bool)
+        return acted(call.cloud, begin(call.cloud, "change_protection", [(collection.singular, found.id)]))
+
+    return "POST", f"/{collection.plural}/{{id}}/actions/change_protection", handler

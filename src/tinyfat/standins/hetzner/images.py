@@ -6,7 +6,6 @@ from typing import Any
 
 from tinyfat.machine_hosts.machine_host import HostRefused
 from tinyfat.standins.hetzner import catalogue, errors
-from tinyfat.standins.hetzner.actions import begin
 from tinyfat.standins.hetzner.calls import (
     Answer,
     ApiRoute,
@@ -15,13 +14,13 @@ from tinyfat.standins.hetzner.calls import (
     find,
     listed,
     page,
-    protect,
+    protection,
     take,
     take_labels,
 )
 from tinyfat.standins.hetzner.cloud import Cloud
 from tinyfat.standins.hetzner.resources import Image, Server
-from tinyfat.standins.hetzner.views import action_wire, image_wire, snapshot_wire, system_image_wire
+from tinyfat.standins.hetzner.views import image_wire, snapshot_wire, system_image_wire
 
 IMAGES = Collection("images", "image", snapshot_wire)
 
@@ -103,16 +102,10 @@ async def delete_image(call: Call) -> Answer:
     return Answer(204)
 
 
-async def change_protection(call: Call) -> Answer:
-    image = protect(call, IMAGES)
-    action = begin(call.cloud, "change_protection", [("image", image.id)])
-    return Answer(201, {"action": action_wire(call.cloud, action)})
-
-
 ROUTES: list[ApiRoute] = [
     ("GET", "/images", list_images),
     ("GET", "/images/{id}", get_image),
     ("PUT", "/images/{id}", update_image),
     ("DELETE", "/images/{id}", delete_image),
-    ("POST", "/images/{id}/actions/change_protection", change_protection),
+    protection(IMAGES),
 ]

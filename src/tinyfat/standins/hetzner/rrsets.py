@@ -6,7 +6,7 @@ from __future__ import annotations
 from tinyfat.domain.names import RecordType
 from tinyfat.standins.hetzner import errors
 from tinyfat.standins.hetzner.actions import begin, effect
-from tinyfat.standins.hetzner.calls import Answer, ApiRoute, Call, page, take, take_labels
+from tinyfat.standins.hetzner.calls import Answer, ApiRoute, Call, acted, page, take, take_labels
 from tinyfat.standins.hetzner.cloud import Cloud
 from tinyfat.standins.hetzner.resources import Action, Rrset, Zone
 from tinyfat.standins.hetzner.views import action_wire, rrset_wire
@@ -110,14 +110,14 @@ async def delete_rrset(call: Call) -> Answer:
     cloud, zone = call.cloud, primary_zone(call)
     rrset = _changeable(call, zone)
     del cloud.rrsets[rrset.id]
-    return _answer(call, _begin(cloud, "delete_rrset", zone, rrset))
+    return acted(call.cloud, _begin(cloud, "delete_rrset", zone, rrset))
 
 
 async def set_records(call: Call) -> Answer:
     zone = primary_zone(call)
     rrset = _changeable(call, zone)
     rrset.records = take_records(call.body, rrset.type, zone)
-    return _answer(call, _begin(call.cloud, "set_rrset_records", zone, rrset))
+    return acted(call.cloud, _begin(call.cloud, "set_rrset_records", zone, rrset))
 
 
 async def add_records(call: Call) -> Answer:
@@ -137,7 +137,7 @@ async def add_records(call: Call) -> Answer:
     if any(each["value"] in there for each in records):
         raise errors.invalid("records", "must be distinct, and one is there already")
     rrset.records = [*rrset.records, *records]
-    return _answer(call, _begin(cloud, "add_rrset_records", zone, rrset))
+    return acted(call.cloud, _begin(cloud, "add_rrset_records", zone, rrset))
 
 
 async def remove_records(call: Call) -> Answer:
@@ -150,7 +150,7 @@ async def remove_records(call: Call) -> Answer:
     rrset.records = [each for each in rrset.records if each["value"] not in unwanted]
     if not rrset.records:
         del cloud.rrsets[rrset.id]
-    return _answer(call, _begin(cloud, "remove_rrset_records", zone, rrset))
+    return acted(call.cloud, _begin(cloud, "remove_rrset_records", zone, rrset))
 
 
 async def update_records(call: Call) -> Answer:
@@ -169,18 +169,14 @@ async def change_ttl(call: Call) -> Answer:
     zone = primary_zone(call)
     rrset = _changeable(call, zone)
     rrset.ttl = take_ttl(call.body)
-    return _answer(call, _begin(call.cloud, "change_rrset_ttl", zone, rrset))
+    return acted(call.cloud, _begin(call.cloud, "change_rrset_ttl", zone, rrset))
 
 
 async def change_protection(call: Call) -> Answer:
     zone = primary_zone(call)
     rrset = _find(call, zone)
     rrset.change_protected = take(call.body, "change", bool)
-    return _answer(call, _begin(call.cloud, "change_rrset_protection", zone, rrset))
-
-
-def _answer(call: Call, action: Action) -> Answer:
-    return Answer(201, {"action": action_wire(call.cloud, action)})
+    return acted(call.cloud, _begin(call.cloud, "change_rrset_protection", zone, rrset))
 
 
 _sets = "/zones/{id_or_name}/rrsets"

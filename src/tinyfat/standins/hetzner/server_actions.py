@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyfat.standins.hetzner import addresses, errors, images, machine_work
 from tinyfat.standins.hetzner.actions import begin, effect
-from tinyfat.standins.hetzner.calls import Answer, ApiRoute, Call, find, protect, take, take_labels
+from tinyfat.standins.hetzner.calls import Answer, ApiRoute, Call, acted, find, protection, take, take_labels
 from tinyfat.standins.hetzner.cloud import Cloud
 from tinyfat.standins.hetzner.machine_work import address_of
 from tinyfat.standins.hetzner.resources import Action, PrimaryIp, Server
@@ -22,10 +22,6 @@ GIB = 1024**3
 def _unlocked(call: Call) -> Server:
     server: Server = find(call, SERVERS)
     return addresses.unlocked(call.cloud, server)
-
-
-def _answer(call: Call, action: Action) -> Answer:
-    return Answer(201, {"action": action_wire(call.cloud, action)})
 
 
 async def power_on(call: Call) -> Answer:
@@ -59,7 +55,7 @@ async def _start(call: Call, server: Server, command: str, off: bool) -> Answer:
     action = begin(cloud, command, [("server", server.id)], work=work)
     if off and not action.lied:
         server.status = "starting"
-    return _answer(call, action)
+    return acted(call.cloud, action)
 
 
 async def _change_addresses(cloud: Cloud, server: Server) -> None:
@@ -89,7 +85,7 @@ def _stop(call: Call, command: str, way: Any) -> Answer:
     cloud, server = call.cloud, _unlocked(call)
     name, lied = cloud.machine_name(server.id), cloud.lies.tell(LieName.STOP_RUNS_ON)
     action = begin(cloud, command, [("server", server.id)], work=lambda: way(cloud, name), lied=lied)
-    return _answer(call, action)
+    return acted(call.cloud, action)
 
 
 @effect("stop_server")
@@ -106,7 +102,7 @@ async def change_dns_ptr(call: Call) -> Answer:
     address = cloud.primary_ips.get(getattr(server, kind) or 0)
     if address is None:
         raise errors.invalid("ip", "is not the server's")
-    return _answer(call, addresses.pointer_action(cloud, address, call, [("server", server.id)]))
+    return acted(call.cloud, addresses.pointer_action(cloud, address, call, [("server", server.id)]))
 
 
 async def create_image(call: Call) -> Answer:
@@ -153,11 +149,6 @@ def _rebuilt(cloud: Cloud, action: Action) -> None:
         server.status = "running"
 
 
-async def change_protection(call: Call) -> Answer:
-    server = protect(call, SERVERS)
-    return _answer(call, begin(call.cloud, "change_protection", [("server", server.id)]))
-
-
 _path = "/servers/{id}/actions"
 ROUTES: list[ApiRoute] = [
     ("POST", f"{_path}/poweron", power_on),
@@ -168,5 +159,5 @@ ROUTES: list[ApiRoute] = [
     ("POST", f"{_path}/rebuild", rebuild),
     ("POST", f"{_path}/create_image", create_image),
     ("POST", f"{_path}/change_dns_ptr", change_dns_ptr),
-    ("POST", f"{_path}/change_protection", change_protection),
+    protection(SERVERS),
 ]

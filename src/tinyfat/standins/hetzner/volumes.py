@@ -12,10 +12,11 @@ from tinyfat.standins.hetzner.calls import (
     ApiRoute,
     Call,
     Collection,
+    acted,
     actions_wire,
     basic_routes,
     find,
-    protect,
+    protection,
     take,
     take_labels,
     take_name,
@@ -91,7 +92,7 @@ async def attach(call: Call) -> Answer:
     if volume.location != server.location:
         raise errors.invalid("server", "is in another location")
     action = begin(cloud, "attach_volume", [("volume", volume.id), ("server", server.id)])
-    return Answer(201, {"action": action_wire(cloud, action)})
+    return acted(cloud, action)
 
 
 def _unlocked(call: Call) -> Volume:
@@ -116,7 +117,7 @@ async def detach(call: Call) -> Answer:
         raise errors.refused("volume_not_attached", "The volume is not attached to a server")
     resources = [("volume", volume.id), ("server", volume.server)]
     action = begin(cloud, "detach_volume", resources, lied=cloud.lies.tell(LieName.VOLUME_STAYS))
-    return Answer(201, {"action": action_wire(cloud, action)})
+    return acted(cloud, action)
 
 
 @effect("detach_volume")
@@ -135,13 +136,7 @@ async def resize(call: Call) -> Answer:
     if size < volume.size:
         raise errors.invalid("size", "downsizing is not possible")
     volume.size = size
-    return Answer(201, {"action": action_wire(cloud, begin(cloud, "resize_volume", [("volume", volume.id)]))})
-
-
-async def change_protection(call: Call) -> Answer:
-    volume = protect(call, VOLUMES)
-    action = begin(call.cloud, "change_protection", [("volume", volume.id)])
-    return Answer(201, {"action": action_wire(call.cloud, action)})
+    return acted(cloud, begin(cloud, "resize_volume", [("volume", volume.id)]))
 
 
 async def delete_volume(call: Call) -> Answer:
@@ -162,6 +157,6 @@ ROUTES: list[ApiRoute] = [
     ("POST", f"{_path}/attach", attach),
     ("POST", f"{_path}/detach", detach),
     ("POST", f"{_path}/resize", resize),
-    ("POST", f"{_path}/change_protection", change_protection),
+    protection(VOLUMES),
     *basic_routes(VOLUMES),
 ]

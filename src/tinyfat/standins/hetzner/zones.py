@@ -16,6 +16,7 @@ from tinyfat.standins.hetzner.calls import (
     ApiRoute,
     Call,
     Collection,
+    acted,
     lister,
     take,
     take_labels,
@@ -148,7 +149,7 @@ async def delete_zone(call: Call) -> Answer:
         del cloud.rrsets[each.id]
     del cloud.zones[zone.id]
     action = begin(cloud, "delete_zone", [("zone", zone.id)], {"name": zone.name})
-    return Answer(201, {"action": action_wire(cloud, action)})
+    return acted(cloud, action)
 
 
 @effect("delete_zone")
@@ -193,7 +194,7 @@ async def export_zone_file(call: Call) -> Answer:
 
 
 def _answer(call: Call, zone: Zone, command: str) -> Answer:
-    return Answer(201, {"action": action_wire(call.cloud, begin(call.cloud, command, [("zone", zone.id)]))})
+    return acted(call.cloud, begin(call.cloud, command, [("zone", zone.id)]))
 
 
 async def actions_of_zone(call: Call) -> Answer:
