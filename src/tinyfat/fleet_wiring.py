@@ -87,7 +87,7 @@ class Fleet:
         self.move_files = MoveFolder(settings.home / "moves")
         self.exports = Exports(records, self.moves, self.move_files, _now)
         self._replace = self._replacing(agents, records, orders)
-        self.reconcile = self._reconcile()
+        self.reconcile = self._reconcile(side)
         self.pool = self._pool(side)
 
     def host_key(self, agent_id: str) -> str:
@@ -128,7 +128,9 @@ class Fleet:
             _now,
         )
 
-    def _reconcile(self) -> Reconcile:
+    def _reconcile(self, side: ServerSide) -> Reconcile:
+        # Of this host's own makers of machines only the one that is set: elsewhere money is asked for what we forgot.
+        always = [kind for kind in self.kinds.server_kinds if kind == self._settings.machine or kind not in side.hosts]
         return Reconcile(
             self._agents,
             self.kinds,
@@ -140,6 +142,7 @@ class Fleet:
             self.making,
             self.alarms,
             _now,
+            always,
         )
 
     def _pool(self, side: ServerSide) -> Pool:

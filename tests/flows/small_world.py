@@ -213,6 +213,7 @@ class SmallWorld:
             making,
             self.alarms,
             self.clock,
+            ["cloud"],
         )
         self.making = making
         self.moves = StateMoveStore(database)

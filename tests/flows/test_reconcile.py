@@ -141,6 +141,24 @@ async def test_a_list_that_cannot_be_read_for_long_is_an_alarm_until_it_can(data
         assert await kinds(world) == [AlarmKind.ORPHAN]
 
 
+async def test_a_kind_that_is_not_in_use_is_not_asked(database: Database) -> None:
+    """A `tinyfat up` without root has no containers of systemd, and no alarm for it."""
+    async with small_world(database) as world:
+        world.reconcile._always = frozenset()
+        world.cloud.lies = Lies(unreachable=100_000)
+        world.clock_ahead = LATER
+        for _ in range(2):
+            assert await world.reconcile.run() == []
+            world.clock_ahead += LATER
+        assert world.cloud.lies.unreachable == 100_000
+        world.cloud.lies = Lies()
+        agent = await ada(world)
+        [machine] = await world.records.all_of_agent(agent.id)
+        world.cloud.crash(machine.id)
+        assert await world.reconcile.run() == []
+        assert world.cloud.running() == [machine.id]  # somebody lives there: it is looked after
+
+
 async def test_names_that_cannot_be_compared_for_long_are_an_alarm(database: Database) -> None:
     async with small_world(database) as world:
         agent = await ada(world)

@@ -8,7 +8,7 @@ is not labelled ours is never touched. What can be mended without loss is: a ser
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -59,7 +59,10 @@ class Reconcile:
         making: ServerMaking,
         alarms: Alarms,
         clock: Callable[[], datetime],
+        always: Collection[str],
     ) -> None:
+        """`always`: the kinds that are compared though the ledger knows nothing of theirs. The others are not in use,
+        and looking may need what is not there: a program, root."""
         self._agents = agents
         self._kinds = kinds
         self._records = records
@@ -70,13 +73,15 @@ class Reconcile:
         self._making = making
         self._alarms = alarms
         self._clock = clock
+        self._always = frozenset(always)
         self._looked = 0
         self._unread_since: dict[str, datetime] = {}  # by scope; as this process saw it
 
     async def run(self) -> list[Alarm]:
         """Every alarm there is now."""
         for kind in self._kinds.server_kinds:
-            await self._compare(kind, partial(self._of_kind, kind))
+            if kind in self._always or await self._in_use(kind):
+                await self._compare(kind, partial(self._of_kind, kind))
         await self._compare(DNS_SCOPE, self._stray_names)
         return await self._alarms.open()
 
@@ -95,6 +100,10 @@ class Reconcile:
         self._unread_since.pop(scope, None)
         await self._tell(unread, [])
         await self._tell(scope, alarms)
+
+    async def _in_use(self, kind: str) -> bool:
+        known = await self._known(kind)
+        return bool(known.machines or known.addresses)
 
     async def _tell(self, scope: str, alarms: Sequence[Alarm]) -> None:
         for alarm in await self._alarms.now(scope, alarms):
