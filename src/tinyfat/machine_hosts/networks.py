@@ -84,16 +84,20 @@ class Bridge:
             write_private(self._file, json.dumps({"subnet": number}))
             return Subnet(number)
 
-    async def up(self) -> Subnet:
-        """Raises HostRefused where another network of this host has the addresses by now."""
+    async def up(self, movable: bool = False) -> Subnet:
+        """`movable`: nobody has an address of it. Where another network of this host took it, there is another one
+        then. Raises HostRefused otherwise."""
         subnet = await self.subnet()
         async with locked(_LOCK):
             owner = (await self._taken()).get(subnet.number)
             if owner is None:
                 await self._make(subnet)
-            elif owner != self.name:
+            if owner in (None, self.name):
+                return subnet
+            if not movable:
                 raise HostRefused(f"{subnet.gateway.ipv4} is on {owner} by now: remove {owner} or {self._file}.")
-        return subnet
+            self._file.unlink(missing_ok=True)
+        return await self.up()
 
     async def down(self) -> None:
         async with locked(_LOCK):

@@ -69,7 +69,8 @@ class NspawnHost:
                 "Containers of systemd need root: run tinyfat as root, or choose another kind of machine."
             )
         require(PROGRAMS)
-        subnet = await self._bridge.up()
+        nobody = not self._records.names() and not Leases(self._folder, (), self._now).all()
+        subnet = await self._bridge.up(movable=nobody)
         self._gateway = subnet.gateway
         self._leases = Leases(self._folder, subnet.pool, self._now)
 
