@@ -21,9 +21,10 @@ from tinyfat.domain.enrolment import BOX_USER, RUNTIMES_FOLDER
 from tinyfat.domain.machines import Image
 from tinyfat.domain.secrets import derived
 from tinyfat.drivers.authorities.archive import box_archive
-from tinyfat.drivers.machines import baking, nspawn
+from tinyfat.drivers.machines import baking, local_vm, nspawn
 from tinyfat.drivers.machines.docker import REPOSITORY, USER_LABEL, DockerMachines
 from tinyfat.drivers.machines.docker_engine import DockerEngine
+from tinyfat.drivers.machines.hosted import MEMORY_BYTES
 from tinyfat.flows.image_making import GONE_SECONDS_MAX, ImageMaking, ImageNotMade
 from tinyfat.flows.watch import until
 from tinyfat.image_wiring import (
@@ -240,6 +241,15 @@ class ImageBuilds:
 
     def _images(self, driver: str) -> ImageFolder:
         return ImageFolder(images_folder(self._settings, driver))
+
+
+async def freeze(settings: Settings, name: str, say: Say) -> None:
+    """A machine of this image is booted and frozen: the virtual machines of this host that are made of it from then on
+    are its clones (docs/decisions/0009). Raises ImageFailed."""
+    host = local_vm.local_vm_host(settings.home, settings.cache)
+    with _told(f"No machine of the image {name} was frozen"):
+        say("a machine is booted and frozen, unless one is: half a minute with KVM, two to five without")
+        await host.freeze(name, MEMORY_BYTES)
 
 
 class ImageList:

@@ -21,7 +21,7 @@ import pytest
 from tests.drivers.hetzner_project import Project, project
 from tests.running import until
 from tinyfat.domain.machines import Address, Billed, BilledKind, MachineOrder, MachineState, ServerOrder
-from tinyfat.drivers.machines.hosted import HostedServers
+from tinyfat.drivers.machines.hosted import MEMORY_BYTES, HostedServers
 from tinyfat.drivers.machines.memory_servers import MemoryServers
 from tinyfat.machine_hosts.images import ImageFolder
 from tinyfat.machine_hosts.machine_host import MachineHost
@@ -146,6 +146,15 @@ async def nspawn(folder: Path) -> ServersUnderTest:
 
 
 async def local_vm(folder: Path) -> ServersUnderTest:
+    return await _virtual(folder, cloned=False)
+
+
+async def cloned_vm(folder: Path) -> ServersUnderTest:
+    """Machines that were never booted: clones of one that was (machine_hosts/booted)."""
+    return await _virtual(folder, cloned=True)
+
+
+async def _virtual(folder: Path, cloned: bool) -> ServersUnderTest:
     if shutil.which("qemu-system-x86_64") is None or os.geteuid() != 0:
         pytest.skip("virtual machines need qemu-system-x86, their base image and the ports below 1024 need root")
     images = folder / "images"
@@ -159,6 +168,8 @@ async def local_vm(folder: Path) -> ServersUnderTest:
     def alive(name: str) -> bool:
         return any(f"/{name}/disk.qcow2" in line for line in _command_lines())
 
+    if cloned:
+        await host().freeze(plain, MEMORY_BYTES)
     return HostedUnderTest(host, plain, 90.0, alive)
 
 
@@ -168,8 +179,9 @@ DRIVERS: dict[str, Callable[[Path], Awaitable[ServersUnderTest]]] = {
     "hetzner": hetzner,
     "nspawn": nspawn,
     "local_vm": local_vm,
+    "cloned_vm": cloned_vm,
 }
-MARKED = {"nspawn": pytest.mark.nspawn, "local_vm": pytest.mark.vm}
+MARKED = {"nspawn": pytest.mark.nspawn, "local_vm": pytest.mark.vm, "cloned_vm": pytest.mark.vm}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKED.get(name, ())) for name in DRIVERS])

@@ -102,10 +102,10 @@ class ImageFolder:
 
     def remove(self, name: str) -> None:
         """Raises HostRefused while another image lies upon it, or a machine is made of it."""
-        if self.read(name) is None:
+        image = self.read(name)
+        if image is None:
             return
-        machines = [link.readlink().parent.name for link in (self.folder / name / _USERS).glob("*") if link.exists()]
-        if machines:
+        if machines := in_use(image):
             raise HostRefused(f"Image {name} stays: machine {', '.join(machines)} is made of it.")
         upon = [image.name for image in self.all() if image.parent == name]
         if upon:
@@ -121,6 +121,11 @@ def fresh_folder(path: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     return path
+
+
+def in_use(image: ImageOnDisk) -> list[str]:
+    """The names of the machines that are made of it."""
+    return [link.readlink().parent.name for link in (image.folder / _USERS).glob("*") if link.exists()]
 
 
 def seen(image: ImageOnDisk) -> HostImage:

@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tinyfat.domain.machines import MachineState
+from tinyfat.machine_hosts import booted
 from tinyfat.machine_hosts.disks import DISK, make_disk, snapshot_disk
 from tinyfat.machine_hosts.host_lock import locked
 from tinyfat.machine_hosts.images import ImageFolder, seen
@@ -30,14 +31,14 @@ from tinyfat.machine_hosts.qemu_command import (
     PORTS,
     QMP_SOCKET,
     WAKE_SOCKET,
+    Memory,
     kvm_works,
     processor,
     qemu_argv,
-    seed_argv,
 )
 from tinyfat.machine_hosts.qmp import ask, monitor
 from tinyfat.machine_hosts.records import RECORD, Record, RecordFolder, checked_name
-from tinyfat.machine_hosts.seed import NETWORK_BY_DHCP, write_seed
+from tinyfat.machine_hosts.seed import NETWORK_BY_DHCP, make_seed_disk, write_seed
 
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "genisoimage": "genisoimage"}
 GATEWAY = HostAddress("10.0.2.2")  # as QEMU's user network names this host
@@ -107,23 +108,49 @@ class QemuHost:
                 address = order.address or await self._leases.lease(_own_lease(order.name))
                 record = self._records.make(order, address, self._now())
                 folder = self._records.of(order.name)
-                await make_disk(image.content / DISK, folder / DISK)
+                frozen = booted.found(image, await self._kind(order.memory_bytes))
+                await make_disk(frozen.disk if frozen else image.content / DISK, folder / DISK)
                 write_seed(folder / "seed", record, order.user_data, NETWORK_BY_DHCP)
-                await run(seed_argv(folder))
+                await make_seed_disk(folder)
                 self._images.used_by(order.image, folder / RECORD)
                 self._records.write(record)
+                if frozen is not None:
+                    await self._clone(record, folder, frozen)
         await self.start(order.name)
+
+    async def freeze(self, image: str, memory_bytes: int) -> None:
+        """A machine of this image is booted and frozen, unless one is there: from then on machines of this image and
+        memory are its clones, which saves their boot. Raises HostRefused, HostFailed."""
+        await self.open()
+        frozen_kind = await self._kind(memory_bytes)
+        await booted.freeze(self._images.chain(image)[0], frozen_kind, memory_bytes, self.accelerator, self._now)
+
+    async def _kind(self, memory_bytes: int) -> str:
+        return await booted.kind(self.accelerator, processor()[1], memory_bytes)
+
+    async def _clone(self, record: Record, folder: Path, frozen: booted.Booted) -> None:
+        """Where that fails, its disk boots as any other."""
+        try:
+            await self._launch(record, folder, frozen.memory)
+            await booted.restore(folder, frozen)
+            await booted.wake(folder, self._now().timestamp())
+        except HostFailed as error:
+            log.warning("machine %s is booted instead of cloned: %s", record.name, error)
+            await self._cut(record.name)
 
     async def start(self, name: str) -> None:
         async with self._locked(name):
             record, folder = self._known(name), self._records.of(name)
             if self._processes(name):
                 return
-            image = self._images.chain(record.image)[0]
-            for stale in (QMP_SOCKET, WAKE_SOCKET, "qemu.pid"):
-                (folder / stale).unlink(missing_ok=True)
-            argv = qemu_argv(record, folder, image, self._process_name(name), self.accelerator)
-            await run([*await self._launcher(), *argv], folder=folder, output=folder / "qemu.log")
+            await self._launch(record, folder)
+
+    async def _launch(self, record: Record, folder: Path, memory: Memory | None = None) -> None:
+        image = self._images.chain(record.image)[0]
+        for stale in (QMP_SOCKET, WAKE_SOCKET, "qemu.pid"):
+            (folder / stale).unlink(missing_ok=True)
+        argv = qemu_argv(record, folder, image, self._process_name(record.name), self.accelerator, memory)
+        await run([*await self._launcher(), *argv], folder=folder, output=folder / "qemu.log")
 
     async def _launcher(self) -> list[str]:
         """What puts a QEMU under guard; the rules anew, for whoever may have flushed them."""

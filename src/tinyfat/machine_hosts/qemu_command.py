@@ -13,7 +13,6 @@ from tinyfat.machine_hosts.records import Record
 PORTS = (22, 80, 443)
 QMP_SOCKET, WAKE_SOCKET = "qmp.socket", "wake.socket"  # in the machine's folder
 WAKE_PORT = "org.tinyfat.wake"  # as the guest names it
-SEED_BYTES = 1024**2  # each seed's disk has this size: a clone's system believes the size it was booted with
 TRANSLATED_MEGABYTES = 256  # QEMU's cache of translated code, without KVM
 _MEBIBYTE = 1024**2
 
@@ -39,12 +38,6 @@ def kvm_works(usable: bool, flags: str, modules: frozenset[str]) -> bool:
     A /dev/kvm that opens is not enough: under kvm_pvm an ordinary kernel hangs.
     """
     return usable and bool({"vmx", "svm"} & set(flags.split())) and "kvm_pvm" not in modules
-
-
-def seed_argv(folder: Path) -> list[str]:
-    """cloud-init finds the seed by its volume's name."""
-    seed = [str(folder / "seed" / name) for name in ("user-data", "meta-data", "network-config")]
-    return ["genisoimage", "-quiet", "-output", str(folder / "seed.iso"), "-volid", "cidata", "-joliet", "-rock", *seed]
 
 
 def qemu_argv(
