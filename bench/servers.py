@@ -1,21 +1,20 @@
-"""An agent on a server of its own: from its order to its first answered mail, on containers of systemd (root, Debian).
+"""An agent on a server of its own: from its order to its first answered mail, on machines of this host (root, Debian).
 
-Cold with the echo runtime and with OpenClaw, each step's share; warm from the pool; and, for OpenClaw, against the same
-machine made by hand: a shell script that mounts the same image, boots it and starts OpenClaw by a unit of its own,
-with no mail, no name, no firewall, no keys.
+On containers of systemd with OpenClaw: cold, each step's share, and warm from the pool, against the same machine made
+by hand (bench/server_by_hand): from the same image, and from plain Debian as the guides have it. On virtual machines
+with echo: from a cold image, as clones of a booted one, and warm from a pool of such clones.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-import signal
 import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,85 +23,138 @@ from tests.running import free_port, until
 from tests.stories.servers_town import PROGRAMS, Town, town
 from tests.stories.town import PostOffice
 
-from bench.figures import Figure, compared
-from tinyfat.machine_hosts.images import ImageFolder
-from tinyfat.settings import Settings
+from bench import server_by_hand
+from bench.figures import Figure, compared, percentile
+from tinyfat.drivers.machines.nspawn import BASE
 
 ROUNDS = 5
-READY_SECONDS_MAX = 240.0
-POOL_SECONDS_MAX = 240.0
-GONE_SECONDS_MAX = 30.0
+ROUNDS_BY_THE_BOOK = 1  # from plain Debian: minutes each
+ROUNDS_VIRTUAL = 2  # without KVM minutes each
+POOL_SECONDS_MAX = 900.0
+MADE_SECONDS_MAX = 900.0
 LOCATION = "here"
-BY_HAND = """\
-mount -t overlay overlay -o lowerdir="$LOWER",upperdir="$PLACE/upper",workdir="$PLACE/work" "$PLACE/root" || exit
-cat >"$PLACE/root/etc/systemd/system/by-hand.service" <<END
-[Service]
-User=tinyfat
-StateDirectory=by-hand
-Environment=HOME=/var/lib/by-hand PATH=/opt/tinyfat/node/current/bin:/usr/bin:/bin OPENCLAW_NO_RESPAWN=1
-WorkingDirectory=/var/lib/by-hand
-ExecStart=/bin/sh -c 'exec node /opt/tinyfat/runtimes/*/node_modules/openclaw/openclaw.mjs \\
-  gateway run --port $PORT --allow-unconfigured'
-END
-mkdir -p "$PLACE/root/etc/systemd/system/multi-user.target.wants"
-ln -s ../by-hand.service "$PLACE/root/etc/systemd/system/multi-user.target.wants/"
-exec systemd-nspawn --quiet --boot --register=no --keep-unit --link-journal=no --console=pipe --directory="$PLACE/root"
-"""
+COLD_GOAL, WARM_GOAL, SHARE_GOAL = 60.0, 10.0, 3.0  # seconds
+
+
+@dataclass(slots=True)
+class Rounds:
+    """Seconds, of each round."""
+
+    whole: list[float] = field(default_factory=list)  # from the order to the answered mail
+    ready: list[float] = field(default_factory=list)  # from the order to the runtime's own word that it is
+    ours: list[float] = field(default_factory=list)  # of the whole, without what the runtime took for its answers
+    steps: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
 def missing() -> str:
     """Why it cannot be measured here; "" where it can."""
     if os.geteuid() != 0:
         return "machines on this host need root"
-    absent = [name for name in PROGRAMS if shutil.which(name) is None]
+    absent = [name for name in (*PROGRAMS, "qemu-system-x86_64") if shutil.which(name) is None]
     return f"tests/stories/install_machine_tools.sh was not run: {', '.join(absent)} missing" if absent else ""
 
 
 async def measure(folder: Path, rounds: int = ROUNDS) -> list[Figure]:
-    figures: list[Figure] = []
     async with PostOffice() as office:
-        async with town(folder / "cold", office) as here:
-            figures += await _cold(here, "echo", rounds)
-            figures += await _cold(here, "openclaw", rounds, folder)
-            image = await here.image("openclaw")
-        pool = {"TINYFAT_POOL": f"{LOCATION}=1", "TINYFAT_POOL_RUNTIME": "openclaw", "TINYFAT_IMAGE": image}
-        async with town(folder / "warm", office, **pool) as here:
-            figures.append(await _warm(here, rounds))
-    return figures
+        return [
+            *await containers(folder, office, rounds),
+            *await virtual_machines(folder, office, min(rounds, ROUNDS_VIRTUAL)),
+        ]
 
 
-async def _cold(here: Town, runtime: str, rounds: int, by_hand: Path | None = None) -> list[Figure]:
-    image = await here.image(runtime)
-    whole: list[float] = []
-    ready: list[float] = []
-    peers: list[float] = []
-    shares: dict[str, list[float]] = defaultdict(list)
-    for number in range(rounds):
-        name = f"cold-{runtime}-{number}"
-        began = time.monotonic()
-        await here.make(name, runtime, "--image", image)
-        await here.ask(name, "Is anybody there?")
-        whole.append(time.monotonic() - began)
-        took = _steps(await here.operator.ask("GET", f"agents/{name}"))
-        ready.append(sum(seconds for step, seconds in took.items() if step not in _AFTER_READY))
-        for step, seconds in took.items():
-            shares[step].append(seconds)
-        await here.tinyfat.command("agent", "destroy", name, "--yes")
-        if by_hand is not None:
-            peers.append(await _made_by_hand(by_hand / f"by-hand-{number}", image))
-        print(f"servers: cold {runtime}, round {number + 1} of {rounds}: {whole[-1]:.1f} s", file=sys.stderr)
-    steps = [Figure(f"  {runtime}: {step}", "s", statistics.median(seconds)) for step, seconds in shares.items()]
+async def containers(folder: Path, office: PostOffice, rounds: int) -> list[Figure]:
+    async with town(folder / "cold", office) as here:
+        image = await here.image("openclaw")
+        cold, same_image = Rounds(), []
+        for number in range(rounds):
+            await _round(here, cold, "openclaw", f"cold-{number}", "--image", image)
+            same_image.append(await server_by_hand.from_our_image(folder / f"same-{number}", image))
+    by_the_book = [
+        await server_by_hand.from_plain_debian(folder / f"book-{number}", BASE.name)
+        for number in range(min(rounds, ROUNDS_BY_THE_BOOK))
+    ]
+    pool = {"TINYFAT_POOL": f"{LOCATION}=1", "TINYFAT_POOL_RUNTIME": "openclaw", "TINYFAT_IMAGE": image}
+    async with town(folder / "warm", office, **pool) as here:
+        warm = await _claims(here, "openclaw", rounds)
+    share = statistics.median(one - other for one, other in zip(cold.ready, same_image, strict=True))
     return [
-        Figure(f"cold order to first answered mail, {runtime}", "s", statistics.median(whole), goal=60),
-        compared(f"cold order to runtime ready, {runtime}", "s", ready, peers),
-        *steps,
+        Figure("cold order to answered mail, openclaw, p95", "s", percentile(cold.whole, 95), goal=COLD_GOAL),
+        compared("  to runtime ready; peer: by hand, same image", "s", cold.ready, same_image),
+        Figure("  what we add to that", "s", share, goal=SHARE_GOAL),
+        _beside("  to runtime ready; peer: by hand, plain Debian", cold.ready, by_the_book),
+        *_steps(cold),
+        Figure("warm claim to answered mail, openclaw, p95", "s", percentile(warm.whole, 95), goal=WARM_GOAL),
+        Figure("  without OpenClaw's own two answers", "s", statistics.median(warm.ours), goal=SHARE_GOAL),
+        *_steps(warm),
     ]
 
 
-_AFTER_READY = ("a real question answered", "welcome mail")
+async def virtual_machines(folder: Path, office: PostOffice, rounds: int) -> list[Figure]:
+    async with town(folder / "virtual", office, **_virtual()) as here:
+        image = await here.image("echo", "local_vm")
+        cold, cloned = Rounds(), Rounds()
+        for number in range(rounds):
+            await _round(here, cold, "echo", f"booted-{number}", "--image", image)
+        began = time.monotonic()
+        await here.tinyfat.command("image", "freeze", image, seconds=MADE_SECONDS_MAX)
+        frozen = time.monotonic() - began
+        for number in range(rounds):
+            await _round(here, cloned, "echo", f"cloned-{number}", "--image", image)
+    pool = {"TINYFAT_POOL": f"{LOCATION}=1", "TINYFAT_POOL_RUNTIME": "echo", "TINYFAT_IMAGE": image}
+    async with town(folder / "virtual-pool", office, **_virtual(), **pool) as here:
+        warm = await _claims(here, "echo", rounds)
+    return [
+        Figure("virtual machine booted, to answered mail, echo", "s", statistics.median(cold.whole), goal=COLD_GOAL),
+        *_steps(cold),
+        compared("virtual machine cloned, to answered mail; peer: booted", "s", cloned.whole, cold.whole),
+        *_steps(cloned),
+        Figure("  freezing one, once an image", "s", frozen),
+        Figure("warm claim to answered mail, echo", "s", percentile(warm.whole, 95), goal=WARM_GOAL),
+        Figure("  without echo's own two answers", "s", statistics.median(warm.ours), goal=SHARE_GOAL),
+    ]
 
 
-def _steps(agent: Mapping[str, Any]) -> dict[str, float]:
+def _virtual() -> dict[str, str]:
+    return {
+        "TINYFAT_MACHINE": "local_vm",
+        "TINYFAT_BOX_LISTEN": f"127.0.0.1:{free_port()}",
+        "TINYFAT_BOX_RELAY_LISTEN": f"127.0.0.1:{free_port()}",
+    }
+
+
+async def _round(here: Town, rounds: Rounds, runtime: str, name: str, *more: str) -> None:
+    began = time.monotonic()
+    await here.make(name, runtime, *more, seconds=MADE_SECONDS_MAX)
+    message_id, _ = await here.ask(name, "Is anybody there?")
+    rounds.whole.append(time.monotonic() - began)
+    took = _took(await here.operator.ask("GET", f"agents/{name}"))
+    rounds.ready.append(sum(seconds for step, seconds in took.items() if step not in _AFTER_READY))
+    rounds.ours.append(rounds.whole[-1] - took[_ANSWERED] - await _turn(here, name, message_id))
+    for step, seconds in took.items():
+        rounds.steps[step].append(seconds)
+    await here.tinyfat.command("agent", "destroy", name, "--yes")
+    print(f"servers: {name}, {runtime}: {rounds.whole[-1]:.1f} s", file=sys.stderr)
+
+
+async def _claims(here: Town, runtime: str, count: int) -> Rounds:
+    """The pool is full again before each."""
+    rounds = Rounds()
+    for number in range(count):
+        await until(lambda: _waiting(here), POOL_SECONDS_MAX, "a machine waits in the pool")
+        await _round(here, rounds, runtime, f"warm-{number}", "--location", LOCATION)
+    return rounds
+
+
+async def _waiting(here: Town) -> bool:
+    machines = (await here.operator.ask("GET", "fleet"))["machines"]
+    return any(machine["pool"] == "ready" for machine in machines)
+
+
+_ANSWERED = "a real question answered"
+_AFTER_READY = (_ANSWERED, "welcome mail")
+
+
+def _took(agent: dict[str, Any]) -> dict[str, float]:
     """Seconds of each step of its making."""
     at = datetime.fromisoformat
     return {
@@ -112,65 +164,17 @@ def _steps(agent: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-async def _warm(here: Town, rounds: int) -> Figure:
-    """The pool is full again before each claim."""
-    whole: list[float] = []
-    for number in range(rounds):
-        await until(lambda: _waiting(here), POOL_SECONDS_MAX, "a machine waits in the pool")
-        name = f"warm-{number}"
-        began = time.monotonic()
-        await here.make(name, "openclaw", "--location", LOCATION)
-        await here.ask(name, "Is anybody there?")
-        whole.append(time.monotonic() - began)
-        await here.tinyfat.command("agent", "destroy", name, "--yes")
-        print(f"servers: warm, round {number + 1} of {rounds}: {whole[-1]:.1f} s", file=sys.stderr)
-    return Figure("warm claim to first answered mail, openclaw", "s", statistics.median(whole), goal=10)
+async def _turn(here: Town, name: str, message_id: str) -> float:
+    """Seconds that the runtime took for its answer to this mail."""
+    shown = await here.operator.ask("GET", f"mail/{(await here.operator.incoming(name, message_id))['id']}")
+    return float(shown["turn"]["answered_at"] - shown["turn"]["asked_at"])
 
 
-async def _waiting(here: Town) -> bool:
-    machines = (await here.operator.ask("GET", "fleet"))["machines"]
-    return any(machine["pool"] == "ready" for machine in machines)
+def _steps(rounds: Rounds) -> list[Figure]:
+    return [Figure(f"    {step}", "s", statistics.median(seconds)) for step, seconds in rounds.steps.items()]
 
 
-async def _made_by_hand(place: Path, image: str) -> float:
-    """Seconds from the script's start to OpenClaw's own word that it is ready."""
-    for name in ("upper", "work", "root"):
-        (place / name).mkdir(parents=True)
-    port = free_port()
-    lower = ":".join(str(one.content) for one in _chain(image))
-    began = time.monotonic()
-    process = await asyncio.create_subprocess_exec(
-        "unshare", "--mount", "--propagation", "private", "sh", "-c", BY_HAND,
-        env={**os.environ, "LOWER": lower, "PLACE": str(place), "PORT": str(port)}, start_new_session=True,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        await until(lambda: _ready(process, port), READY_SECONDS_MAX, f"the OpenClaw made by hand at {place}")
-        return time.monotonic() - began
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-        await until(lambda: _removed(place), GONE_SECONDS_MAX, f"{place} is gone")
-
-
-async def _removed(place: Path) -> bool:
-    """What ran in the container may still write while the kernel ends it."""
-    await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
-    return not place.exists()
-
-
-def _chain(image: str) -> Sequence[Any]:
-    return ImageFolder(Settings().cache / "images" / "nspawn").chain(image)
-
-
-async def _ready(process: asyncio.subprocess.Process, port: int) -> bool:
-    assert process.returncode is None, "the container made by hand ended"
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-        line = await reader.readline()
-        writer.close()
-    except OSError:
-        return False
-    return b" 200 " in line
+def _beside(what: str, ours: Sequence[float], peers: Sequence[float]) -> Figure:
+    """Fewer rounds of the peer's: the medians are compared."""
+    one, other = statistics.median(ours), statistics.median(peers)
+    return Figure(what, "s", one, other, one / other)

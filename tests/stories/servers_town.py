@@ -154,6 +154,7 @@ async def town(folder: Path, office: PostOffice, hosts: Path | None = None, **se
     of its own. `hosts`: where somebody else makes those machines."""
     settings = {"TINYFAT_MACHINE": "nspawn", **settings}
     dns_port = free_port()
+    folder.mkdir(exist_ok=True)
     home = folder / "home"
     tinyfat = TinyFat(
         home,

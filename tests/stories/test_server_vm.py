@@ -11,8 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import free_port, until
-from tests.stories.servers_town import DOMAIN, Server, Town, alive, leases, need_machines, processes, town
+from tests.running import TinyFat, free_port, until
+from tests.stories.servers_town import (
+    DOMAIN,
+    IMAGE_SECONDS_MAX,
+    Server,
+    Town,
+    alive,
+    leases,
+    need_machines,
+    processes,
+    town,
+)
 from tests.stories.test_servers import GONE_SECONDS_MAX, its_operator_logs_in, its_owner_logs_in
 from tests.stories.town import PostOffice
 
@@ -30,12 +40,7 @@ async def post() -> AsyncIterator[PostOffice]:
 async def test_an_agent_on_a_virtual_machine_from_beginning_to_end(tmp_path: Path, post: PostOffice) -> None:
     need_machines()
     box_port, relay_port = free_port(), free_port()
-    settings = {
-        "TINYFAT_MACHINE": "local_vm",
-        "TINYFAT_BOX_LISTEN": f"127.0.0.1:{box_port}",
-        "TINYFAT_BOX_RELAY_LISTEN": f"127.0.0.1:{relay_port}",
-    }
-    async with town(tmp_path, post, **settings) as here:
+    async with town(tmp_path, post, **virtual(box_port, relay_port)) as here:
         image = await here.image("echo", "local_vm")
         server = await here.make("ada", "echo", "--image", image, seconds=BOOT_SECONDS_MAX)
         steps = (await here.operator.ask("GET", "agents/ada"))["steps"]
@@ -49,6 +54,38 @@ async def test_an_agent_on_a_virtual_machine_from_beginning_to_end(tmp_path: Pat
         await it_reaches_nothing_of_its_host_but_the_way_in(here, (box_port, relay_port))
         await it_ends_and_leaves_nothing(here, server)
     assert "Traceback" not in here.tinyfat.log.read_text()
+
+
+async def test_an_agent_on_a_clone_that_waited_in_the_warm_pool(tmp_path: Path, post: PostOffice) -> None:
+    need_machines()
+    builder = TinyFat(tmp_path / "builder")
+    built = await builder.json("image", "build", "--runtime", "echo", "--driver", "local_vm", seconds=IMAGE_SECONDS_MAX)
+    await builder.command("image", "freeze", built["name"], seconds=BOOT_SECONDS_MAX)
+    pool = {"TINYFAT_POOL": "here=1", "TINYFAT_POOL_RUNTIME": "echo", "TINYFAT_IMAGE": str(built["name"])}
+    async with town(tmp_path, post, **virtual(free_port(), free_port()), **pool) as here:
+        waiting: list[str] = []
+
+        async def waits() -> bool:
+            machines = (await here.operator.ask("GET", "fleet"))["machines"]
+            waiting[:] = [machine["id"] for machine in machines if machine["pool"] == "ready"]
+            return bool(waiting)
+
+        await until(waits, BOOT_SECONDS_MAX, "a machine waits in the pool")
+        server = await here.make("ada", "echo", "--location", "here", seconds=BOOT_SECONDS_MAX)
+        assert [server.id] == waiting
+        await here.ask("ada", "Is anybody there?")
+        assert (await here.tinyfat.command("ssh", "ada", "--", "hostname", "-f")).strip() == f"ada.{DOMAIN}"
+        assert "instead of cloned" not in here.tinyfat.log.read_text()
+        await here.tinyfat.command("agent", "destroy", "ada", "--yes")
+    assert "Traceback" not in here.tinyfat.log.read_text()
+
+
+def virtual(box_port: int, relay_port: int) -> dict[str, str]:
+    return {
+        "TINYFAT_MACHINE": "local_vm",
+        "TINYFAT_BOX_LISTEN": f"127.0.0.1:{box_port}",
+        "TINYFAT_BOX_RELAY_LISTEN": f"127.0.0.1:{relay_port}",
+    }
 
 
 async def it_reaches_nothing_of_its_host_but_the_way_in(here: Town, way_in: tuple[int, ...]) -> None:

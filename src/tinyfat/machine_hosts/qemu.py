@@ -45,6 +45,7 @@ GATEWAY = HostAddress("10.0.2.2")  # as QEMU's user network names this host
 MACHINES_MAX = 250
 KILL_SECONDS_MAX = 10.0
 KILL_POLL_SECONDS = 0.02
+END_SECONDS_MAX = 2.0
 LOCKS = 16
 GUARD_RULES = "loopback.nft"
 _GUARDED = 'echo $$ >"$0" && exec "$@"'  # $0: the control group's file
@@ -163,7 +164,11 @@ class QemuHost:
         if force:
             await self._cut(name)
         elif self._processes(name):
-            await ask(self._socket(name), "system_powerdown")
+            try:
+                await ask(self._socket(name), "system_powerdown")
+            except HostFailed:
+                if not await self._ends(name):
+                    raise
 
     async def destroy(self, name: str) -> None:
         async with self._locked(name):
@@ -253,6 +258,15 @@ class QemuHost:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(KILL_POLL_SECONDS)
+
+    async def _ends(self, name: str) -> bool:
+        """A QEMU that was told to end closes its socket a moment before it does."""
+        deadline = asyncio.get_running_loop().time() + END_SECONDS_MAX
+        while await asyncio.to_thread(self._processes, name):
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(KILL_POLL_SECONDS)
+        return True
 
     async def _forward(self, name: str, before: HostAddress, after: HostAddress) -> None:
         """Twice is once: what is forwarded already stays so."""
