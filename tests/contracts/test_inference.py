@@ -50,6 +50,14 @@ class Server:
             return
         writer.write(b"HTTP/1.1 " + status + b"\r\nX-Request-Id: req_1\r\nRetry-After: 7\r\nLocation: /fine\r\n")
         writer.write(b"Transfer-Encoding: chunked\r\n\r\n")
+        if kind == "speechless":
+            await writer.drain()
+            await self._until_gone(reader)
+        if kind in ("speechless", "dumb"):
+            return
+        if kind == "empty":
+            writer.write(b"0\r\n\r\n")
+            return
         for piece in PIECES:
             writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             await writer.drain()
@@ -101,6 +109,9 @@ def _memory() -> MemoryInference:
         "cut": [Scripted(200, headers, PIECES, cut=True)],
         "silent": [Scripted(200, headers, PIECES, cut=True)],
         "mute": [Unreachable()],
+        "speechless": [Unreachable()],
+        "dumb": [Scripted(200, headers, cut=True)],
+        "empty": [Scripted(200, headers)],
     })  # fmt: skip
 
 
@@ -122,7 +133,7 @@ async def test_an_answer_of_any_status_is_handed_over_as_it_comes(vendor: Vendor
     answer.close()
 
 
-@pytest.mark.parametrize("kind", ["nobody", "mute"])
+@pytest.mark.parametrize("kind", ["nobody", "mute", "speechless", "dumb", "empty"])
 async def test_no_answer_is_unreachable(vendor: Vendor, kind: str) -> None:
     with pytest.raises(VendorUnreachable) as unreachable:
         await vendor.driver.open(_call(vendor, kind, first_byte_seconds=0.2))

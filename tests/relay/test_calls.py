@@ -143,6 +143,54 @@ async def test_the_next_vendor_is_tried_before_the_first_byte() -> None:
     await good.stop()
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"HTTP/1.1 429 Busy\r\nretry-after: 9\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 503 Away\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",  # and no more
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n",
+        b"",
+    ],
+)
+@pytest.mark.parametrize("then", ["hangs", "closes"])
+async def test_the_next_answers_where_the_first_gave_not_one_byte(first: bytes, then: str, streamed: bool) -> None:
+    listener = listening()
+    connections: list[asyncio.StreamWriter] = []
+
+    async def fails(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(first)
+        await writer.drain()
+        while then == "hangs" and await reader.read(1000):
+            pass
+        writer.close()
+        connections.remove(writer)
+
+    async def all_ended() -> bool:
+        return not connections
+
+    server = await asyncio.start_server(fails, sock=listener)
+    dear = PriceList(Price(30_000, 120_000, 30_000, 30_000, "test"))
+    waits = Waits(first_byte_streamed=0.2, first_byte_whole=0.2)
+    failing = replace(target(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", "first"), prices=dear)
+    good = StandIn()
+    await good.start()
+    async with relaying({"both": [failing, target(good.url, "second")]}, waits=waits) as relay:
+        body = chat("model: say all is well", stream=streamed) | {"model": "both"}
+        status, answer = await relay.post("/v1/chat/completions", body)
+        assert status == 200 and b"well" in answer
+        [written] = await relay.ended()
+        assert (written.vendor, written.price, written.settlement.usage.estimated) == ("second", PRICE.at(1), False)
+        assert (await relay.ledger.spend("ada")).reserved == 0
+    await until(all_ended, 5.0, "the relay has hung up on the first")
+    await good.stop()
+    server.close()
+    await server.wait_closed()
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_each_vendor_is_asked_once_and_the_last_ones_error_counts(status: int) -> None:
     other = StandIn()
@@ -209,18 +257,21 @@ async def test_a_vendor_whose_connection_breaks_is_cut_and_the_client_sees_it() 
 
 
 @pytest.mark.parametrize("together", [False, True])
-async def test_the_head_of_a_stream_leaves_with_the_first_event_or_before_it(together: bool) -> None:
+async def test_the_head_of_a_stream_leaves_with_the_first_event(together: bool) -> None:
+    """Not before it: until then another vendor may have to answer."""
     listener = listening()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     event = b'data: {"choices":[{"index":0,"delta":{"content":"eight by"}}]}\n\n'
     chunk = b"%x\r\n%s\r\n" % (len(event), event)
-    head_seen = asyncio.Event()
+    first_seen = asyncio.Event()
 
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(head + chunk if together else head)
-        await head_seen.wait()
-        writer.write((b"" if together else chunk) + b"0\r\n\r\n")
+        for piece in (head + chunk,) if together else (head, chunk):
+            writer.write(piece)
+            await writer.drain()
+        await first_seen.wait()
+        writer.write(b"0\r\n\r\n")
         await writer.drain()
         writer.close()
 
@@ -232,10 +283,9 @@ async def test_the_head_of_a_stream_leaves_with_the_first_event_or_before_it(tog
         asked = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Length: {len(wire)}\r\n"
         writer.write(asked.encode() + b"\r\n" + wire)
         first = await reader.read(2**16)
-        assert first.startswith(b"HTTP/1.1 200") and first.endswith(event + b"\r\n" if together else b"\r\n\r\n")
-        head_seen.set()
-        rest = await reader.readuntil(b"0\r\n\r\n")
-        assert (event in rest) is not together
+        assert first.startswith(b"HTTP/1.1 200") and first.endswith(event + b"\r\n")
+        first_seen.set()
+        assert event not in await reader.readuntil(b"0\r\n\r\n")
         writer.close()
         await relay.ended()
     server.close()

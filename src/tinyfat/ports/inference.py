@@ -61,7 +61,8 @@ class Answer(Protocol):
         """In whichever case they are asked for. The vendor's id of the request is in `request-id` or `x-request-id`."""
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """As they arrive; the first, which is perhaps empty, is what came with the head. Raises VendorCut."""
+        """As they arrive; the first, which of an error is perhaps empty, is what came with the head. Raises
+        VendorCut."""
 
     def close(self) -> None:
         """Hang up where the answer has not ended: the vendor stops producing. May be called again."""
@@ -69,7 +70,8 @@ class Answer(Protocol):
 
 class Inference(Protocol):
     async def open(self, call: Call) -> Answer:
-        """Up to and with the answer's status and headers, whatever the status. Raises VendorUnreachable."""
+        """Up to and with the answer's status and headers, whatever the status, and of one that is no error the first
+        byte: a vendor that says 200 and then nothing has not answered. Raises VendorUnreachable."""
 
     async def close(self) -> None: ...
 

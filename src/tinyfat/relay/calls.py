@@ -300,12 +300,10 @@ class Calls:
         meter.reading(reader)
         broken = False
         await sink.begin(opened.answer.status, _tagged(_down(opened.answer.headers), held))
-        begun = False
         try:
             async for piece in opened.answer.pieces():
-                if (ready := reader.feed(piece)) or not begun:
+                if ready := reader.feed(piece):
                     await sink.write(ready)
-                    begun = True
         except VendorCut as cut:
             log.warning("agent %s: %s cut its answer: %s", held.agent_id, opened.target.vendor, cut)
             broken = True

@@ -29,23 +29,30 @@ class HttpInference:
         )
 
     async def open(self, call: Call) -> Answer:
+        response: aiohttp.ClientResponse | None = None
         try:
             async with asyncio.timeout(call.first_byte_seconds):
                 response = await self._session.post(
                     call.url, data=call.body, headers=call.headers, timeout=NO_LIMITS, allow_redirects=False
                 )
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                first = await _first(response)
+        except BaseException as error:
+            if response is not None:
+                response.close()
+            if not isinstance(error, (aiohttp.ClientError, TimeoutError, OSError, ValueError)):
+                raise
             # The error's own text may hold the URL and no more; the headers are never in it.
             raise VendorUnreachable(f"{type(error).__name__}: {str(error)[:200] or 'no answer in time'}") from error
-        return _HttpAnswer(response, call.idle_seconds)
+        return _HttpAnswer(response, first, call.idle_seconds)
 
     async def close(self) -> None:
         await self._session.close()
 
 
 class _HttpAnswer:
-    def __init__(self, response: aiohttp.ClientResponse, idle_seconds: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, first: bytes, idle_seconds: float) -> None:
         self._response = response
+        self._first = first
         self._idle_seconds = idle_seconds
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
@@ -57,7 +64,7 @@ class _HttpAnswer:
         try:
             # One timer for the whole answer, moved on now and then: to move it costs as much as the piece.
             async with asyncio.timeout_at(moved + self._idle_seconds) as idle:
-                yield content.read_nowait()
+                yield self._first
                 while piece := await content.readany():
                     yield piece
                     now = clock()
@@ -71,3 +78,14 @@ class _HttpAnswer:
 
     def close(self) -> None:
         self._response.close()
+
+
+async def _first(response: aiohttp.ClientResponse) -> bytes:
+    """Of the answer, what came with its head; where that is nothing and it is no error, what comes next. Raises
+    ValueError where nothing does."""
+    first = response.content.read_nowait()
+    if not first and response.status < 400:
+        first = await response.content.readany()
+        if not first:
+            raise ValueError("it ended before its first byte")
+    return first

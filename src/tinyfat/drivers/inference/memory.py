@@ -36,6 +36,8 @@ class MemoryInference:
         scripted = (script.pop(0) if len(script) > 1 else script[0]) if script else Unreachable()
         if isinstance(scripted, Unreachable):
             raise VendorUnreachable(f"nobody is at {call.url}")
+        if scripted.status < 400 and not any(scripted.pieces):
+            raise VendorUnreachable(f"{call.url} ended before its first byte")
         return _MemoryAnswer(self, scripted)
 
     async def close(self) -> None:
