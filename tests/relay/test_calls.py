@@ -358,6 +358,9 @@ async def test_a_key_that_comes_or_goes_refuses_no_call() -> None:
     ("path", "more", "words"),
     [
         ("/v1/responses", {"background": True}, "background"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "audio"),
+        ("/v1/messages", {"inference_geo": "us"}, "inference_geo"),
+        ("/v1/messages", {"fallbacks": "default"}, "fallbacks"),
         ("/v1/responses", {"tools": [{"type": "web_search"}]}, "web_search"),
         ("/v1/messages", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search"),
         ("/v1/chat/completions", {"service_tier": "priority"}, "priority"),

@@ -195,7 +195,28 @@ LINK = "https://example.org/a.png"
         (Chat(), {"max_tokens": 9, "messages": [{"content": [{"type": "image_url", "image_url": {"url": LINK}}]}]},
          Bound(TARGET.input_max, 9)),
         (Chat(), {"max_tokens": 9, "messages": [{"content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}]},
-         Bound(500, 9)),
+         Bound(5500, 9)),
+        (Chat(), {"max_tokens": 9, "messages": [{"content": [{"type": "image_url", "image_url": "data:x"}] * 2}] * 9},
+         Bound(500 + 18 * 5000, 9)),
+        (Chat(), {"max_tokens": 9, "messages": [{"content": [{"type": "file", "file": {"file_data": "JVBERi0="}}]}]},
+         Bound(TARGET.input_max, 9)),
+        (Chat(), {"max_tokens": 9, "n": 2, "prediction": {"type": "content", "content": "x"}}, Bound(500, 1018)),
+        (Messages(), {"max_tokens": 9, "tools": [{"name": "read"}, {"type": "custom", "name": "x"}]}, Bound(1500, 9)),
+        (Messages(), {"max_tokens": 9, "tools": [{"type": "bash_20250124", "name": "bash"}]}, Bound(3500, 9)),
+        (Messages(), {"max_tokens": 9, "messages": [{"content": [{"type": "tool_result", "content": [
+            {"type": "image", "source": {"type": "base64", "data": "x"}}]}]}]}, Bound(5500, 9)),
+        (Messages(), {"max_tokens": 9, "messages": [{"content": [{"type": "document", "source": {
+            "type": "base64", "media_type": "application/pdf"}}]}]}, Bound(TARGET.input_max, 9)),
+        (Messages(), {"max_tokens": 9, "messages": [{"content": [{"type": "document", "source": {
+            "type": "text", "data": "x"}}]}]}, Bound(500, 9)),
+        (Messages(), {"max_tokens": 9, "messages": [{"content": [{"type": "document", "source": {
+            "type": "content", "content": [{"type": "image", "source": {"type": "base64"}}]}}]}]}, Bound(5500, 9)),
+        (Responses(), {"max_output_tokens": 9, "input": [{"type": "function_call_output", "output": [
+            {"type": "input_image", "image_url": LINK}]}]}, Bound(TARGET.input_max, 9)),
+        (Responses(), {"max_output_tokens": 9, "input": [{"type": "function_call_output", "output": [
+            {"type": "input_image", "image_url": "data:x"}]}]}, Bound(5500, 9)),
+        (Responses(), {"max_output_tokens": 9, "input": [{"role": "user", "content": [
+            {"type": "input_file", "file_data": "JVBERi0="}]}]}, Bound(TARGET.input_max, 9)),
         (Messages(), {"max_tokens": 9}, Bound(500, 9)),
         (Messages(), {"max_tokens": 9, "cache_control": {"type": "ephemeral", "ttl": "5m"}}, Bound(500, 9)),
         (Messages(), {"max_tokens": 9, "cache_control": {"type": "ephemeral", "ttl": "1h"}}, Bound(500, 9, hour=True)),

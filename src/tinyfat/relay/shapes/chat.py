@@ -11,10 +11,10 @@ from tinyfat.domain.usage import Usage
 from tinyfat.ports.inference import Target
 from tinyfat.relay.shapes.openai_errors import openai_error
 from tinyfat.relay.shapes.sse import Fate, StreamReader, event
-from tinyfat.relay.shapes.surface import Bound, count, input_bound, part, priced_otherwise, wished
+from tinyfat.relay.shapes.surface import Bound, count, part, priced_otherwise, wished
+from tinyfat.relay.shapes.weight import UNBOUNDED, Weight, added, of_address, pieces
 
 CHOICES_MAX = 128  # the vendor's own limit of `n`
-_ELSEWHERE = re.compile(r"https?://")
 
 
 class Chat:
@@ -26,13 +26,16 @@ class Chat:
         output = wished(request, "max_tokens", "max_completion_tokens")
         choices = count(request.get("n")) or 1
         each = target.output_max if output is None else output
-        return Bound(input_bound(size, target, _points_elsewhere(request)), each * max(1, choices))
+        # What was predicted and not said is paid as output, beside max_tokens ("Predicted outputs").
+        predicted = size if request.get("prediction") else 0
+        return Bound(_weight(request).input_bound(size, target), (each + predicted) * max(1, choices))
 
     def objection(self, request: Mapping[str, Any]) -> str:
         choices = request.get("n")
         if choices is not None and not 1 <= (count(choices) or 0) <= CHOICES_MAX:
             return f"n must be a number from 1 to {CHOICES_MAX}"
-        if "audio" in request or "web_search_options" in request:
+        spoken = any(piece.get("type") == "input_audio" for piece in pieces(request.get("messages"), "content"))
+        if spoken or "audio" in request or "web_search_options" in request:
             return "audio and web search are not offered here: they have another price"
         return priced_otherwise(request)
 
@@ -99,18 +102,15 @@ def _said(message: Any) -> int:
     return size + (len(json.dumps(calls)) if isinstance(calls, list) else 0)
 
 
-def _points_elsewhere(request: Mapping[str, Any]) -> bool:
-    """An image or a file by its address: how many tokens that is, its few bytes here do not tell."""
-    messages = request.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        content = part(message, "content")
-        for piece in content if isinstance(content, list) else ():
-            kind = part(piece, "type")
-            if kind == "file" and part(part(piece, "file"), "file_id"):
-                return True
-            if kind not in ("text", "refusal", "file", "input_audio", None):
-                address = part(piece, str(kind))
-                url = part(address, "url") if isinstance(address, Mapping) else address
-                if not isinstance(url, str) or _ELSEWHERE.match(url.lstrip().lower()):
-                    return True
-    return False
+def _weight(request: Mapping[str, Any]) -> Weight:
+    return added(_of_piece(piece) for piece in pieces(request.get("messages"), "content"))
+
+
+def _of_piece(piece: Mapping[str, Any]) -> Weight:
+    kind = piece.get("type")
+    if kind in ("text", "refusal", None):
+        return Weight()
+    if kind == "image_url":
+        address = piece.get("image_url")
+        return of_address(part(address, "url") if isinstance(address, Mapping) else address)
+    return UNBOUNDED

@@ -10,12 +10,17 @@ from typing import Any
 from tinyfat.domain.usage import Usage
 from tinyfat.ports.inference import Target
 from tinyfat.relay.shapes.sse import Fate, StreamReader, event
-from tinyfat.relay.shapes.surface import Bound, count, input_bound, part, priced_otherwise, wished
+from tinyfat.relay.shapes.surface import Bound, count, part, priced_otherwise, wished
+from tinyfat.relay.shapes.weight import UNBOUNDED, Weight, added, pieces
 
 _ERRORS = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error",
 }  # fmt: skip
+TOOLS_TOKENS_MAX, TOOL_TOKENS_MAX = (
+    1_000,
+    2_000,
+)  # once where there are tools; for each that the vendor describes itself
 _VENDORS_TOOLS = ("web_search", "web_fetch", "code_execution")  # each has a price of its own, or fetches input
 
 
@@ -26,7 +31,7 @@ class Messages:
 
     def bound(self, request: Mapping[str, Any], size: int, target: Target) -> Bound:
         output = wished(request, "max_tokens")
-        taken = input_bound(size, target, _points_elsewhere(request))
+        taken = _weight(request).input_bound(size, target, _added_by_tools(request))
         return Bound(taken, target.output_max if output is None else output, _asks_an_hour(request))
 
     def objection(self, request: Mapping[str, Any]) -> str:
@@ -35,8 +40,8 @@ class Messages:
             kind = part(tool, "type")
             if isinstance(kind, str) and kind.startswith(_VENDORS_TOOLS):
                 return f"the tool {kind[:40]!r} is not offered here: it has a price of its own"
-        if request.get("mcp_servers") or request.get("container"):
-            return "mcp_servers and containers are not offered here: they have a price of their own"
+        if request.get("mcp_servers") or request.get("container") or request.get("fallbacks"):
+            return "mcp_servers, containers and fallbacks are not offered here: they have a price of their own"
         return priced_otherwise(request)
 
     def usage(self, answer: Mapping[str, Any]) -> Usage | None:
@@ -135,16 +140,28 @@ def _asks_an_hour(request: Mapping[str, Any]) -> bool:
     return False
 
 
-def _points_elsewhere(request: Mapping[str, Any]) -> bool:
-    messages = request.get("messages")
-    return any(_elsewhere(part(message, "content")) for message in messages) if isinstance(messages, list) else False
+def _weight(request: Mapping[str, Any]) -> Weight:
+    """Tool results and sources hold pieces, too."""
+    said = [*pieces(request.get("messages"), "content"), *pieces(request.get("system"))]
+    return added(_of_source(piece.get("source"), piece.get("type")) for piece in said)
 
 
-def _elsewhere(content: object) -> bool:
-    """An image or document by address or by the vendor's id; tool results hold some, too."""
-    for piece in content if isinstance(content, list) else ():
-        if part(part(piece, "source"), "type") in ("url", "file"):
-            return True
-        if part(piece, "type") == "tool_result" and _elsewhere(part(piece, "content")):
-            return True
-    return False
+def _of_source(source: object, kind: object) -> Weight:
+    match part(source, "type"):
+        case None | "text":
+            return Weight()
+        case "base64" if kind == "image":
+            return Weight(images=1)
+        case "content":
+            held = pieces(part(source, "content"), "content")
+            return added(_of_source(piece.get("source"), piece.get("type")) for piece in held)
+    return UNBOUNDED
+
+
+def _added_by_tools(request: Mapping[str, Any]) -> int:
+    """Tokens: with tools the vendor says more to the model than stands in the request ("Tool use: pricing")."""
+    tools = request.get("tools")
+    if not isinstance(tools, list) or not tools:
+        return 0
+    own = sum(part(tool, "type") not in (None, "custom") for tool in tools)
+    return TOOLS_TOKENS_MAX + own * TOOL_TOKENS_MAX

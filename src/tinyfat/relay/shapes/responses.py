@@ -11,7 +11,8 @@ from tinyfat.domain.usage import Usage
 from tinyfat.ports.inference import Target
 from tinyfat.relay.shapes.openai_errors import openai_error
 from tinyfat.relay.shapes.sse import Fate, StreamReader, event
-from tinyfat.relay.shapes.surface import Bound, count, input_bound, part, priced_otherwise, wished
+from tinyfat.relay.shapes.surface import Bound, count, part, priced_otherwise, wished
+from tinyfat.relay.shapes.weight import UNBOUNDED, Weight, added, of_address, pieces
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _OWN_TOOLS = ("function", "custom", "local_shell", "shell", "apply_patch", None)  # the client runs these itself
@@ -26,9 +27,7 @@ class Responses:
 
     def bound(self, request: Mapping[str, Any], size: int, target: Target) -> Bound:
         output = wished(request, "max_output_tokens")
-        return Bound(
-            input_bound(size, target, _points_elsewhere(request)), target.output_max if output is None else output
-        )
+        return Bound(_weight(request).input_bound(size, target), target.output_max if output is None else output)
 
     def objection(self, request: Mapping[str, Any]) -> str:
         if request.get("background"):
@@ -82,22 +81,20 @@ def usage_of(usage: object) -> Usage | None:
     return Usage(taken, made, min(cached, taken), 0, min(reasoning, made))
 
 
-def _points_elsewhere(request: Mapping[str, Any]) -> bool:
-    """Input that the vendor keeps, or fetches."""
+def _weight(request: Mapping[str, Any]) -> Weight:
+    """What the vendor keeps is as long as it likes; of the items, what they say and what tools gave back count."""
     if any(request.get(name) for name in ("previous_response_id", "conversation", "prompt")):
-        return True
+        return UNBOUNDED
     items = request.get("input")
-    for item in items if isinstance(items, list) else ():
-        if part(item, "type") not in _INLINE:
-            return True
-        content = part(item, "content")
-        for piece in content if isinstance(content, list) else ():
-            if part(piece, "file_id") or part(piece, "file_url"):
-                return True
-            url = part(piece, "image_url")
-            if url is not None and not (isinstance(url, str) and url.startswith("data:")):
-                return True
-    return False
+    if any(part(item, "type") not in _INLINE for item in (items if isinstance(items, list) else ())):
+        return UNBOUNDED
+    return added(_of_piece(piece) for piece in pieces(items, "content", "output"))
+
+
+def _of_piece(piece: Mapping[str, Any]) -> Weight:
+    if any(piece.get(name) for name in ("file_id", "file_url", "file_data")):
+        return UNBOUNDED
+    return of_address(piece["image_url"]) if piece.get("image_url") is not None else Weight()
 
 
 def _refused(words: str, model: str, call_id: str) -> dict[str, Any]:

@@ -70,11 +70,6 @@ def wished(request: Mapping[str, Any], *names: str) -> int | None:
     return max(found) if found else None
 
 
-def input_bound(size: int, target: Target, elsewhere: bool) -> int:
-    """`elsewhere`: the request points to input that is not in it, so only the model's window bounds it."""
-    return target.input_max if elsewhere else min(size, target.input_max)
-
-
 def estimated(size: int) -> int:
     """Tokens of so many bytes of text."""
     return -(-size // BYTES_PER_TOKEN)
@@ -87,4 +82,6 @@ def priced_otherwise(request: Mapping[str, Any]) -> str:
         return f"service_tier {str(tier)[:40]!r} is not offered here: it has another price"
     if request.get("speed") not in (None, "standard"):
         return "speed is not offered here: it has another price"
+    if request.get("inference_geo") not in (None, "global"):
+        return "inference_geo is not offered here: it has another price"
     return ""
