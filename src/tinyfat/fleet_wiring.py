@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from tinyfat.drivers.authorities.ssh import SshAuthority
 from tinyfat.engine.durable import Engine
-from tinyfat.flows import pool, provision, replace, retire
+from tinyfat.flows import pool, provision, publish, replace, retire
 from tinyfat.flows.addressing import Addressing
 from tinyfat.flows.delivery import Delivery
 from tinyfat.flows.export import Exports
@@ -17,6 +17,7 @@ from tinyfat.flows.orders import Orders
 from tinyfat.flows.owner_mail import OwnerMail
 from tinyfat.flows.pool import Pool, PoolTerms
 from tinyfat.flows.provision import Provision
+from tinyfat.flows.publish import Publish
 from tinyfat.flows.reconcile import Reconcile
 from tinyfat.flows.replace import Replace
 from tinyfat.flows.retire import Retire
@@ -74,15 +75,16 @@ class Fleet:
         self.ssh_sessions = SshSessionStore(database)
         self.alarms = AlarmStore(database)
         self.enrolments = EnrolmentStore(database)
-        self.identities = ServerIdentities(records, agents, self.keys, orders, side.ssh)
+        self.identities = ServerIdentities(records, agents, self.keys, orders, side.ssh, side.site_tls)
         self.machine_runs = MachineRuns(kinds, records)
         self.addressing = Addressing(settings.domain, kinds, self.addresses, self.names, side.dns)
-        self.making = ServerMaking(kinds, records, self.servers, self.keys, orders, self.addressing)
+        self.making = ServerMaking(agents, kinds, records, self.servers, self.keys, orders, self.addressing)
         self.words = FirstWords(records, turns)
         self._owner_mail = OwnerMail(settings.domain, NoticeStore(database), delivery)
         welcome = Welcome(self._owner_mail, self.keys, self.addressing, self.host_key)
         self._provision = Provision(agents, self.making, records, turns, orders, self.machine_runs, welcome, host)
         self._retire = Retire(agents, kinds, self.machine_runs, self.addressing)
+        self._publish = Publish(agents, kinds, records, self.servers, orders, side.sites())
         self.moves = StateMoveStore(database)
         self.move_files = MoveFolder(settings.home / "moves")
         self.exports = Exports(records, self.moves, self.move_files, _now)
@@ -98,6 +100,7 @@ class Fleet:
         engine.flow(provision.FLOW, self._provision.run)
         engine.flow(retire.FLOW, self._retire.run)
         engine.flow(replace.FLOW, self._replace.run)
+        engine.flow(publish.FLOW, self._publish.run)
         engine.flow(pool.FLOW, self.pool.run)
         engine.flow(pool.END_FLOW, self.pool.end)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from tinyfat.domain.agents import Agent
-from tinyfat.domain.enrolment import Identity
+from tinyfat.domain.enrolment import Identity, SiteTls
 from tinyfat.domain.machines import Machine
 from tinyfat.drivers.authorities.ssh import SshAuthority
 from tinyfat.flows.orders import Orders
@@ -25,9 +26,17 @@ class ServerIdentities:
     """Implements ports/enrolments Identities."""
 
     def __init__(
-        self, machines: _Machines, agents: _Agents, keys: AgentKeys, orders: Orders, ssh: SshAuthority
+        self,
+        machines: _Machines,
+        agents: _Agents,
+        keys: AgentKeys,
+        orders: Orders,
+        ssh: SshAuthority,
+        site_tls: Callable[[Agent, Machine], SiteTls],
     ) -> None:
+        """`site_tls`: how an agent's site comes by its certificate on this machine."""
         self._machines, self._agents, self._keys, self._orders, self._ssh = machines, agents, keys, orders, ssh
+        self._site_tls = site_tls
 
     async def of(self, machine_id: str) -> Identity:
         """The host key is the agent's, whatever machine it is on; a machine that waits in the pool has its own."""
@@ -48,6 +57,6 @@ class ServerIdentities:
             ssh_host_key=self._ssh.host_key(agent.id if agent else machine.id)[0],
             ssh_ca=self._ssh.public_line,
             owner_keys=tuple(key.public_key for key in keys),
-            published=False,
+            site=self._site_tls(agent, machine) if agent and agent.published else None,
             ssh_networks=orders.terms.ssh_networks,
         )

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ipaddress
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from tinyfat.domain.enrolment import is_acme_url
 from tinyfat.listen_address import Address, address
 
 HETZNER_URL = "https://api.hetzner.cloud/v1"
@@ -20,6 +22,8 @@ CLOUDFLARE_URL = "https://api.cloudflare.com/client/v4"
 MACHINE_KINDS = ("process", "docker", "nspawn", "local_vm", "hetzner")
 SERVER_KINDS = ("nspawn", "local_vm", "hetzner")
 DNS_KINDS = ("none", "local", "hetzner", "cloudflare")
+SITE_CERTIFICATES = ("acme", "own")
+ACME_URL = "https://acme-v02.api.letsencrypt.org/directory"
 POOL_MAX = 50  # machines kept waiting in one location: each costs money
 
 Pool: TypeAlias = tuple[tuple[str, int], ...]
@@ -51,6 +55,13 @@ def _api_url(value: object) -> str:
     text = str(value).strip().rstrip("/")
     if urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).hostname:
         raise ValueError(f"{text!r} is not an http:// or https:// URL")
+    return text
+
+
+def _directory_url(value: object) -> str:
+    text = _api_url(value)
+    if not is_acme_url(text):
+        raise ValueError(f"{text!r} is not the https:// URL of an ACME directory, without a query")
     return text
 
 
@@ -107,6 +118,9 @@ class ServerSettings(BaseModel):
     hetzner_type: str = ""
     hetzner_locations: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ("fsn1", "nbg1", "hel1")
     euro: Annotated[Decimal, BeforeValidator(_rate)] = Decimal("1.10")  # dollars; vendors' prices in euros are told so
+    site_certificates: Annotated[str, _one_of(("", *SITE_CERTIFICATES))] = ""  # "": by what the machines are
+    acme_url: Annotated[str, BeforeValidator(_directory_url)] = ACME_URL
+    acme_ca: Path | None = None  # PEM: what vouches for the ACME server itself
     docker_url: str = "unix:///var/run/docker.sock"
     dns: Annotated[str, _one_of(DNS_KINDS)] = "none"
     dns_token: SecretStr | None = None  # Cloudflare's; for Hetzner the token of its machines unless set

@@ -8,13 +8,20 @@ import socket
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from pydantic import SecretStr
 
 from tinyfat.dns_server.answering import ServedZone
+from tinyfat.domain.agents import Agent
+from tinyfat.domain.enrolment import SiteTls
+from tinyfat.domain.machines import Machine
 from tinyfat.domain.secrets import derived
 from tinyfat.drivers.authorities.archive import BoxArchive, box_archive, kept_archives
+from tinyfat.drivers.authorities.sites import SiteAuthority
 from tinyfat.drivers.authorities.ssh import SshAuthority
 from tinyfat.drivers.authorities.tls import ServerTls, TlsAuthority
 from tinyfat.drivers.dns.cloudflare import CloudflareDns
@@ -26,6 +33,7 @@ from tinyfat.drivers.machines.docker_engine import DockerEngine
 from tinyfat.drivers.machines.hetzner.servers import HetznerServers
 from tinyfat.drivers.machines.local_vm import local_vm_host, local_vm_servers
 from tinyfat.drivers.machines.nspawn import nspawn_host, nspawn_servers
+from tinyfat.drivers.sites.https import HttpsSites
 from tinyfat.flows.orders import ServerTerms
 from tinyfat.listen_address import Address, bound
 from tinyfat.machine_hosts.machine_host import MachineHost, MachineHostError
@@ -39,6 +47,8 @@ BOX_PORT = 8027
 RELAY_PORT = 8028  # of the way in: boxes of servers call models there
 PLAIN_IMAGE = "debian"  # as a setting: no image of ours
 RENEW_LOOK_SECONDS = 3600.0
+SITES_AUTHORITY_FILE = "sites-ca.pem"  # in the home: for whoever is to trust our own certificates of sites
+_CERTIFICATES_OF = {"hetzner": "acme"}  # by kind of machine
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +83,8 @@ class ServerSide:
         self.installation = derived(secret, "installation").hex()[:16]
         self.ssh = SshAuthority(secret)
         self._tls_authority = TlsAuthority(secret)
+        self.site_authority = SiteAuthority(secret, settings.domain)
+        self._acme_ca = _certificates(settings.acme_ca)
         self._nspawn = nspawn_host(settings.home, settings.cache)
         self._local_vm = local_vm_host(settings.home, settings.cache)
         self.hosts: dict[str, MachineHost] = {"nspawn": self._nspawn, "local_vm": self._local_vm}
@@ -101,6 +113,7 @@ class ServerSide:
             listen = listen or Address("127.0.0.1" if settings.machine == "local_vm" else reached, BOX_PORT)
         if listen is None:
             return
+        (settings.home / SITES_AUTHORITY_FILE).write_text(self.site_authority.pem, "ascii")
         self.archive = await asyncio.to_thread(box_archive)
         self.archives = await asyncio.to_thread(kept_archives, settings.home / "boxes", self.archive)
         self.door = self._open_door(listen, reached)
@@ -161,6 +174,16 @@ class ServerSide:
             locations=settings.hetzner_locations if settings.machine == "hetzner" else (),
         )
 
+    def site_tls(self, agent: Agent, machine: Machine) -> SiteTls:
+        """A public authority where the world reaches the machine, and our own elsewhere: docs/decisions/0008."""
+        settings = self._settings
+        if (settings.site_certificates or _CERTIFICATES_OF.get(machine.kind, "own")) == "acme":
+            return SiteTls(acme_url=settings.acme_url, acme_ca=self._acme_ca)
+        return SiteTls(*self.site_authority.certificate(agent.id, machine.hostname, datetime.now(UTC)))
+
+    def sites(self) -> HttpsSites:
+        return HttpsSites((self.site_authority.pem, self._acme_ca))
+
     def zones(self) -> tuple[ServedZone, ...]:
         """For the server of our own names."""
         if self.local_dns is None:
@@ -220,6 +243,17 @@ class ServerSide:
                 return HetznerDns(self._cloud(token, settings.dns_url or settings.hetzner_url), settings.domain), None
             case _:
                 return None, None
+
+
+def _certificates(file: Path | None) -> str:
+    """PEM, without what people write around it. Raises SettingsRefused."""
+    if file is None:
+        return ""
+    try:
+        found = x509.load_pem_x509_certificates(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SettingsRefused(f"TINYFAT_ACME_CA: {file} has no certificates in PEM ({error}).") from None
+    return "".join(one.public_bytes(serialization.Encoding.PEM).decode("ascii") for one in found)
 
 
 def _reached(host: str) -> str:

@@ -360,7 +360,7 @@ def _refuse_pairs(settings: Settings) -> None:
             "TINYFAT_SMTP_CERTIFICATE and TINYFAT_SMTP_CERTIFICATE_KEY are set together or not at all."
         )
     _refuse_servers(settings)
-    for name in ("smtp_certificate", "smtp_certificate_key", "dkim_key"):
+    for name in ("smtp_certificate", "smtp_certificate_key", "dkim_key", "acme_ca"):
         file: Path | None = getattr(settings, name)
         if file is not None and not os.access(file, os.R_OK):
             raise SettingsRefused(f"TINYFAT_{name.upper()}: {file} is not there or cannot be read.")

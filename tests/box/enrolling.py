@@ -19,7 +19,8 @@ from fastapi import FastAPI
 
 from tinyfat.api.box_enrol import make_box_app
 from tinyfat.box.become import BecomeFailed, Machine
-from tinyfat.domain.enrolment import CONTROL_CA_FILE, ENROL_FILE, Identity, key_hash
+from tinyfat.domain.enrolment import CONTROL_CA_FILE, ENROL_FILE, Identity, Outcome, SiteTls, key_hash
+from tinyfat.drivers.authorities.sites import SiteAuthority
 from tinyfat.drivers.authorities.ssh import SshAuthority
 from tinyfat.drivers.authorities.tls import ServerTls, TlsAuthority
 from tinyfat.ports.enrolments import EnrolOutcome
@@ -49,6 +50,12 @@ def identity(**changes: Any) -> Identity:
     return Identity(**(fields | changes))
 
 
+def own_site() -> SiteTls:
+    """With a certificate of our own authority."""
+    authority = SiteAuthority(SECRET, "agents.example.org")
+    return SiteTls(*authority.certificate("agent-1", "ada.agents.example.org", datetime(2026, 11, 23, tzinfo=UTC)))
+
+
 class Ledger:
     """Enrolments and identities, as the port says, of one machine."""
 
@@ -62,6 +69,7 @@ class Ledger:
         self.away = False
         self.doubts: list[str] = []
         self.fetches: list[int] = []
+        self.outcomes: list[Outcome] = []
 
     async def enrol(self, machine_id: str, token_hash: bytes, key: bytes) -> EnrolOutcome:
         if self.away:
@@ -80,6 +88,9 @@ class Ledger:
 
     async def fetched(self, machine_id: str, serial: int) -> None:
         self.fetches.append(serial)
+
+    async def became(self, machine_id: str, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
 
     async def doubted(self, machine_id: str, words: str) -> None:
         self.doubts.append(words)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -17,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.enrolling import MACHINE_ID, OWNER_KEY, Commands, ControlPlane, identity, machine
+from tests.box.enrolling import MACHINE_ID, OWNER_KEY, Commands, ControlPlane, identity, machine, own_site
 from tinyfat.box import fetch_box
 from tinyfat.box.become import Machine
 from tinyfat.box.enrol import EXIT_AGAIN, EXIT_REFUSED, main
 from tinyfat.box.folder import BoxFolder
+from tinyfat.box.site import CADDY, caddyfile
 from tinyfat.domain.enrolment import (
     BOX_STATE_FOLDER,
     HOST_KEY_FILE,
@@ -29,6 +31,10 @@ from tinyfat.domain.enrolment import (
     IDENTITY_WANTED,
     INPUT_RULES_FILE,
     MACHINE_KEY_FILE,
+    PUBLIC_FOLDER,
+    SITE_FOLDER,
+    Outcome,
+    SiteTls,
     key_hash,
 )
 from tinyfat.drivers.authorities.archive import box_archive
@@ -255,23 +261,92 @@ def test_a_link_in_its_place_leads_root_nowhere(new: Make, tmp_path: Path) -> No
     assert precious.read_text() == "kept"
 
 
-def test_caddy_serves_what_is_published_and_no_more_when_it_is_not(
+def with_caddy(made: Machine) -> Machine:
+    made.path(CADDY).parent.mkdir(parents=True)
+    made.path(CADDY).touch()
+    return made
+
+
+def test_what_is_published_is_served_and_no_more_when_it_is_not(
+    plane: ControlPlane, new: Make, commands: Commands
+) -> None:
+    made = with_caddy(new())
+    plane.ledger.identity = identity(site=own_site())
+    assert main(made) == 0
+    text = made.path(f"{SITE_FOLDER}/Caddyfile").read_text()
+    assert "https://ada.agents.example.org {" in text and "root * /run/tinyfat/site/box/workspace/public\n" in text
+    assert "proxy" not in text
+    assert "tcp dport 443 accept" in made.path(INPUT_RULES_FILE).read_text()
+    assert made.path(PUBLIC_FOLDER).is_dir()
+    for path in (SITE_FOLDER, *(f"{SITE_FOLDER}/{name}" for name in ("Caddyfile", "site.pem", "site.key"))):
+        assert stat.S_IMODE(made.path(path).stat().st_mode) & 0o077 == 0, path
+    assert made.path(f"{SITE_FOLDER}/site.key").read_text() == own_site().key
+    assert "systemctl restart tinyfat-site.service" in commands.taken()
+
+    main(made)
+    assert "systemctl start tinyfat-site.service" in commands.taken()  # nothing has changed: it is not disturbed
+
+    (made.path(PUBLIC_FOLDER) / "page.html").touch()
+    plane.ledger.identity = identity(serial=2)
+    assert main(made) == 0
+    assert "systemctl disable --now tinyfat-site.service" in commands.taken()
+    assert "443" not in made.path(INPUT_RULES_FILE).read_text()
+    assert not made.path(SITE_FOLDER).exists()
+    assert (made.path(PUBLIC_FOLDER) / "page.html").exists()
+
+    main(made)
+    assert not any("tinyfat-site" in line for line in commands.ran)
+
+
+def test_where_there_is_no_caddy_it_is_installed_and_debians_unit_never_runs(
+    plane: ControlPlane, new: Make, commands: Commands
+) -> None:
+    plane.ledger.identity = identity(site=own_site())
+    assert main(new()) == 0
+    mask, update, install = (line for line in commands.taken() if "caddy" in line or "apt-get" in line)
+    assert mask == "systemctl mask caddy.service"
+    assert "apt-get" in update and update.endswith(" update")
+    assert install.endswith("install -y --no-install-recommends caddy")
+
+
+def test_what_could_not_be_done_is_told_to_the_control_plane(
     plane: ControlPlane, new: Make, commands: Commands
 ) -> None:
     made = new()
-    made.path("/usr/bin").mkdir(parents=True)
-    made.path("/usr/bin/caddy").touch()
-    plane.ledger.identity = identity(published=True)
+    commands.failing = "apt-get"
+    plane.ledger.identity = identity(serial=7, site=own_site())
+    assert main(made) == EXIT_AGAIN
+    (outcome,) = plane.ledger.outcomes
+    assert outcome.serial == 7
+    assert "its site could not be set" in outcome.complaint and "apt-get failed" in outcome.complaint
+    assert box_json(made)["identity_serial"] == 7  # the agent did not have to wait for that
 
-    main(made)
-    assert made.path("/etc/caddy/Caddyfile").read_text().startswith("ada.agents.example.org {")
-    assert "tcp dport { 80, 443 } accept" in made.path(INPUT_RULES_FILE).read_text()
-    assert "systemctl reload-or-restart caddy.service" in commands.taken()
+    commands.failing = ""
+    assert main(made) == 0
+    assert plane.ledger.outcomes[-1] == Outcome(7)
 
-    plane.ledger.identity = identity(serial=2)
-    main(made)
-    assert "systemctl disable --now caddy.service" in commands.ran
-    assert "443" not in made.path(INPUT_RULES_FILE).read_text()
+
+@pytest.mark.parametrize("acme_ca", ["", own_site().certificate])
+def test_a_certificate_by_acme_needs_no_other_port(plane: ControlPlane, new: Make, acme_ca: str) -> None:
+    made = with_caddy(new())
+    plane.ledger.identity = identity(site=SiteTls(acme_url="https://acme.example.org/dir", acme_ca=acme_ca))
+    assert main(made) == 0
+    text = made.path(f"{SITE_FOLDER}/Caddyfile").read_text()
+    assert "\t\t\tdir https://acme.example.org/dir\n" in text and "disable_http_challenge" in text
+    assert ("trusted_roots /etc/tinyfat-site/acme-ca.pem" in text) is bool(acme_ca)
+
+
+def test_caddy_itself_reads_its_configuration(tmp_path: Path) -> None:
+    if not shutil.which("caddy"):
+        pytest.skip("no caddy here (Debian: apt-get install caddy)")
+    for site in (SiteTls("c", "k"), SiteTls(acme_url="https://acme.example.org/dir", acme_ca="c")):
+        (tmp_path / "Caddyfile").write_text(caddyfile("ada.agents.example.org", site))
+        argv = ["caddy", "adapt", "--config", str(tmp_path / "Caddyfile"), "--adapter", "caddyfile"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (server,) = json.loads(done.stdout)["apps"]["http"]["servers"].values()
+        assert server["listen"] == [":443"] and server["protocols"] == ["h1", "h2"]
+        assert json.loads(done.stdout)["admin"] == {"disabled": True}
 
 
 @pytest.mark.parametrize(

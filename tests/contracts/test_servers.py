@@ -400,6 +400,23 @@ async def test_an_address_is_attached_only_where_both_are(under_test: ServersUnd
         await servers.attach("agent-2", one.id)
 
 
+async def test_what_is_open_follows_what_was_asked_and_leaves_the_machine_running(
+    under_test: ServersUnderTest,
+) -> None:
+    servers, one = under_test.servers, await running(under_test)
+    for published in (True, True, False):
+
+        async def so(published: bool = published) -> bool:
+            return await servers.opens(one.id, ("192.0.2.0/24",), published)
+
+        await until(so, under_test.seconds, f"it is open so: {published}")
+        assert await under_test.another().opens(one.id, ("192.0.2.0/24",), published)
+        assert (await servers.look(one.id)).state is MachineState.RUNNING
+        await lives(under_test, one.id)
+    with pytest.raises(MachineRefused):
+        await servers.opens(str(uuid.uuid4()), (), True)
+
+
 async def test_the_bill_lists_what_is_ours_by_owner(under_test: ServersUnderTest) -> None:
     servers = under_test.servers
     await known(under_test, "agent-1")

@@ -9,15 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.box.enrolling import OWNER_KEY, identity
+from tests.box.enrolling import OWNER_KEY, identity, own_site
 from tinyfat.domain.enrolment import (
     BODY_BYTES_MAX,
+    COMPLAINT_CHARS_MAX,
     REQUEST_BYTES_MAX,
     EnrolmentRefused,
+    SiteTls,
     input_rules,
     is_public_key,
     read_enrolment,
     read_identity,
+    read_outcome,
     ssh_principal,
     write_identity,
 )
@@ -31,18 +34,23 @@ GOOD = json.loads(write_identity(identity()))
 
 
 def test_what_is_written_is_read() -> None:
-    for wanted in (identity(), identity(agent_name="", owner_keys=(), published=True, ssh_networks=("10.0.0.0/8",))):
+    for wanted in (
+        identity(),
+        identity(agent_name="", owner_keys=(), ssh_networks=("10.0.0.0/8",)),
+        identity(site=own_site()),
+        identity(site=SiteTls(acme_url="https://acme.example.org:14000/dir", acme_ca=own_site().certificate)),
+    ):
         assert read_identity(write_identity(wanted).encode()) == wanted
 
 
 def test_secrets_are_not_in_its_words() -> None:
     assert "link-token" not in repr(identity())
-    assert "PRIVATE" not in repr(identity())
+    assert "PRIVATE" not in repr(identity(site=own_site()))
 
 
 @given(st.binary(max_size=300))
 def test_bytes_of_any_kind_are_refused(body: bytes) -> None:
-    for read in (read_identity, read_enrolment):
+    for read in (read_identity, read_enrolment, read_outcome):
         with pytest.raises(EnrolmentRefused):
             read(body)
 
@@ -54,8 +62,47 @@ def test_a_field_of_any_kind_is_refused_or_fits_its_place(name: str, value: Any)
         read = read_identity(json.dumps(GOOD | {name: value}).encode())
     except EnrolmentRefused:
         return
+    assert read.site is None or name == "site"
     lines = [read.hostname, read.link_url, read.link_token, read.ssh_ca, *read.owner_keys, *read.ssh_networks]
     assert all(line.isprintable() for line in lines)
+    assert 0 < read.serial < 2**31
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("certificate", "key", "acme_url", "acme_ca"), JSON)))
+def test_a_site_of_any_kind_is_refused(said: dict[str, Any]) -> None:
+    with pytest.raises(EnrolmentRefused):
+        read_identity(json.dumps(GOOD | {"site": said}).encode())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": ""},
+        {"certificate": ""},
+        {"acme_url": "https://acme.example.org/dir"},
+        {"certificate": "", "key": "", "acme_url": "http://acme.example.org/dir"},
+        {"certificate": "", "key": "", "acme_url": "https://acme.example.org/dir }\n\trespond x"},
+        {"certificate": "", "key": "", "acme_url": "https://acme.example.org/{$HOME}"},
+        {"certificate": "", "key": "", "acme_url": "https://acme.example.org/dir", "acme_ca": "/etc/shadow"},
+        {"certificate": "-----BEGIN CERTIFICATE-----\n}\n-----END CERTIFICATE-----\n"},
+        {"key": "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"},
+    ],
+)
+def test_a_site_that_makes_no_sense_is_refused(change: dict[str, str]) -> None:
+    said = {"certificate": own_site().certificate, "key": own_site().key, "acme_url": "", "acme_ca": ""}
+
+    assert read_identity(json.dumps(GOOD | {"site": said}).encode()).site == own_site()
+    with pytest.raises(EnrolmentRefused):
+        read_identity(json.dumps(GOOD | {"site": said | change}).encode())
+
+
+@given(st.dictionaries(st.sampled_from(["serial", "complaint"]), JSON))
+def test_an_outcome_of_any_kind_is_refused_or_can_be_shown(said: dict[str, Any]) -> None:
+    try:
+        read = read_outcome(json.dumps(said).encode())
+    except EnrolmentRefused:
+        return
+    assert read.complaint.isprintable() and len(read.complaint) <= COMPLAINT_CHARS_MAX
     assert 0 < read.serial < 2**31
 
 
@@ -119,7 +166,8 @@ def test_rules_are_of_networks_alone(networks: list[str], published: bool) -> No
         rules = input_rules(networks, published)
     except EnrolmentRefused:
         return
-    assert rules.count("\n") <= 4
+    assert rules.count("\n") <= 3
+    assert ("443" in rules) is published
     assert all(line.endswith(" accept") for line in rules.splitlines())
 
 

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from tinyfat.drivers.authorities.archive import ARCHIVES_KEPT, BoxArchive, kept_archives
+from tinyfat.drivers.authorities.sites import PERIOD_DAYS, SiteAuthority
 from tinyfat.drivers.authorities.ssh import SECONDS_MAX, SshAuthority, SshKeyRefused
 from tinyfat.drivers.authorities.tls import SERVER_DAYS, ServerTls, TlsAuthority
 
@@ -150,6 +151,52 @@ def handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> str 
     finally:
         ours.close()
         serving.join()
+
+
+class TestSites:
+    NAME = "ada.agents.example.org"
+
+    def test_the_same_all_month_and_anew_long_before_its_end(self) -> None:
+        sites = SiteAuthority(SECRET, "agents.example.org")
+        first, key = sites.certificate("agent-1", self.NAME, NOW)
+        again = SiteAuthority(SECRET, "agents.example.org").certificate("agent-1", self.NAME, NOW)
+        assert (sites.pem, again) == (SiteAuthority(SECRET, "agents.example.org").pem, (first, key))
+        read = x509.load_pem_x509_certificate(first.encode())
+        assert read.not_valid_before_utc < NOW < read.not_valid_after_utc
+        later, same_key = sites.certificate("agent-1", self.NAME, NOW + timedelta(days=PERIOD_DAYS))
+        assert (later != first, same_key == key) == (True, True)
+        assert read.not_valid_after_utc - NOW > timedelta(days=2 * PERIOD_DAYS - 1)
+        assert sites.certificate("agent-2", self.NAME, NOW)[1] != key
+
+    def test_a_browser_that_trusts_it_goes_to_the_agents_sites_and_nowhere_else(self, tmp_path: Path) -> None:
+        sites = SiteAuthority(SECRET, "agents.example.org")
+        for number, moment in enumerate((datetime.now(UTC), datetime.now(UTC) + timedelta(days=1))):
+            certificate, key = sites.certificate("agent-1", self.NAME, moment)
+            server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            files = write(tmp_path / f"{number}.pem", certificate), write(tmp_path / f"{number}.key", key)
+            server.load_cert_chain(*files)
+            ours = ssl.create_default_context(cadata=sites.pem)
+            assert handshake(server, ours, self.NAME) == "TLSv1.3"
+            for context, name in (
+                (ours, "bob.agents.example.org"),
+                (ssl.create_default_context(cadata=TlsAuthority(SECRET).pem), self.NAME),
+                (ssl.create_default_context(), self.NAME),
+            ):
+                with pytest.raises(ssl.SSLCertVerificationError):
+                    handshake(server, context, name)
+
+    def test_no_name_outside_the_domain_gets_one_and_none_would_count(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="is no name of"):
+            SiteAuthority(SECRET, "agents.example.org").certificate("agent-1", "plane.example.org", NOW)
+        wider, narrow = SiteAuthority(SECRET, "example.org"), SiteAuthority(SECRET, "agents.example.org")
+        certificate, key = wider.certificate("agent-1", "plane.example.org", datetime.now(UTC))  # by the same key
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(write(tmp_path / "c.pem", certificate), write(tmp_path / "c.key", key))
+        with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree"):
+            handshake(server, ssl.create_default_context(cadata=narrow.pem), "plane.example.org")
+
+    def test_it_does_not_vouch_for_the_control_plane(self) -> None:
+        assert SiteAuthority(SECRET, "example.org").pem != TlsAuthority(SECRET).pem
 
 
 class TestArchives:

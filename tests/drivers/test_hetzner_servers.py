@@ -84,8 +84,53 @@ async def test_servers_alike_share_a_firewall_and_what_is_published_opens_the_we
             return [{str(r.get("port")) for r in here.cloud.firewalls[n].rules} for n in server.firewalls]
 
         await becomes(servers, two.id, RUNNING)
-        assert open_ports(two.id) == [{"22", "80", "443", "None"}]
+        assert open_ports(two.id) == [{"22", "443", "None"}]
         assert open_ports(one.id) == [{"22", "None"}]
+
+
+async def test_a_running_server_is_opened_and_closed_by_another_firewall() -> None:
+    """The new one before the old one goes: what is open in both stays open, and connections with it."""
+    async with project(action_seconds=5.0) as here:
+        servers, one, two = here.servers(), order("ada"), order("bob")
+        for each in (one, two):
+            await servers.start(each)
+        here.pass_time(60)
+        assert one.server is not None
+        networks = one.server.ssh_networks
+
+        async def ports(name: str) -> list[tuple[list[str], str]]:
+            await servers.look(name)
+            server = next(each for each in here.cloud.servers.values() if each.name == f"tinyfat-{name}")
+            rules = {number: here.cloud.firewalls[number].rules for number in server.firewalls}
+            return [([str(r["port"]) for r in rules[number]], state) for number, state in server.firewalls.items()]
+
+        closed, opened = ["22", "None"], ["22", "443", "None"]
+        assert await ports(one.id) == [(closed, "applied")]
+        assert not await servers.opens(one.id, networks, True)
+        assert await ports(one.id) == [(closed, "applied"), (opened, "pending")]
+        assert not await servers.opens(one.id, networks, True)
+        here.pass_time(60)
+        assert await servers.opens(one.id, networks, True)
+        assert await ports(one.id) == [(opened, "applied")]
+        assert await ports(two.id) == [(closed, "applied")]  # another agent's is as it was
+        await servers.opens(one.id, networks, False)
+        here.pass_time(60)
+        assert await servers.opens(one.id, networks, False)
+        assert await ports(one.id) == [(closed, "applied")]
+
+
+async def test_a_list_that_was_read_a_moment_ago_is_no_refusal() -> None:
+    """Somebody else has put it on by now: that is looked at again, and not called impossible."""
+    async with project() as here:
+        servers, one = here.servers(), order("ada")
+        await runs(servers, one)
+        (before,) = await servers._fleet.of(one.id)
+        assert one.server is not None
+        opened = await servers._firewalls.ensure(one.server.ssh_networks, True)
+        await servers._firewalls.put_on(before, opened)
+        with pytest.raises(MachinesUnreachable):
+            await servers._firewalls.put_on(before, opened)
+        assert await servers.opens(one.id, one.server.ssh_networks, True)
 
 
 async def test_rules_that_somebody_changed_are_put_right() -> None:

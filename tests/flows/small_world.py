@@ -195,7 +195,9 @@ class SmallWorld:
             DOMAIN, deadline_seconds, self.agents, self.turns, self.ledger, self.delivery, self.flows
         )
         self.flows.known["mail_turn"] = self.mail_turn.run
-        making = ServerMaking(self.kinds, self.records, self.servers, self.keys, self.orders, self.addressing)
+        making = ServerMaking(
+            self.agents, self.kinds, self.records, self.servers, self.keys, self.orders, self.addressing
+        )
         self.owner_mail = OwnerMail(DOMAIN, NoticeStore(database), self.delivery)
         welcome = Welcome(self.owner_mail, self.keys, self.addressing, lambda agent_id: HOST_KEY)
         self.provision = Provision(self.agents, making, self.records, self.turns, self.orders, self.runs, welcome, HOST)

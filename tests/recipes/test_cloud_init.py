@@ -93,7 +93,7 @@ def test_ports_are_open_only_as_ordered() -> None:
         "ip saddr { 0.0.0.0/0 } tcp dport 22 accept\nip6 saddr { ::/0 } tcp dport 22 accept\n"
     )
     assert nobody["/etc/tinyfat/input.nft"]["content"] == ""
-    assert "tcp dport { 80, 443 } accept\n" in published["/etc/tinyfat/input.nft"]["content"]
+    assert "tcp dport 443 accept\n" in published["/etc/tinyfat/input.nft"]["content"]
 
 
 @pytest.mark.parametrize("network", ["0.0.0.0/0 } accept; #", "10.0.0.1/8", "everywhere", ""])
@@ -102,9 +102,11 @@ def test_what_is_no_network_becomes_no_rule(network: str) -> None:
         user_data(order(ssh_networks=(network,)))
 
 
-def test_caddy_is_wanted_only_where_something_is_published() -> None:
-    assert "caddy" in files(user_data(order()))["/etc/tinyfat/set-up.sh"]["content"]
-    assert "caddy" not in files(user_data(order(published=False)))["/etc/tinyfat/set-up.sh"]["content"]
+def test_what_serves_a_site_is_no_part_of_the_first_boot() -> None:
+    """Its first start comes with an identity that publishes something: box/site."""
+    content = files(user_data(order()))["/etc/tinyfat/set-up.sh"]["content"]
+
+    assert "caddy" not in content and "tinyfat-site" not in content
 
 
 def test_every_text_arrives_as_it_is() -> None:
@@ -129,7 +131,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     if not shutil.which("systemd-analyze"):
         pytest.skip("no systemd-analyze here (Debian: apt-get install systemd)")
     units = {path: file for path, file in files(user_data(order())).items() if path.startswith("/etc/systemd/system/")}
-    assert len(units) == 4
+    assert len(units) == 7
     for path, file in units.items():
         (tmp_path / Path(path).name).write_text(file["content"])
     done = subprocess.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 
-from tinyfat.domain.enrolment import key_hash
+from tinyfat.domain.enrolment import Outcome, key_hash
 from tinyfat.ports.enrolments import EnrolOutcome
 from tinyfat.store.database import Database
 from tinyfat.store.enrolments import EnrolmentStore
@@ -121,3 +121,24 @@ async def test_which_identity_it_fetched_and_who_wanted_to_be_it_are_kept(databa
 
     assert await column(database, machine_id, "identity_fetched") == 3
     assert await column(database, machine_id, "link_detail") == "somebody\ufffd else"
+
+
+async def test_what_became_of_the_newest_identity_is_kept(database: Database) -> None:
+    store = EnrolmentStore(database)
+    machine_id = await machine(database)
+    await store.fetched(machine_id, 3)
+
+    async def now() -> tuple[object, object]:
+        return await column(database, machine_id, "identity_in_force"), await column(
+            database, machine_id, "identity_complaint"
+        )
+
+    await store.became(machine_id, Outcome(1))
+    assert await now() == (1, "")
+    await store.became(machine_id, Outcome(3, "no caddy\x00"))
+    assert await now() == (1, "no caddy\ufffd")
+    await store.became(machine_id, Outcome(3))
+    assert await now() == (3, "")
+    await store.became(machine_id, Outcome(2, "an older one, late"))
+    await store.became(machine_id, Outcome(9, "one that was never sent"))
+    assert await now() == (3, "")

@@ -21,6 +21,7 @@ from tinyfat.domain.enrolment import (
     EnrolmentRefused,
     key_hash,
     read_enrolment,
+    read_outcome,
     write_identity,
 )
 from tinyfat.ports.enrolments import Enrolments, EnrolOutcome, Identities
@@ -77,9 +78,8 @@ async def enrol(request: Request) -> JSONResponse:
 
 @router.get(IDENTITY_PATH)
 async def identity(request: Request) -> Response:
-    kind, _, key = request.headers.get("authorization", "").partition(" ")
     enrolments: Enrolments = request.app.state.enrolments
-    machine_id = await enrolments.by_key(key_hash(key.strip())) if kind.lower() == "bearer" else None
+    machine_id = await _machine(request)
     if machine_id is None:
         return _answer(401, "this key is no machine's")
     identities: Identities = request.app.state.identities
@@ -91,12 +91,35 @@ async def identity(request: Request) -> Response:
     return Response(write_identity(now), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
+@router.post(IDENTITY_PATH)
+async def became(request: Request) -> JSONResponse:
+    enrolments: Enrolments = request.app.state.enrolments
+    machine_id = await _machine(request)
+    if machine_id is None:
+        return _answer(401, "this key is no machine's")
+    try:
+        outcome = read_outcome(await _body(request))
+    except EnrolmentRefused as error:
+        return _answer(400, f"This is no outcome: {error}.")
+    if outcome.complaint:
+        log.warning("machine %s could not become what it is to be: %s", machine_id, outcome.complaint)
+    await enrolments.became(machine_id, outcome)
+    return JSONResponse({"heard": True})
+
+
 @router.get(ARCHIVE_PATH + "/{sha256}")
 async def archive(request: Request, sha256: str) -> Response:
     data: bytes | None = request.app.state.archives.get(sha256)
     if data is None:
         return _answer(404, "there is no such box here; the machine was ordered by another version of TinyFat")
     return Response(data, media_type="application/gzip")
+
+
+async def _machine(request: Request) -> str | None:
+    """Whose key the request shows."""
+    kind, _, key = request.headers.get("authorization", "").partition(" ")
+    enrolments: Enrolments = request.app.state.enrolments
+    return await enrolments.by_key(key_hash(key.strip())) if kind.lower() == "bearer" else None
 
 
 async def _doubt(enrolments: Enrolments, asked: Enrolment, request: Request) -> None:

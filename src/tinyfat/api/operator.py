@@ -180,6 +180,7 @@ async def _shown(world: World, agent: Agent) -> dict[str, Any]:
         "state": agent.state,
         "reason": agent.reason,
         "created_at": agent.created_at.isoformat(),
+        "published": agent.published,
         "machine": None,
     }
     if machine:
@@ -191,6 +192,7 @@ async def _shown(world: World, agent: Agent) -> dict[str, Any]:
             "version": machine.version,
             "memory_bytes": machine.memory_bytes,
             "restarts": machine.restarts,
+            "complaint": machine.identity_complaint,
             "seen_at": machine.seen_at and machine.seen_at.isoformat(),
             "hostname": machine.hostname,
             "ipv4": machine.ipv4,

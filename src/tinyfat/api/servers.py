@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.enrolment import OPERATOR_USER, ssh_principal
 from tinyfat.domain.machines import Machine
 from tinyfat.domain.ssh_keys import LINE_CHARS_MAX, read_public_key
-from tinyfat.flows import replace
+from tinyfat.flows import publish, replace
 from tinyfat.flows.orders import machine_id_of
 from tinyfat.ports.ledger import Conflict
 from tinyfat.ports.server_ledger import OwnerKey, SshSession
@@ -71,6 +72,17 @@ async def replace_machine(name: str, new: NewMachine, world: Here) -> dict[str, 
         "generation": generation,
         "machine": machine_id_of(agent.id, generation),
     }
+
+
+@router.post("/agents/{name}/publish", status_code=202)
+async def begin_publishing(name: str, world: Here) -> dict[str, Any]:
+    """Begins; `GET /agents/NAME` tells how far it is."""
+    return await _publish(name, True, world)
+
+
+@router.post("/agents/{name}/unpublish", status_code=202)
+async def end_publishing(name: str, world: Here) -> dict[str, Any]:
+    return await _publish(name, False, world)
 
 
 @router.get("/agents/{name}/ssh-keys")
@@ -160,6 +172,17 @@ async def fleet(world: Here, look: bool = False) -> dict[str, Any]:
             for alarm in await world.fleet.alarms.open()
         ],
     }
+
+
+async def _publish(name: str, published: bool, world: World) -> dict[str, Any]:
+    agent = await world.agents.find(name.lower())
+    machine = await _server(world, agent)
+    if agent.state is not AgentState.READY:
+        raise Conflict(f"{agent.name} is {agent.state}; `tinyfat agent show {agent.name}` tells how far that is.")
+    await world.agents.steps_again(agent.id, publish.FLOW)  # at once: nobody is to take an earlier run's for its own
+    subject = f"{agent.id}:{publish.PUBLISH if published else publish.UNPUBLISH}:{uuid.uuid4()}"
+    await world.engine.start(publish.FLOW, f"{publish.FLOW}:{subject}", subject)
+    return {"id": agent.id, "name": agent.name, "published": published, "url": f"https://{machine.hostname}/"}
 
 
 async def _server(world: World, agent: Agent) -> Machine:

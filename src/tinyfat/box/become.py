@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tinyfat.box.folder import write_private
+from tinyfat.box.site import set_site
 from tinyfat.domain.enrolment import (
     BOX_STATE_FOLDER,
     BOX_UNIT,
@@ -26,7 +27,6 @@ from tinyfat.domain.enrolment import (
     INPUT_RULES_FILE,
     OPERATOR_USER,
     OWNER_USER,
-    PUBLIC_FOLDER,
     RUNTIMES_FOLDER,
     SSH_FOLDER,
     Identity,
@@ -36,8 +36,6 @@ from tinyfat.domain.enrolment import (
 
 COMMAND_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 360.0  # of the box: its runtime finishes the turn it is at
-PACKAGE_SECONDS_MAX = 300.0
-CADDY_FILE = "/etc/caddy/Caddyfile"
 _DIALLED = ("machine_id", "runtime", "link_url", "link_token", "link_ca")  # a box reads them when it starts
 
 Run: TypeAlias = Callable[[list[str], float], None]
@@ -119,8 +117,8 @@ def become(machine: Machine, identity: Identity, authority: str) -> None:
         "the hostname": lambda: _name(machine, identity),
         "SSH": lambda: _ssh(machine, identity),
         "the firewall": lambda: _firewall(machine, identity),
-        "Caddy": lambda: _publish(machine, identity),
         "the box": lambda: _box(machine, identity, authority),
+        "its site": lambda: set_site(machine, identity),
     }
     complaints = []
     for name, part in parts.items():
@@ -158,31 +156,8 @@ def _ssh(machine: Machine, identity: Identity) -> None:
 
 
 def _firewall(machine: Machine, identity: Identity) -> None:
-    if machine.write(INPUT_RULES_FILE, input_rules(identity.ssh_networks, identity.published), 0o600):
+    if machine.write(INPUT_RULES_FILE, input_rules(identity.ssh_networks, identity.site is not None), 0o600):
         machine.command(["nft", "-f", "/etc/nftables.conf"], COMMAND_SECONDS_MAX)
-
-
-def _publish(machine: Machine, identity: Identity) -> None:
-    """What the agent puts into PUBLIC_FOLDER is served under its name; Caddy gets the certificate itself."""
-    installed = any(machine.path(folder + "/caddy").exists() for folder in ("/usr/bin", "/usr/local/bin"))
-    if not identity.published:
-        if installed and machine.path(CADDY_FILE).exists():
-            machine.command(["systemctl", "disable", "--now", "caddy.service"], COMMAND_SECONDS_MAX)
-            machine.path(CADDY_FILE).unlink()
-        return
-    changed = machine.write(CADDY_FILE, caddyfile(identity.hostname))
-    if not installed:
-        options = ["-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Options::=--force-confold"]
-        machine.command(["apt-get", "-q", *options, "update"], PACKAGE_SECONDS_MAX)
-        argv = ["apt-get", "-q", *options, "install", "-y", "--no-install-recommends", "caddy"]
-        machine.command(argv, PACKAGE_SECONDS_MAX)
-    if changed or not installed:
-        machine.command(["systemctl", "enable", "caddy.service"], COMMAND_SECONDS_MAX)
-        machine.command(["systemctl", "reload-or-restart", "caddy.service"], COMMAND_SECONDS_MAX)
-
-
-def caddyfile(hostname: str) -> str:
-    return f"{hostname} {{\n\troot * {PUBLIC_FOLDER}\n\tfile_server\n}}\n"
 
 
 def _box(machine: Machine, identity: Identity, authority: str) -> None:

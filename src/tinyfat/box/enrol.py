@@ -25,6 +25,7 @@ from tinyfat.box.folder import write_private
 from tinyfat.box.seal import seal
 from tinyfat.domain.enrolment import (
     BODY_BYTES_MAX,
+    COMPLAINT_CHARS_MAX,
     CONTROL_CA_FILE,
     ENROL_FILE,
     ENROL_PATH,
@@ -34,6 +35,7 @@ from tinyfat.domain.enrolment import (
     MACHINE_KEY_FILE,
     EnrolmentRefused,
     Identity,
+    Outcome,
     key_hash,
     read_identity,
 )
@@ -69,14 +71,20 @@ def main(machine: Machine) -> int:
     _taken_away(machine.path(IDENTITY_WANTED))  # before the fetch: what is asked during it is asked anew
     try:
         order, authority = read_order(machine.path(ENROL_FILE)), _authority(machine)
-        key = machine_key(machine, order)
-        identity = identity_of(order, key, asking(authority))
+        key, ask = machine_key(machine, order), asking(authority)
+        identity = identity_of(order, key, ask)
         if identity.sealed:
             seal(machine)
             return _say(0, "this machine is sealed; its power goes")
-        if identity.runtime_sha256:
-            bring(machine, order.control_url, key, identity.runtime_sha256, authority)
-        become(machine, identity, authority)
+        try:
+            if identity.runtime_sha256:
+                bring(machine, order.control_url, key, identity.runtime_sha256, authority)
+            become(machine, identity, authority)
+        except BecomeFailed as error:
+            with suppress(Away):  # the complaint is what it ends with, and it is made again
+                report(order, key, ask, Outcome(identity.serial, str(error)))
+            raise
+        report(order, key, ask, Outcome(identity.serial))
     except Refused as error:
         return _say(EXIT_REFUSED, str(error))
     except (Away, BecomeFailed, EnrolmentRefused, OSError) as error:
@@ -118,6 +126,16 @@ def identity_of(order: Order, key: str, ask: Ask) -> Identity:
     if identity.machine_id != order.machine_id:
         raise Away(f"{order.control_url} sent the identity of another machine")
     return identity
+
+
+def report(order: Order, key: str, ask: Ask, outcome: Outcome) -> None:
+    """Nobody but this program knows what it could not do. Raises Away."""
+    words = "".join(letter if letter.isprintable() else " " for letter in outcome.complaint)
+    said = {"serial": outcome.serial, "complaint": words[:COMPLAINT_CHARS_MAX]}
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    status, body = ask(order.control_url + IDENTITY_PATH, headers, json.dumps(said, ensure_ascii=False).encode())
+    if status != 200:
+        raise Away(f"{order.control_url}{IDENTITY_PATH} answered {status}{_words(body)}")
 
 
 def _identity(order: Order, key: str, ask: Ask) -> tuple[int, bytes]:

@@ -23,6 +23,8 @@ CREATE_SECONDS_MAX = 40 * 60
 DESTROY_SECONDS_MAX = 300
 REPLACE_SECONDS_MAX = 90 * 60
 REPLACED = "the old machine ended"  # the last of flows/replace's steps
+PUBLISH_SECONDS_MAX = 25 * 60
+SEEN = "seen from outside"  # the last of flows/publish's steps
 FOLLOW_SECONDS = 0.5
 
 app = typer.Typer(no_args_is_help=True, help="Make agents, look at them, end them.")
@@ -146,6 +148,7 @@ def show(name: Name, as_json: Json = False) -> None:
             ("runtime", f"{agent['runtime']} {machine.get('version', '')}"),
             ("machine", f"{machine.get('kind', 'none')} {machine.get('id', '')}"),
             *_server_fields(machine),
+            *_site_fields(agent, machine),
             ("it says", f"{machine.get('state', '-')} {machine.get('detail', '')}"),
             ("heard of", local_time(machine.get("seen_at"))),
             ("memory", f"{machine.get('memory_bytes', 0) / 1e6:.0f} MB, {machine.get('restarts', 0)} restarts"),
@@ -170,6 +173,18 @@ def _server_fields(machine: dict[str, Any]) -> list[tuple[str, str]]:
         ("made from", made_from + (f", in {machine['location']}" if machine["location"] else "")),
         ("costs", f"{money(machine['month_nanodollars'])} a month"),
     ]
+
+
+def _site_fields(agent: dict[str, Any], machine: dict[str, Any]) -> list[tuple[str, str]]:
+    if not machine.get("hostname"):
+        return []
+    shown = (
+        f"https://{machine['hostname']}/, from the folder `public` of its workspace"
+        if agent["published"]
+        else "nothing"
+    )
+    complaint = machine["complaint"]
+    return [("publishes", shown), *([("complains", complaint)] if complaint else [])]
 
 
 @app.command()
@@ -289,6 +304,67 @@ def _wait_until_replaced(client: Client, name: str, machine: str, quiet: bool) -
             time.sleep(LOOK_SECONDS)
     raise CommandFailed(
         f"{name} is not replaced after {REPLACE_SECONDS_MAX / 60:.0f} min; `tinyfat agent show {name}` tells more."
+    )
+
+
+@app.command()
+def publish(
+    name: Name,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until its site answers.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Show the folder `public` of its workspace to the world, at https://NAME.DOMAIN. Port 443 opens; no other."""
+    begun = _begin_publishing(name, "publish", wait, as_json)
+    if as_json:
+        print_json(begun)
+    elif wait:
+        console.print(f"{begun['url']} shows what lies in the folder `public` of {name}'s workspace.")
+
+
+@app.command()
+def unpublish(
+    name: Name,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until nobody answers there.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Show nothing any more: port 443 is closed, and the folder stays as it is."""
+    begun = _begin_publishing(name, "unpublish", wait, as_json)
+    if as_json:
+        print_json(begun)
+    elif wait:
+        console.print(f"{begun['url']} is there no more; its pages are still in the folder `public`.")
+
+
+def _begin_publishing(name: str, which: str, wait: bool, as_json: bool) -> dict[str, Any]:
+    """Raises CommandFailed with the reason where it did not come about."""
+    client = Client(load_settings())
+    begun: dict[str, Any] = client.post("agents", name, which)
+    if wait:
+        _wait_until_seen(client, name, quiet=as_json)
+    elif not as_json:
+        console.print(f"Under way; `tinyfat agent show {name}` tells how far it is.")
+    return begun
+
+
+def _wait_until_seen(client: Client, name: str, quiet: bool) -> None:
+    """Raises CommandFailed."""
+    said: set[str] = set()
+    deadline = time.monotonic() + PUBLISH_SECONDS_MAX
+    with console.status("", spinner="dots") if not quiet and console.is_terminal else _Silent() as status:
+        while time.monotonic() < deadline:
+            agent: dict[str, Any] = client.get("agents", name)
+            machine = agent["machine"] or {}
+            steps = [step for step in agent["steps"] if step["flow"] == "publish"]
+            if not quiet:
+                complaint = {"machine": machine | {"detail": machine.get("complaint", "")}}
+                _report(agent | complaint | {"steps": steps}, said, status)
+            if words := "; ".join(step["detail"] for step in steps if step["detail"]):
+                raise CommandFailed(words)
+            if any(step["name"] == SEEN and step["ended_at"] for step in steps):
+                return
+            time.sleep(LOOK_SECONDS)
+    raise CommandFailed(
+        f"It is not done after {PUBLISH_SECONDS_MAX / 60:.0f} min; `tinyfat agent show {name}` tells how far it is."
     )
 
 

@@ -73,6 +73,7 @@ class Agent:
     address_id: str = ""  # of its server's address: its own id, or that of the pool's machine it was given
     moving: bool = False  # between two machines: its turns wait
     replacing: int = 1  # the newest number given to one of its machines
+    published: bool = False  # its public folder is served at https://NAME.DOMAIN
 
 
 def agent_name(text: str) -> str:

@@ -4,6 +4,7 @@
     machine -> POST CONTROL_URL/box/enrol {"machine_id", "token", "key_hash"}   once, within ENROLMENT_SECONDS_MAX
     machine -> GET  CONTROL_URL/box/identity   Authorization: Bearer KEY  an Identity
     machine -> GET  CONTROL_URL/box/runtime/SHA256   Authorization: Bearer KEY   where the identity names one
+    machine -> POST CONTROL_URL/box/identity   the same  {"serial", "complaint"}  what became of it: an Outcome
 
 KEY is made on the machine; we keep its hash. docs/decisions/0007 has the reasons.
 """
@@ -41,13 +42,18 @@ CURRENT = "current"  # the link to the one in use, in BOX_FOLDER and NODE_FOLDER
 STATE_FOLDER = "/var/lib/tinyfat"  # BOX_USER's
 BOX_STATE_FOLDER = f"{STATE_FOLDER}/box"  # box.json and the rest: the box's own folder
 IDENTITY_WANTED = f"{STATE_FOLDER}/identity-wanted"  # the box makes it; root takes it away and fetches the identity
-PUBLIC_FOLDER = f"{STATE_FOLDER}/public"  # what a published agent shows the world
+PUBLIC_FOLDER = f"{BOX_STATE_FOLDER}/workspace/public"  # the agent's site, where it is published; part of its state
 CONFIG_FOLDER = "/etc/tinyfat"  # root's, 0700
 ENROL_FILE = f"{CONFIG_FOLDER}/enrol.json"
 CONTROL_CA_FILE = f"{CONFIG_FOLDER}/control-ca.pem"
 MACHINE_KEY_FILE = f"{CONFIG_FOLDER}/machine.key"
 IDENTITY_FILE = f"{CONFIG_FOLDER}/identity.json"  # the last that was applied, without its secrets
 INPUT_RULES_FILE = f"{CONFIG_FOLDER}/input.nft"  # which ports are open; included by /etc/nftables.conf
+SITE_FOLDER = "/etc/tinyfat-site"  # root's, 0700. What serves the site, its certificate and key
+SITE_STATE_FOLDER = "/var/lib/tinyfat-site"  # SITE_USER's. What it got by ACME
+SITE_VIEW = "/run/tinyfat/site"  # STATE_FOLDER once more, read-only, where no link is followed
+SITE_ROOT = "/run/tinyfat/root"  # an empty folder: all that the site's server sees is mounted into it
+SITE_USER = "caddy"  # made by Debian's package
 SSH_FOLDER = "/etc/ssh/tinyfat"  # user_ca.pub, keys/USER, principals/USER
 HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key"
 NODE_VARIABLE = "TINYFAT_NODE_HOME"
@@ -56,16 +62,25 @@ BOX_UNIT = "tinyfat-box.service"
 ENROL_UNIT = "tinyfat-enrol.service"
 IDENTITY_UNIT = "tinyfat-identity.service"
 IDENTITY_PATH_UNIT = "tinyfat-identity.path"
+IDENTITY_TIMER_UNIT = "tinyfat-identity.timer"
+SITE_UNIT = "tinyfat-site.service"
+SITE_VIEW_UNIT = "run-tinyfat-site.mount"  # by its path: systemd.mount(5)
 
 OWNER_KEYS_MAX = 50
 NETWORKS_MAX = 50
+CERTIFICATES_CHARS_MAX = 32 * 1024
+COMPLAINT_CHARS_MAX = 900
 _LINE_CHARS_MAX = 8192
+_ACME_URL_CHARS_MAX = 500
 _HOSTNAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PUBLIC_KEY = re.compile(r"(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,3}( [ -~]*)?")
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN OPENSSH PRIVATE KEY-----\n([A-Za-z0-9+/=]+\n)+-----END OPENSSH PRIVATE KEY-----\n"
 )
+_CERTIFICATES = re.compile(r"(-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=]+\n)+-----END CERTIFICATE-----\n)+")
+_SITE_KEY = re.compile(r"-----BEGIN PRIVATE KEY-----\n([A-Za-z0-9+/=]+\n)+-----END PRIVATE KEY-----\n")
+_ACME_URL = re.compile(r"https://[A-Za-z0-9._:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
 
 
 class EnrolmentRefused(ValueError):
@@ -82,6 +97,16 @@ class Enrolment:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteTls:
+    """How the agent's site comes by its certificate: it is sent one, or asks an authority by ACME (RFC 8555)."""
+
+    certificate: str = ""  # PEM
+    key: str = field(default="", repr=False)  # PEM, PKCS #8
+    acme_url: str = ""  # of the directory; "" where the certificate is sent
+    acme_ca: str = ""  # PEM: what vouches for the ACME server itself; "": the system's
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who a machine is. Fetched again whenever `serial` has grown."""
 
@@ -95,11 +120,19 @@ class Identity:
     ssh_host_key: str = field(repr=False)  # private, OpenSSH's format (PROTOCOL.key)
     ssh_ca: str  # public key, one line
     owner_keys: tuple[str, ...] = ()
-    published: bool = False
+    site: SiteTls | None = None  # None: it publishes nothing
     ssh_networks: tuple[str, ...] = ("0.0.0.0/0", "::/0")
     # Of a machine that an image is made of, and of no other (docs/decisions/0008):
     runtime_sha256: str = ""  # node and the runtime, packed: fetched before the box starts; "": the box installs them
     sealed: bool = False  # what is this machine's alone goes, then its power
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an identity on its machine."""
+
+    serial: int
+    complaint: str = ""  # "": all of it is in force
 
 
 def key_hash(key: str) -> bytes:
@@ -110,6 +143,11 @@ def key_hash(key: str) -> bytes:
 def is_public_key(line: str) -> bool:
     """One line of sshd(8)'s authorized_keys, without options; its comment in ASCII."""
     return len(line) <= _LINE_CHARS_MAX and _PUBLIC_KEY.fullmatch(line) is not None
+
+
+def is_acme_url(url: str) -> bool:
+    """Of a directory (RFC 8555, 7.1.1): such that it can be a word of Caddy's configuration."""
+    return len(url) <= _ACME_URL_CHARS_MAX and _ACME_URL.fullmatch(url) is not None
 
 
 def ssh_principal(machine_id: str) -> str:
@@ -124,6 +162,12 @@ def read_enrolment(body: bytes) -> Enrolment:
     if not _SHA256.fullmatch(asked.key_hash):
         raise EnrolmentRefused("key_hash is not a SHA-256 in hexadecimal digits")
     return asked
+
+
+def read_outcome(body: bytes) -> Outcome:
+    """Raises EnrolmentRefused."""
+    said = _object(body, REQUEST_BYTES_MAX)
+    return Outcome(_serial(said), _text(said, "complaint", COMPLAINT_CHARS_MAX, empty=True))
 
 
 def write_identity(identity: Identity) -> str:
@@ -144,7 +188,7 @@ def read_identity(body: bytes) -> Identity:
         ssh_host_key=_text(said, "ssh_host_key", 8192, lines=True),
         ssh_ca=_text(said, "ssh_ca", _LINE_CHARS_MAX),
         owner_keys=_texts(said, "owner_keys", OWNER_KEYS_MAX),
-        published=said.get("published") is True,
+        site=_site(said.get("site")),
         ssh_networks=_texts(said, "ssh_networks", NETWORKS_MAX),
         runtime_sha256=_text({"runtime_sha256": "", **said}, "runtime_sha256", 64, empty=True),
         sealed=said.get("sealed") is True,
@@ -161,9 +205,31 @@ def input_rules(ssh_networks: Sequence[str], published: bool) -> str:
         if own := ", ".join(str(network) for network in networks if network.version == version):
             lines.append(f"{family} saddr {{ {own} }} tcp dport 22 accept")
     if published:
-        lines.append("tcp dport { 80, 443 } accept")
-        lines.append("udp dport 443 accept")
+        lines.append("tcp dport 443 accept")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _site(said: object) -> SiteTls | None:
+    if said is None:
+        return None
+    if not isinstance(said, dict):
+        raise EnrolmentRefused("site is no object of JSON")
+    certificate, acme_ca = (
+        _text(said, name, CERTIFICATES_CHARS_MAX, empty=True, lines=True) for name in ("certificate", "acme_ca")
+    )
+    key = _text(said, "key", 8192, empty=True, lines=True)
+    site = SiteTls(certificate, key, _text(said, "acme_url", _ACME_URL_CHARS_MAX, empty=True), acme_ca)
+    for name, text, form in (
+        ("certificate", site.certificate, _CERTIFICATES),
+        ("key", site.key, _SITE_KEY),
+        ("acme_url", site.acme_url, _ACME_URL),
+        ("acme_ca", site.acme_ca, _CERTIFICATES),
+    ):
+        if text and not form.fullmatch(text):
+            raise EnrolmentRefused(f"{name} of the site is not of its form")
+    if bool(site.certificate) != bool(site.key) or bool(site.certificate) == bool(site.acme_url):
+        raise EnrolmentRefused("a site has a certificate with its key, or the address of an ACME directory")
+    return site
 
 
 def _check(identity: Identity) -> None:

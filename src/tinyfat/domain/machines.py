@@ -141,6 +141,8 @@ class Machine:
     enrolled_at: datetime | None = None
     identity_serial: int = 1
     identity_fetched: int = 0  # the serial of the identity it fetched last
+    identity_in_force: int = 0  # of the last that it has wholly become
+    identity_complaint: str = ""  # why it could not become the newest it tried
 
     @property
     def claimed(self) -> bool:

@@ -58,6 +58,8 @@ _BUSY = {
     # An address on its way from one server to the next:
     *("primary_ip_assigned", "primary_ip_already_assigned", "primary_ip_not_assigned"),
     *("server_has_ipv4", "server_has_ipv6"),
+    # A list that is some seconds old, of which firewall a server has:
+    *("firewall_already_applied", "firewall_resource_not_found"),
 }
 _NO_ROOM = {"resource_unavailable", "placement_error"}
 _NO_ANSWER = {"rate_limit_exceeded", "service_error", "server_error", "maintenance", "timeout", "bad_gateway"}

@@ -54,7 +54,9 @@ class Orders:
         machine_id = machine_id_of(agent.id)
         return MachineOrder(machine_id, agent.name, agent.runtime, self._link_url, self.token(machine_id))
 
-    def for_server(self, machine: Machine, agent_name: str, owner_keys: Sequence[str] = ()) -> MachineOrder:
+    def for_server(
+        self, machine: Machine, agent_name: str, owner_keys: Sequence[str] = (), published: bool = False
+    ) -> MachineOrder:
         """`agent_name` "": for the warm pool. Raises MachineRefused."""
         terms = self.terms
         return MachineOrder(
@@ -72,6 +74,7 @@ class Orders:
                 ssh_ca=terms.ssh_ca,
                 owner_keys=tuple(owner_keys),
                 ssh_networks=terms.ssh_networks,
+                published=published,
                 address=machine.address_id,
                 image=machine.image,
                 size=machine.size,

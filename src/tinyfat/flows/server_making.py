@@ -10,7 +10,7 @@ from tinyfat.flows.addressing import Addressing
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.orders import Orders
 from tinyfat.flows.watch import until
-from tinyfat.ports.ledger import MachineRecords
+from tinyfat.ports.ledger import Agents, MachineRecords
 from tinyfat.ports.machines import MachineRefused, MachinesFull, MachinesUnreachable
 from tinyfat.ports.server_ledger import AgentKeys, NewServer, ServerRecords, Wish
 
@@ -21,6 +21,7 @@ POOL_SEEN_SECONDS_MAX = 30.0  # a machine of the pool was heard of that lately, 
 class ServerMaking:
     def __init__(
         self,
+        agents: Agents,
         kinds: MachineKinds,
         records: MachineRecords,
         servers: ServerRecords,
@@ -28,6 +29,7 @@ class ServerMaking:
         orders: Orders,
         addressing: Addressing,
     ) -> None:
+        self._agents = agents
         self.kinds = kinds
         self._records = records
         self._servers = servers
@@ -75,7 +77,8 @@ class ServerMaking:
         """Ordered, and seen to run; ordered again where the provider lost the first word. Raises MachinesError."""
         machine = await self._wanted(machine_id)
         keys = [key.public_key for key in await self._keys.list(agent_id)] if agent_id else []
-        order = self._orders.for_server(machine, agent_name, keys)
+        published = (await self._agents.get(agent_id)).published if agent_id else False
+        order = self._orders.for_server(machine, agent_name, keys, published)
         driver = self.kinds.servers(machine.kind)
         await self._servers.ordered(machine_id)
         unreachable = MachinesUnreachable(f"The provider does not list {machine_id} as running after it was ordered.")

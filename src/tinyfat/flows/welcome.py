@@ -23,13 +23,15 @@ class Welcome:
         self._host_key = host_key
 
     async def write(self, agent: Agent) -> str:
+        host, name = await self._addressing.reached_at(agent), self._addressing.name(agent)
         facts = WelcomeFacts(
             agent.name,
             self._mail.sender(agent),
             agent.owner,
-            await self._addressing.reached_at(agent),
+            host,
             fingerprint(self._host_key(agent.id)),
             len(await self._keys.list(agent.id)),
+            name if host == name else "",
         )
         subject = welcome_subject(agent.name)
         await self._mail.write(agent, "welcome", agent.created_at, subject, welcome_text(facts))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Protocol
 
-from tinyfat.domain.enrolment import Identity
+from tinyfat.domain.enrolment import Identity, Outcome
 
 
 class EnrolOutcome(StrEnum):
@@ -26,6 +26,9 @@ class Enrolments(Protocol):
 
     async def fetched(self, machine_id: str, serial: int) -> None:
         """It has been sent this identity."""
+
+    async def became(self, machine_id: str, outcome: Outcome) -> None:
+        """What it says became of an identity."""
 
     async def doubted(self, machine_id: str, words: str) -> None:
         """For the operator, beside the machine's state: somebody else wanted to be it."""

@@ -72,6 +72,11 @@ class Servers(Machines, Protocol):
     async def release(self, address_id: str) -> bool:
         """Let the address go. True once it is seen to be gone."""
 
+    async def opens(self, machine_id: str, ssh_networks: Sequence[str], published: bool) -> bool:
+        """What the provider itself lets through to the machine: SSH from these networks and, where something is
+        published, HTTPS; pings, and nothing else. True once that is so; always, where the provider stands before
+        nothing. Raises MachineRefused where there is no such machine."""
+
     async def billed(self) -> Sequence[Billed]:
         """Everything on the provider's list, what is not ours included."""
 

@@ -161,6 +161,9 @@ class ServerRecords(Protocol):
     async def identity_changed(self, machine_id: str) -> None:
         """Its serial goes up, and whoever holds its link tells its box."""
 
+    async def publish(self, agent_id: str, published: bool) -> None:
+        """Its site is to be shown, or not: the serials of all its machines go up, and their boxes are told."""
+
     async def switch(self, agent_id: str, machine_id: str) -> None:
         """From now on this machine of the agent's is the one that answers."""
 

@@ -24,13 +24,14 @@ from tinyfat.domain.enrolment import (
     ENROL_UNIT,
     HOST_KEY_FILE,
     IDENTITY_PATH_UNIT,
+    IDENTITY_TIMER_UNIT,
     INPUT_RULES_FILE,
     NODE_FOLDER,
     OPERATOR_USER,
     OWNER_USER,
-    PUBLIC_FOLDER,
     ROOT_FOLDER,
     RUNTIMES_FOLDER,
+    SITE_ROOT,
     SSH_FOLDER,
     STATE_FOLDER,
     input_rules,
@@ -104,7 +105,7 @@ def _files(order: MachineOrder, server: ServerOrder) -> list[tuple[str, str, str
         (ENROL_FILE, secret, json.dumps(enrol, indent=1) + "\n"),
         (CONTROL_CA_FILE, public, server.control_ca),
         (FETCH_PROGRAM, program, resources.files("tinyfat.box").joinpath("fetch_box.py").read_text("utf-8")),
-        (SET_UP_PROGRAM, program, _set_up(server, order.runtime)),
+        (SET_UP_PROGRAM, program, _set_up(order.runtime)),
         *((f"/etc/systemd/system/{name}", public, text) for name, text in units().items()),
         ("/etc/tmpfiles.d/tinyfat.conf", public, _folders()),
         ("/etc/nftables.conf", "0755", ruleset()),
@@ -124,9 +125,9 @@ def _file(path: str, mode: str, text: str) -> Yaml:
 
 def _folders() -> str:
     """tmpfiles.d(5)."""
-    lines = [f"d {folder} 0755 root root" for folder in (ROOT_FOLDER, BOX_FOLDER)]
+    lines = [f"d {folder} 0755 root root" for folder in (ROOT_FOLDER, BOX_FOLDER, SITE_ROOT)]
     lines += [f"d {folder} 0755 {BOX_USER} {BOX_USER}" for folder in (NODE_FOLDER, RUNTIMES_FOLDER)]
-    lines += [f"d {folder} 0755 {BOX_USER} {BOX_USER}" for folder in (STATE_FOLDER, PUBLIC_FOLDER)]
+    lines += [f"d {STATE_FOLDER} 0755 {BOX_USER} {BOX_USER}"]
     lines += [f"d {BOX_STATE_FOLDER} 0700 {BOX_USER} {BOX_USER}", f"d {CONFIG_FOLDER} 0700 root root"]
     return "".join(f"{line}\n" for line in lines)
 
@@ -163,9 +164,9 @@ Unattended-Upgrade::Automatic-Reboot "false";
 """
 
 
-def _set_up(server: ServerOrder, runtime: str) -> str:
-    """What the rest of cloud-init cannot say: only what is missing, and no failure unheard."""
-    packages = ["nftables", "unattended-upgrades", *(["caddy"] if server.published else [])]
+def _set_up(runtime: str) -> str:
+    """What the rest of cloud-init cannot say: only what is missing, and no failure unheard. Caddy is no part of it: it
+    is installed where an agent is published (box/site)."""
     # What comes with the box needs no node, and so nothing that installs one.
     venv = "" if runtime == RuntimeKind.ECHO else _VENV
     return f"""\
@@ -174,7 +175,7 @@ def _set_up(server: ServerOrder, runtime: str) -> str:
 warn() {{ echo "tinyfat: WARNING: $*" >&2; echo "tinyfat: WARNING: $*" >/dev/console 2>/dev/null; }}
 export DEBIAN_FRONTEND=noninteractive
 missing=""
-for package in {" ".join(packages)}; do
+for package in nftables unattended-upgrades; do
   dpkg-query -W -f '${{Status}}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
 done
 {venv}if [ -n "$missing" ]; then
@@ -190,8 +191,8 @@ if ! systemd-detect-virt --container --quiet && [ -z "$(swapon --show --noheadin
   (umask 077 && fallocate -l {SWAP_MEGABYTES}M /swapfile && mkswap /swapfile && swapon /swapfile &&
     echo '/swapfile none swap sw 0 0' >>/etc/fstab) || {{ rm -f /swapfile; warn "there is no swap"; }}
 fi
-systemctl enable {BOX_UNIT} {IDENTITY_PATH_UNIT} {ENROL_UNIT}
-systemctl start {IDENTITY_PATH_UNIT}
+systemctl enable {BOX_UNIT} {IDENTITY_PATH_UNIT} {IDENTITY_TIMER_UNIT} {ENROL_UNIT}
+systemctl start {IDENTITY_PATH_UNIT} {IDENTITY_TIMER_UNIT}
 systemctl start --no-block {ENROL_UNIT}
 """
 

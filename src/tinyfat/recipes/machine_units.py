@@ -12,10 +12,18 @@ from tinyfat.domain.enrolment import (
     ENROL_FILE,
     ENROL_UNIT,
     IDENTITY_PATH_UNIT,
+    IDENTITY_TIMER_UNIT,
     IDENTITY_UNIT,
     IDENTITY_WANTED,
     NODE_FOLDER,
     RUNTIMES_FOLDER,
+    SITE_FOLDER,
+    SITE_ROOT,
+    SITE_STATE_FOLDER,
+    SITE_UNIT,
+    SITE_USER,
+    SITE_VIEW,
+    SITE_VIEW_UNIT,
     STATE_FOLDER,
 )
 
@@ -33,6 +41,9 @@ def units() -> dict[str, str]:
         ENROL_UNIT: _enrol(),
         IDENTITY_UNIT: _identity(),
         IDENTITY_PATH_UNIT: _identity_path(),
+        IDENTITY_TIMER_UNIT: _identity_timer(),
+        SITE_UNIT: _site(),
+        SITE_VIEW_UNIT: _site_view(),
     }
 
 
@@ -140,6 +151,94 @@ StartLimitIntervalSec=0
 [Path]
 PathExists={IDENTITY_WANTED}
 Unit={IDENTITY_UNIT}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _identity_timer() -> str:
+    """Once a day, asked or not: a certificate of ours is renewed in time, and what could not be set is tried again."""
+    return f"""\
+[Unit]
+Description=TinyFat: this machine's identity is fetched once a day
+
+[Timer]
+OnActiveSec=1d
+OnUnitActiveSec=1d
+RandomizedDelaySec=1h
+Unit={IDENTITY_UNIT}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _site_view() -> str:
+    """A link that the agent made, or was made to make, must not show the world what its server can read besides: its
+    own key, say. Files are served from here, where the kernel follows none."""
+    return f"""\
+[Unit]
+Description=TinyFat: the agent's folder, as its site sees it
+StopWhenUnneeded=yes
+
+[Mount]
+What={STATE_FOLDER}
+Where={SITE_VIEW}
+Type=none
+Options=bind,ro,nosuid,nodev,noexec,nosymfollow
+"""
+
+
+def _site() -> str:
+    """In a root of its own (systemd 252 ignores a TemporaryFileSystem= on "/"), without /proc, with what TLS and names
+    need. It may read whatever it sees, so that the modes an agent gives its pages do not matter.
+
+    CAP_DAC_READ_SEARCH also opens files by a handle, whatever is mounted: that call is filtered out.
+    """
+    seen = ("/usr/bin/caddy", "/lib", "-/lib64", "/etc/ssl/certs", "/usr/share/ca-certificates", "/etc/resolv.conf")
+    shown = " ".join((*seen, "/etc/hosts", "-/run/systemd/resolve", "/run/systemd/notify", SITE_FOLDER))
+    return f"""\
+[Unit]
+Description=TinyFat: the site of this machine's agent
+Wants=network-online.target
+Requires={SITE_VIEW_UNIT}
+After=network-online.target nftables.service {SITE_VIEW_UNIT}
+ConditionPathExists={SITE_FOLDER}/Caddyfile
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+User={SITE_USER}
+Group={SITE_USER}
+Environment=HOME={SITE_STATE_FOLDER}
+ExecStart=/usr/bin/caddy run --config {SITE_FOLDER}/Caddyfile --adapter caddyfile
+Restart=always
+RestartSec=5
+TimeoutStartSec=60
+TimeoutStopSec=10
+MemoryMax=256M
+TasksMax=256
+LimitNOFILE=65536
+UMask=0077
+StateDirectory={SITE_STATE_FOLDER.removeprefix("/var/lib/")}
+StateDirectoryMode=0700
+RootDirectory={SITE_ROOT}
+MountAPIVFS=no
+BindReadOnlyPaths={shown}
+BindPaths={SITE_VIEW}
+AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_DAC_READ_SEARCH
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_DAC_READ_SEARCH
+NoNewPrivileges=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources open_by_handle_at name_to_handle_at
 
 [Install]
 WantedBy=multi-user.target

@@ -10,9 +10,10 @@ class WelcomeFacts:
     agent: str  # its name
     address: str  # where mail for it goes
     owner: str
-    host: str  # what SSH and browsers call its server; "": it has no server of its own
+    host: str  # what SSH calls its server; "": it has no server of its own
     host_key: str  # fingerprint of the server's SSH host key
     owner_keys: int  # how many SSH keys of the owner's it has
+    site: str  # the name of the site it can have; "": nobody serves our names
 
 
 def welcome_subject(agent: str) -> str:
@@ -20,7 +21,9 @@ def welcome_subject(agent: str) -> str:
 
 
 def welcome_text(facts: WelcomeFacts) -> str:
-    return "\n\n".join(part for part in (_mail(facts), _people(facts), _server(facts), _end(facts)) if part)
+    return "\n\n".join(
+        part for part in (_mail(facts), _people(facts), _server(facts), _site(facts), _end(facts)) if part
+    )
 
 
 def _mail(facts: WelcomeFacts) -> str:
@@ -49,6 +52,17 @@ def _server(facts: WelcomeFacts) -> str:
     return (
         f"Its server: ssh owner@{facts.host}\n{opens} There are no passwords.\n"
         f"When SSH asks, the server's key is {facts.host_key} (ED25519). If it ever shows another one, do not go on."
+    )
+
+
+def _site(facts: WelcomeFacts) -> str:
+    if not facts.site:
+        return ""
+    return (
+        f"It can have a web site: whatever lies in the folder `public` of its workspace, shown to the whole world at\n"
+        f"https://{facts.site}/ once whoever runs this TinyFat says so; until then nobody sees it:\n"
+        f"    tinyfat agent publish {facts.agent}\n"
+        f"    tinyfat agent unpublish {facts.agent}"
     )
 
 

@@ -15,7 +15,7 @@ from tinyfat.store.database import Database
 
 _COLUMNS = (
     "id, name, owner, runtime, machine_kind, state, reason, created_at, plan, location, image, size, address_id, "
-    "moving_at is not null, replacing"
+    "moving_at is not null, replacing, published"
 )
 
 
@@ -164,6 +164,5 @@ def _agent(row: tuple[Any, ...]) -> Agent:
         image,
         size,
         str(row[12] or identity),
-        row[13],
-        row[14],
+        *row[13:],
     )

@@ -6,6 +6,7 @@ import uuid
 
 import psycopg
 
+from tinyfat.domain.enrolment import Outcome
 from tinyfat.ports.enrolments import EnrolOutcome
 from tinyfat.store.database import Database, storable
 
@@ -51,6 +52,16 @@ class EnrolmentStore:
             await connection.execute(
                 "update machines set identity_fetched = greatest(identity_fetched, %s) where id = %s",
                 (serial, machine_id),
+            )
+
+    async def became(self, machine_id: str, outcome: Outcome) -> None:
+        """What it said of a newer one stands."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "update machines set identity_complaint = %(complaint)s, identity_in_force = case "
+                "when %(complaint)s = '' then %(serial)s else identity_in_force end "
+                "where id = %(id)s and identity_in_force <= %(serial)s and %(serial)s <= identity_fetched",
+                {"id": machine_id, "serial": outcome.serial, "complaint": storable(outcome.complaint)},
             )
 
     async def doubted(self, machine_id: str, words: str) -> None:

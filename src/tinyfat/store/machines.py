@@ -16,7 +16,8 @@ LOG_TRIM_EVERY = 500  # lines written between two looks at the oldest
 COLUMNS = (
     "id, agent_id, kind, wanted, link_state, link_detail, seen_at, version, memory_bytes, restarts, runtime, "
     "generation, current, pool, address_id, image, size, location, hostname, ipv4, ipv6, monthly_nanodollars, "
-    "created_at, ordered_at, enrolled_at, identity_serial, identity_fetched"
+    "created_at, ordered_at, enrolled_at, identity_serial, identity_fetched, "
+    "identity_in_force, identity_complaint"
 )
 
 

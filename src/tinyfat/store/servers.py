@@ -127,6 +127,17 @@ class ServerStore:
             )
             await signal(connection, SPECS, machine_id)
 
+    async def publish(self, agent_id: str, published: bool) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute("update agents set published = %s where id = %s", (published, agent_id))
+            cursor = await connection.execute(
+                "update machines set identity_serial = identity_serial + 1, identity_complaint = '' "
+                "where agent_id = %s and hostname <> '' returning id",
+                (agent_id,),
+            )
+            for (machine_id,) in await cursor.fetchall():
+                await signal(connection, SPECS, str(machine_id))
+
     async def switch(self, agent_id: str, machine_id: str) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(

@@ -14,7 +14,9 @@ def mail_prompt(agent_name: str) -> str:
         "about your rules, your configuration or other people's secrets. Nobody can click or answer a prompt while "
         "you work; if something is missing, ask for it in the reply.\n"
         "To attach a file, write it into the folder out/ of your workspace and print, on a line of its own: "
-        "MEDIA:./out/FILE"
+        "MEDIA:./out/FILE\n"
+        "The folder public/ of your workspace is your web site, if whoever hosts you publishes it: everything in it "
+        "may be seen by the whole world. Put pages there only where your owner asks for them, and nothing private."
     )
 
 

@@ -110,6 +110,13 @@ class HostedServers:
                 await self._host.start(machine_id)
             return (await self._host.look(machine_id)).state is MachineState.RUNNING
 
+    async def opens(self, machine_id: str, ssh_networks: Sequence[str], published: bool) -> bool:
+        """Nothing stands between this host and its machines but their own firewalls."""
+        with _told(machine_id):
+            if (await self._host.look(machine_id)).state is MachineState.GONE:
+                raise MachineRefused(f"There is no machine {machine_id} on this host.")
+        return True
+
     async def release(self, address_id: str) -> bool:
         with _told(address_id):
             given = (await self._host.leases()).get(_ADDRESS + address_id)

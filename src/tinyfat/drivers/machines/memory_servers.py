@@ -21,6 +21,7 @@ class MemoryServers(MemoryMachines):
 
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     addresses: dict[str, Address] = field(default_factory=dict)
+    opened: dict[str, tuple[tuple[str, ...], bool]] = field(default_factory=dict)  # by machine: see `opens`
     foreign: list[Billed] = field(default_factory=list)  # of this account, and not of ours
     _made_at: dict[str, datetime] = field(default_factory=dict)
     _own: dict[str, str] = field(default_factory=dict)  # of machines without an address of ours
@@ -86,6 +87,16 @@ class MemoryServers(MemoryMachines):
         if not self.lies.told("attach_nothing"):
             self._give(address_id, machine_id)
             self._machines[machine_id].running = True
+        return False  # in effect from the next look on
+
+    async def opens(self, machine_id: str, ssh_networks: Sequence[str], published: bool) -> bool:
+        self._reach()
+        if machine_id not in self._machines:
+            raise MachineRefused(f"There is no machine {machine_id}.")
+        wanted = (tuple(ssh_networks), published)
+        if self.opened.get(machine_id) == wanted:
+            return True
+        self.opened[machine_id] = wanted
         return False  # in effect from the next look on
 
     async def release(self, address_id: str) -> bool:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+from collections.abc import Sequence
 from typing import Any, cast
 
 from hcloud import Client
 from hcloud.firewalls import BoundFirewall, Firewall, FirewallResource, FirewallRule
 from hcloud.servers import Server as ApiServer
 
-from tinyfat.domain.machines import ServerOrder
 from tinyfat.drivers.hetzner_cloud import AlreadyThere, Busy, HetznerCloud
 from tinyfat.drivers.machines.hetzner.labels import Labels
 from tinyfat.drivers.machines.hetzner.seen import Server, the_id
@@ -26,11 +26,11 @@ NETWORKS_MAX = 100  # in one rule
 Rule = tuple[str, str, tuple[str, ...]]  # protocol, port ("" for ICMP), from where
 
 
-def rules_of(order: ServerOrder) -> tuple[Rule, ...]:
+def rules_of(ssh_networks: Sequence[str], published: bool) -> tuple[Rule, ...]:
     """Pure. Longer lists of networks go into several rules."""
-    networks = tuple(sorted({str(ipaddress.ip_network(one, strict=False)) for one in order.ssh_networks}))
+    networks = tuple(sorted({str(ipaddress.ip_network(one, strict=False)) for one in ssh_networks}))
     ssh = [("tcp", "22", networks[n : n + NETWORKS_MAX]) for n in range(0, len(networks), NETWORKS_MAX)]
-    web = [("tcp", port, EVERYWHERE) for port in ("80", "443")] if order.published else []
+    web = [("tcp", "443", EVERYWHERE)] if published else []
     return (*ssh, *web, ("icmp", "", EVERYWHERE))
 
 
@@ -38,9 +38,9 @@ class Firewalls:
     def __init__(self, cloud: HetznerCloud, labels: Labels) -> None:
         self._cloud, self._labels = cloud, labels
 
-    async def ensure(self, order: ServerOrder) -> int:
+    async def ensure(self, ssh_networks: Sequence[str], published: bool) -> int:
         """Its id. Raises Refused, Unreachable."""
-        rules = rules_of(order)
+        rules = rules_of(ssh_networks, published)
         name = self._name(rules)
         try:
             return await self._cloud.call(f"make the firewall {name}", lambda client: self._make(client, name, rules))

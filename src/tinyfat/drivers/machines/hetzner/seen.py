@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from hcloud.primary_ips import BoundPrimaryIP
-from hcloud.servers import BoundServer
+from hcloud.servers import BoundServer, PublicNetworkFirewall
 
 from tinyfat.domain.machines import MachineSeen, MachineState
 
@@ -35,6 +35,7 @@ class Server:
     ipv6: str  # one address
     ip_ids: tuple[int, ...]  # of its Primary IPs
     firewalls: frozenset[int]
+    firewalls_applied: bool  # each of them, by now
     volumes: tuple[int, ...]
 
     def seen(self, detail: str = "") -> MachineSeen:
@@ -77,6 +78,7 @@ def server_of(bound: BoundServer) -> Server:
         first_address(str(net.ipv6.ip)) if net and net.ipv6 else "",
         tuple(ip.id for ip in (net.primary_ipv4, net.primary_ipv6) if ip and ip.id) if net else (),
         frozenset(one.firewall.id for one in (net.firewalls or []) if one.firewall.id) if net else frozenset(),
+        all(one.status == PublicNetworkFirewall.STATUS_APPLIED for one in net.firewalls or []) if net else True,
         tuple(volume.id for volume in bound.volumes or [] if volume.id),
     )
 

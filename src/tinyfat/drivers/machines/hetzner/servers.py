@@ -74,7 +74,7 @@ class HetznerServers:
     async def start(self, order: MachineOrder) -> None:
         """Raises MachineRefused, MachinesFull, MachinesUnreachable."""
         wanted = _server_order(order)
-        firewall = await self._firewalls.ensure(wanted)
+        firewall = await self._firewalls.ensure(wanted.ssh_networks, wanted.published)
         servers = await self._fleet.of(order.id)
         if servers:
             await self._start_again(servers, wanted, firewall)
@@ -124,6 +124,17 @@ class HetznerServers:
         if not servers:
             raise MachineRefused(f"There is no machine {machine_id} at Hetzner to give the address {address_id} to.")
         return await self._addresses.attach(address_id, servers[0])
+
+    async def opens(self, machine_id: str, ssh_networks: Sequence[str], published: bool) -> bool:
+        servers = await self._fleet.of(machine_id)
+        if not servers and not self._fleet.may_be_unlisted(machine_id):
+            raise MachineRefused(f"There is no machine {machine_id} at Hetzner.")
+        firewall = await self._firewalls.ensure(ssh_networks, published)
+        wrong = [server for server in servers if server.firewalls != {firewall}]
+        for server in wrong:
+            await self._firewalls.put_on(server, firewall)
+            self._fleet.changed()
+        return bool(servers) and not wrong and all(server.firewalls_applied for server in servers)
 
     async def release(self, address_id: str) -> bool:
         return await self._addresses.release(address_id)
