@@ -175,7 +175,7 @@ class ServerSide:
         )
 
     def site_tls(self, agent: Agent, machine: Machine) -> SiteTls:
-        """A public authority where the world reaches the machine, and our own elsewhere: docs/decisions/0008."""
+        """A public authority where the world reaches the machine, and our own elsewhere: docs/decisions/0009."""
         settings = self._settings
         if (settings.site_certificates or _CERTIFICATES_OF.get(machine.kind, "own")) == "acme":
             return SiteTls(acme_url=settings.acme_url, acme_ca=self._acme_ca)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from tinyfat.api.box_enrol import make_box_app
-from tinyfat.domain.enrolment import KEY_BYTES, RUNTIME_PATH, Identity, key_hash
+from tinyfat.domain.enrolment import KEY_BYTES, RUNTIME_PATH, Identity, Outcome, key_hash
 from tinyfat.domain.link import (
     CLOSE_TOKEN_REFUSED,
     Frame,
@@ -109,6 +109,10 @@ class ImageReception:
         return self._machine_id if known else None
 
     async def fetched(self, machine_id: str, serial: int) -> None: ...
+
+    async def became(self, machine_id: str, outcome: Outcome) -> None:
+        if outcome.complaint:
+            self._lines.append(outcome.complaint)
 
     async def doubted(self, machine_id: str, words: str) -> None:
         self._lines.append(words)

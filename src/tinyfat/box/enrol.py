@@ -23,6 +23,7 @@ from tinyfat.box.baked import bring
 from tinyfat.box.become import BecomeFailed, Machine, become
 from tinyfat.box.folder import write_private
 from tinyfat.box.seal import seal
+from tinyfat.box.site import install
 from tinyfat.domain.enrolment import (
     BODY_BYTES_MAX,
     COMPLAINT_CHARS_MAX,
@@ -79,6 +80,7 @@ def main(machine: Machine) -> int:
         try:
             if identity.runtime_sha256:
                 bring(machine, order.control_url, key, identity.runtime_sha256, authority)
+                install(machine)  # of Caddy, which an image is to have
             become(machine, identity, authority)
         except BecomeFailed as error:
             with suppress(Away):  # the complaint is what it ends with, and it is made again

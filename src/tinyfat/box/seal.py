@@ -21,6 +21,7 @@ from tinyfat.domain.enrolment import (
     IDENTITY_PATH_UNIT,
     INPUT_RULES_FILE,
     ROOT_FOLDER,
+    SITE_VIEW_UNIT,
     SSH_FOLDER,
     STATE_FOLDER,
 )
@@ -39,7 +40,11 @@ _FILES = (
     *("/tmp/*", "/var/tmp/*"),  # noqa: S108 - emptied, not trusted
 )
 # What user-data laid, and lays again on the next machine.
-_UNITS = ("/etc/systemd/system/tinyfat-*", "/etc/systemd/system/*.wants/tinyfat-*")
+_UNITS = (
+    "/etc/systemd/system/tinyfat-*",
+    f"/etc/systemd/system/{SITE_VIEW_UNIT}",
+    "/etc/systemd/system/*.wants/tinyfat-*",
+)
 
 
 def seal(machine: Machine) -> None:

@@ -42,7 +42,7 @@ def set_site(machine: Machine, identity: Identity) -> None:
     if identity.site is None:
         _end(machine)
         return
-    _install(machine)
+    install(machine)
     _make_public(machine)
     machine.path(SITE_FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
     site = identity.site
@@ -94,8 +94,8 @@ def _tls(site: SiteTls) -> str:
     return "\n".join(f"\t{line}" for line in lines)
 
 
-def _install(machine: Machine) -> None:
-    """What our images have already; elsewhere Debian's package, whose own unit must not come up."""
+def install(machine: Machine) -> None:
+    """What our images have already; elsewhere Debian's package, without its unit. Raises BecomeFailed."""
     if machine.path(CADDY).exists():
         return
     machine.command(["systemctl", "mask", DEBIAN_UNIT], COMMAND_SECONDS_MAX)

@@ -1,4 +1,4 @@
--- What an agent shows the world, and what became of an identity on its machine. docs/decisions/0008-sites.md.
+-- What an agent shows the world, and what became of an identity on its machine. docs/decisions/0009-sites.md.
 
 alter table agents
     add column published boolean not null default false; -- its public folder is served at https://NAME.DOMAIN
