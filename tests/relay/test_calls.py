@@ -8,6 +8,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+import openai
 import pytest
 
 from tests.relay.relays import (
@@ -100,6 +101,14 @@ async def test_a_killed_agent_says_so(relay: TestRelay) -> None:
     async with relay.openai() as client:
         answer = await client.chat.completions.create(**chat("hello"))
     assert "switched off" in (answer.choices[0].message.content or "")
+
+
+async def test_embeddings_have_no_words_and_are_not_asked_for_again(relay: TestRelay) -> None:
+    relay.ledger.kill("ada")
+    async with relay.openai() as client:
+        with pytest.raises(openai.RateLimitError, match="switched off") as refused:
+            await client.with_options(max_retries=2).embeddings.create(model="main", input="hello")
+    assert refused.value.request.headers["x-stainless-retry-count"] == "0"
 
 
 async def test_a_turn_that_runs_away_is_cut() -> None:

@@ -273,3 +273,13 @@ def test_a_message_that_is_cut_keeps_the_input_the_vendor_counted() -> None:
     assert reader.usage is None
     assert reader.input_counted is not None
     assert reader.input_counted.input == TOKENS[0]
+
+
+def test_however_deep_it_lies_an_image_is_counted() -> None:
+    piece: dict[str, Any] = {"type": "image", "source": {"type": "base64", "data": "x"}}
+    for _ in range(150):
+        piece = {"type": "document", "source": {"type": "content", "content": [piece]}}
+        piece = {"type": "tool_result", "content": [piece]}
+    request = {"model": "m", "max_tokens": 9, "messages": [{"content": [piece]}]}
+    assert read_request(json.dumps(request).encode()).fields == request  # as deep as a body may be, about
+    assert Messages().bound(request, 500, TARGET) == Bound(5500, 9)

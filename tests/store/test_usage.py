@@ -329,6 +329,28 @@ async def test_one_mail_each_at_the_levels_and_at_the_cap(ledgers: Ledgers) -> N
     assert await spend(900) == ["50", "80", "100", "80"]  # a new month; the highest only
 
 
+async def test_a_cap_that_was_raised_has_levels_of_its_own(ledgers: Ledgers) -> None:
+    agent_id, key = await ledgers.agent(Caps(1000, None, None, None))
+    price = Price(1, 0, 0, 0, "x")
+
+    async def spend(amount: int) -> list[tuple[str, int]]:
+        await ledgers.first.settle([ended(await ledgers.held(key, amount), Usage(amount, 0), price=price)])
+        return await ledgers.rows("select kind, cap from usage_alerts order by at, cap, kind")
+
+    told = [("100", 1000)]
+    assert await spend(1000) == told
+    for raised in (4000, 4000):  # to set it to what it is changes nothing
+        await ledgers.budgets.change(agent_id, {"month": raised})
+        [verdict] = await ledgers.first.reserve([ask(key, raised)])
+        assert isinstance(verdict, Refused)
+        told = [("100", 1000), ("100", 4000)]
+        assert await ledgers.rows("select kind, cap from usage_alerts order by at, cap, kind") == told
+    await ledgers.budgets.change(agent_id, {"month": 10_000})
+    assert await spend(4000) == [*told, ("50", 10_000)]
+    assert await spend(1) == [*told, ("50", 10_000)]
+    assert sorted(await spend(4999)) == sorted([*told, ("50", 10_000), ("100", 10_000)])
+
+
 ONE_AND_OTHER = ("revoke", "budget", "turn", "byok")
 
 

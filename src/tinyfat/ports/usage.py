@@ -130,7 +130,8 @@ class UsageReports(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """The owner is to be told, once a month each kind. Nano-dollars, but for "turn-calls": there the cap is calls."""
+    """The owner is to be told, once a month each kind of a cap. Nano-dollars, but for "turn-calls": there the cap is
+    calls."""
 
     id: str
     agent_id: str

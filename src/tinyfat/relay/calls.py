@@ -363,6 +363,8 @@ async def _refuse(surface: Surface, request: ModelRequest, refused: Refused, cal
     kind = {"content-type": "text/event-stream; charset=utf-8"} if streamed else JSON
     status = 200 if surface.refuses_in_words else 429
     headers = {**kind, "x-tinyfat-refused": refused.refusal.value}
+    if status != 200:
+        headers["x-should-retry"] = "false"  # the vendors' clients heed it: to ask again at once changes nothing
     return await sink.whole(status, headers, surface.refusal(words, request.model, call_id, streamed))
 
 

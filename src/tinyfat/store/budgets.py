@@ -47,7 +47,7 @@ class BudgetStore:
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
                 "update budgets set month_cap = %s, day_cap = %s, turn_cap = %s, turn_calls = %s, killed = %s, "
-                "month_included = %s where agent_id = %s",
+                "month_included = %s, warned = 0 where agent_id = %s",
                 (*_columns(caps), caps.killed, caps.included, agent_id),
             )
         if cursor.rowcount == 0:
@@ -55,14 +55,15 @@ class BudgetStore:
 
     async def change(self, agent_id: str, changes: Mapping[str, int | None]) -> None:
         """Of "month", "day", "turn", "turn_calls" those that are named, in one statement: the others and the switch
-        stay. A month that is named bounds every call, on the owner's key too. Raises NotFound."""
+        stay. A month that is named bounds every call, on the owner's key too, and its owner is told of its levels,
+        whatever they were told of another. Raises NotFound."""
         columns = [name for name in _COLUMNS if name in changes]
         if not columns:
             return
         values = [NO_CAP if changes[name] is None else changes[name] for name in columns]
         settings = ", ".join(f"{_COLUMNS[name]} = %s" for name in columns)
         if "month" in changes:
-            settings += ", month_included = false"
+            settings += ", month_included = false, warned = 0"
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
                 f"update budgets set {settings} where agent_id = %s".encode(),  # noqa: S608
@@ -75,7 +76,8 @@ class BudgetStore:
         """The month's cap is the included inference again: it bounds what we pay. Raises NotFound."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
-                "update budgets set month_cap = %s, month_included = true where agent_id = %s", (month, agent_id)
+                "update budgets set month_cap = %s, month_included = true, warned = 0 where agent_id = %s",
+                (month, agent_id),
             )
         if cursor.rowcount == 0:
             raise _no_budget(agent_id)

@@ -17,10 +17,8 @@ _ERRORS = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error",
 }  # fmt: skip
-TOOLS_TOKENS_MAX, TOOL_TOKENS_MAX = (
-    1_000,
-    2_000,
-)  # once where there are tools; for each that the vendor describes itself
+TOOLS_TOKENS_MAX = 1_000  # what the vendor says of tools by itself, where there are some
+TOOL_TOKENS_MAX = 2_000  # what it says of each that it describes itself
 _VENDORS_TOOLS = ("web_search", "web_fetch", "code_execution")  # each has a price of its own, or fetches input
 
 
@@ -141,20 +139,17 @@ def _asks_an_hour(request: Mapping[str, Any]) -> bool:
 
 
 def _weight(request: Mapping[str, Any]) -> Weight:
-    """Tool results and sources hold pieces, too."""
-    said = [*pieces(request.get("messages"), "content"), *pieces(request.get("system"))]
-    return added(_of_source(piece.get("source"), piece.get("type")) for piece in said)
+    """Tool results and the sources of documents hold pieces, too."""
+    said = (*pieces(request.get("messages"), "content", "source"), *pieces(request.get("system"), "source"))
+    return added(_of_piece(piece) for piece in said)
 
 
-def _of_source(source: object, kind: object) -> Weight:
-    match part(source, "type"):
-        case None | "text":
+def _of_piece(piece: Mapping[str, Any]) -> Weight:
+    match part(piece.get("source"), "type"):
+        case None | "text" | "content":
             return Weight()
-        case "base64" if kind == "image":
+        case "base64" if piece.get("type") == "image":
             return Weight(images=1)
-        case "content":
-            held = pieces(part(source, "content"), "content")
-            return added(_of_source(piece.get("source"), piece.get("type")) for piece in held)
     return UNBOUNDED
 
 
