@@ -40,7 +40,7 @@ fmt: $(VENV)/.dev ## Format the code
 runtimes: $(VENV)/.dev ## The tests with the real OpenClaw and pi (installs them: 800 MB in the cache)
 	@$(BIN)/python -m pytest -q -m "openclaw or pi"
 
-machines: $(VENV)/.dev ## Every kind of machine on this host, for real: systemd, QEMU, Docker (Debian, root: installs them; 6 minutes)
+machines: $(VENV)/.dev ## Every kind of machine on this host, for real: systemd, QEMU, Docker (Debian, root: installs them; without KVM half an hour)
 	@sh tests/machine_hosts/install_programs.sh
 	@$(BIN)/python -m pytest -q -m "nspawn or vm or docker"
 

@@ -77,6 +77,11 @@ def found(image: ImageOnDisk, kind: str) -> Booted | None:
     return Booted(folder) if (folder / STATE).is_file() else None
 
 
+def outdated(image: ImageOnDisk) -> bool:
+    """It has a frozen machine; asked where `found` found none."""
+    return any(image.folder.glob(f"{_PREFIX}*"))
+
+
 async def freeze(
     image: ImageOnDisk, kind: str, memory_bytes: int, accelerator: str, now: Callable[[], datetime]
 ) -> Booted:

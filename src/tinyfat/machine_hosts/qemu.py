@@ -110,6 +110,10 @@ class QemuHost:
                 record = self._records.make(order, address, self._now())
                 folder = self._records.of(order.name)
                 frozen = booted.found(image, await self._kind(order.memory_bytes))
+                if frozen is None and booted.outdated(image):
+                    log.warning(
+                        "the frozen machine of %s is of another QEMU or TinyFat: tinyfat image freeze", image.name
+                    )
                 await make_disk(frozen.disk if frozen else image.content / DISK, folder / DISK)
                 write_seed(folder / "seed", record, order.user_data, NETWORK_BY_DHCP)
                 await make_seed_disk(folder)
