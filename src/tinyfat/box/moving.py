@@ -64,7 +64,7 @@ class Mover:
         self._stop_wanted = asyncio.Event()
         self._is_still = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
-        for left in folder.path.glob("moving-*.tar.gz*"):
+        for left in folder.path.glob("moving-*.tar.*"):
             left.unlink(missing_ok=True)
         self._order = self._remembered()
         self._run_again(self._order is None or self._order.part in (MovePart.NONE, MovePart.TAKE))
@@ -128,7 +128,8 @@ class Mover:
             self._stop_wanted.set()
 
     async def _hand_over(self, order: MoveOrder) -> None:
-        archive = self._folder / "moving-out.tar.gz"
+        # Of this move alone: what was given up may still be packing, and a thread cannot be stopped.
+        archive = self._folder / f"moving-out-{order.move_id}.tar.gz"
         try:
             self._run_again(False)
             await self._is_still.wait()
@@ -142,7 +143,7 @@ class Mover:
             archive.unlink(missing_ok=True)
 
     async def _take(self, order: MoveOrder) -> None:
-        archive = self._folder / "moving-in.tar.gz"
+        archive = self._folder / f"moving-in-{order.move_id}.tar.gz"
         try:
             self._run_again(False)
             await self._is_still.wait()
