@@ -192,9 +192,12 @@ async def test_a_box_that_hands_nothing_over(database: Database, short: None, mo
         assert move is not None and move.phase == "failed"
 
 
+@pytest.mark.parametrize(("detail", "words"), [("no space left on device", "no space left"), ("", "no reason given")])
 async def test_a_state_that_cannot_be_taken_in(
-    database: Database, short: None, monkeypatch: pytest.MonkeyPatch
+    database: Database, short: None, monkeypatch: pytest.MonkeyPatch, detail: str, words: str
 ) -> None:
+    for patience in ("ENROLLED_SECONDS_MAX", "HAND_OVER_SECONDS_MAX", "TAKE_SECONDS_MAX"):
+        monkeypatch.setattr(replace, patience, 30.0)  # its box answers, on a busy host later
     async with small_world(database) as world:
         agent = await ada(world)
 
@@ -203,12 +206,12 @@ async def test_a_state_that_cannot_be_taken_in(
                 await (
                     world.moves.kept(move.id, "0" * 64, 1)
                     if move.phase == "asked"
-                    else world.moves.failed(move.id, "no space left on device")
+                    else world.moves.failed(move.id, detail)
                 )
 
         monkeypatch.setattr("tests.flows.boxes._move", refuses)
         await replaced(world, agent)
-        await as_before(world, agent, machine_id_of(agent.id), "no space left")
+        await as_before(world, agent, machine_id_of(agent.id), "could not be taken in", words)
 
 
 async def test_an_address_that_does_not_move(database: Database, short: None) -> None:

@@ -194,17 +194,17 @@ class Replace:
         await self._hold(agent, generation)
         move_id = move_id_of(agent.id, generation)
         await self._moves.ask(move_id, agent.id, old.id, machine_id_of(agent.id, generation))
-        wanted = (MovePhase.KEPT, MovePhase.RESTORED)
-        return await self._phase(agent, move_id, wanted, old.id, HAND_OVER_SECONDS_MAX)
+        why = await self._phase(move_id, (MovePhase.KEPT, MovePhase.RESTORED), old.id, HAND_OVER_SECONDS_MAX)
+        return self._not_taken(agent, why) if why else ""
 
     async def _take(self, agent: Agent, generation: int) -> str:
-        new = machine_id_of(agent.id, generation)
-        return await self._phase(agent, move_id_of(agent.id, generation), (MovePhase.RESTORED,), new, TAKE_SECONDS_MAX)
+        move_id, new = move_id_of(agent.id, generation), machine_id_of(agent.id, generation)
+        why = await self._phase(move_id, (MovePhase.RESTORED,), new, TAKE_SECONDS_MAX)
+        return f"The state of {agent.name} could not be taken in by its new machine: {why}." if why else ""
 
-    async def _phase(
-        self, agent: Agent, move_id: str, wanted: Sequence[MovePhase], machine_id: str, seconds: float
-    ) -> str:
-        """`machine_id`: whose box has its part to do. It is waited for while it is heard of."""
+    async def _phase(self, move_id: str, wanted: Sequence[MovePhase], machine_id: str, seconds: float) -> str:
+        """Why it was not reached, or "". `machine_id`: whose box has its part to do; it is waited for while it is heard
+        of."""
         last: MovePhase | None = None
         detail = ""
         began = self._clock()
@@ -219,8 +219,8 @@ class Replace:
         if last in wanted:
             return ""
         if last is MovePhase.FAILED:
-            return f"The state of {agent.name} could not be taken along: {detail}"
-        return self._not_taken(agent, f"no word of its box within {(self._clock() - began).total_seconds():.0f} s")
+            return detail.rstrip(".") or "no reason given"
+        return f"no word of its box within {(self._clock() - began).total_seconds():.0f} s"
 
     async def _fell_silent(self, machine_id: str, since: datetime) -> bool:
         machine = await self._records.get(machine_id)
