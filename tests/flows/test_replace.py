@@ -211,7 +211,8 @@ async def test_a_state_that_cannot_be_taken_in(
 
         monkeypatch.setattr("tests.flows.boxes._move", refuses)
         await replaced(world, agent)
-        await as_before(world, agent, machine_id_of(agent.id), "could not be taken in", words)
+        await as_before(world, agent, machine_id_of(agent.id), "could not be taken along", words)
+        assert "--without-state" not in (await world.agents.get(agent.id)).reason
 
 
 async def test_an_address_that_does_not_move(database: Database, short: None) -> None:

@@ -194,17 +194,23 @@ class Replace:
         await self._hold(agent, generation)
         move_id = move_id_of(agent.id, generation)
         await self._moves.ask(move_id, agent.id, old.id, machine_id_of(agent.id, generation))
-        why = await self._phase(move_id, (MovePhase.KEPT, MovePhase.RESTORED), old.id, HAND_OVER_SECONDS_MAX)
-        return self._not_taken(agent, why) if why else ""
+        phase, why = await self._phase(move_id, (MovePhase.KEPT, MovePhase.RESTORED), old.id, HAND_OVER_SECONDS_MAX)
+        if phase is None:
+            return self._not_taken(agent, "no word of its box")
+        return f"The state of {agent.name} could not be taken along: {why}." if phase is MovePhase.FAILED else ""
 
     async def _take(self, agent: Agent, generation: int) -> str:
         move_id, new = move_id_of(agent.id, generation), machine_id_of(agent.id, generation)
-        why = await self._phase(move_id, (MovePhase.RESTORED,), new, TAKE_SECONDS_MAX)
-        return f"The state of {agent.name} could not be taken in by its new machine: {why}." if why else ""
+        phase, why = await self._phase(move_id, (MovePhase.RESTORED,), new, TAKE_SECONDS_MAX)
+        if phase is None:
+            why = "no word of its new machine's box"
+        return "" if phase is MovePhase.RESTORED else f"The state of {agent.name} could not be taken along: {why}."
 
-    async def _phase(self, move_id: str, wanted: Sequence[MovePhase], machine_id: str, seconds: float) -> str:
-        """Why it was not reached, or "". `machine_id`: whose box has its part to do; it is waited for while it is heard
-        of."""
+    async def _phase(
+        self, move_id: str, wanted: Sequence[MovePhase], machine_id: str, seconds: float
+    ) -> tuple[MovePhase | None, str]:
+        """A phase that is wanted, or FAILED and why (either box may have said so), or None. `machine_id`: whose box has
+        its part to do; it is waited for while it is heard of."""
         last: MovePhase | None = None
         detail = ""
         began = self._clock()
@@ -216,11 +222,9 @@ class Replace:
             return last in wanted or last is MovePhase.FAILED or await self._fell_silent(machine_id, began)
 
         await until(decided, seconds)
-        if last in wanted:
-            return ""
         if last is MovePhase.FAILED:
-            return detail.rstrip(".") or "no reason given"
-        return f"no word of its box within {(self._clock() - began).total_seconds():.0f} s"
+            return last, detail.rstrip(".") or "no reason given"
+        return (last, "") if last in wanted else (None, "")
 
     async def _fell_silent(self, machine_id: str, since: datetime) -> bool:
         machine = await self._records.get(machine_id)
