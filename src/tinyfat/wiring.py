@@ -159,7 +159,8 @@ class World:
         self.machine_runs = self.fleet.machine_runs
         self.enrolments = self.fleet.enrolments
         self.identities = self.fleet.identities
-        self.usage_watch = UsageWatch(settings.domain, self.usage, UsageAlertStore(self.database), self.delivery)
+        alerts = UsageAlertStore(self.database)
+        self.usage_watch = UsageWatch(settings.domain, self.usage, alerts, self.delivery, time.monotonic)
         self.mail_turn = MailTurn(
             settings.domain,
             settings.turn_deadline,

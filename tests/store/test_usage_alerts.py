@@ -11,8 +11,11 @@ import pytest
 from tests.store.ledgers import Ledgers, ask, ended
 from tinyfat.domain.usage import Caps, Price, Usage
 from tinyfat.drivers.mail.memory import MemoryMailOut
+from tinyfat.drivers.usage.memory import MemoryUsageLedger
 from tinyfat.flows.delivery import Delivery
-from tinyfat.flows.usage_alerts import UsageWatch
+from tinyfat.flows.usage_alerts import STALE_SECONDS, UsageWatch
+from tinyfat.ports.ledger import StoreUnavailable
+from tinyfat.ports.usage import Reservation
 from tinyfat.recipes.notice_mail import notice_mail
 from tinyfat.recipes.usage_mail import usage_subject, usage_text
 from tinyfat.store.deliveries import DeliveryStore
@@ -25,7 +28,8 @@ KINDS = ("50", "80", "100", "day", "turn-money", "turn-calls")
 def _watch(ledgers: Ledgers) -> tuple[UsageWatch, MemoryMailOut]:
     out = MemoryMailOut()
     delivery = Delivery("tinyfat.localhost", DeliveryStore(ledgers.database, "here"), out, b"secret")
-    return UsageWatch("tinyfat.localhost", ledgers.first, UsageAlertStore(ledgers.database), delivery), out
+    alerts = UsageAlertStore(ledgers.database)
+    return UsageWatch("tinyfat.localhost", ledgers.first, alerts, delivery, lambda: 0.0), out
 
 
 async def test_the_owner_is_told_once(ledgers: Ledgers) -> None:
@@ -80,6 +84,24 @@ async def test_dead_holds_are_swept_in_one_go(ledgers: Ledgers) -> None:
     watch, _ = _watch(ledgers)
     assert await watch.sweep_holds() == 600
     assert (await ledgers.first.spend(agent_id)).spent == 600
+
+
+async def test_after_the_database_was_away_relays_that_live_beat_before_anything_is_swept() -> None:
+    ledger = MemoryUsageLedger()
+    ledger.add("ada", b"key", Caps(None, None, None, None))
+    await ledger.reserve([Reservation("call", b"key", 5, "chat", "main", "v", "m", PRICE)])
+    now = [1000.0]
+    watch = UsageWatch("x", ledger, None, None, lambda: now[0])  # type: ignore[arg-type]
+    ledger.down = True
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            now[0] += STALE_SECONDS
+            await watch.sweep_holds()
+    ledger.down = False
+    now[0] += STALE_SECONDS - 1
+    assert await watch.sweep_holds() == 0 and ledger.calls == []
+    now[0] += 1
+    assert await watch.sweep_holds() == 1 and ledger.calls[0].cost == 5
 
 
 @pytest.mark.parametrize("kind", KINDS)

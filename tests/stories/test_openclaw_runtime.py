@@ -6,16 +6,19 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from tests.relay.relays import KEY as RELAY_KEY
+from tests.relay.relays import NO_CAPS, relaying
 from tests.running import until
 from tests.stories.runtimes import KEY, Model, Running, mail, places_in, running
 from tinyfat.box.runtime import RuntimeUnavailable
 from tinyfat.box.runtimes.openclaw import OpenClawRuntime
-from tinyfat.domain.link import RuntimeSpec
+from tinyfat.domain.link import ModelAccess, RuntimeSpec
 from tinyfat.domain.turns import Attachment, TurnOutcome
 from tinyfat.standins.model_reading import Api
 
@@ -189,3 +192,26 @@ async def test_a_model_of_the_other_kind_is_asked_in_its_own_way(tmp_path: Path)
     assert first.text == "Hello Eva,\n\nNoted: My boat is called Heron."
     assert second.text == "Hello Eva,\n\nYou told me: 'My boat is called Heron.'"
     assert written.attachments == (Attachment("a.txt", "text/plain", b"Well"),)
+
+
+@pytest.mark.parametrize("api", list(Api))
+async def test_over_a_cap_the_owner_reads_which_and_afterwards_it_goes_on(api: Api, tmp_path: Path) -> None:
+    """Through the relay, with OpenClaw's own tools, streamed: an error would disable its provider for minutes."""
+    async with relaying(caps=replace(NO_CAPS, month=0)) as relay:
+        path = "/v1" if api is Api.OPENAI else ""
+        access = ModelAccess(api.value, relay.url + path, RELAY_KEY, "main")
+        with places_in(tmp_path) as places:
+            runtime = OpenClawRuntime(RuntimeSpec("openclaw", "ada", access, 0), places)
+            await runtime.install(lambda _: None)
+            async with running(runtime, tmp_path / "log"):
+                for number in range(2):
+                    refused = await runtime.answer(mail(f"r{number}", "model: say I thought", session="capped"), False)
+                    assert refused.outcome is TurnOutcome.ANSWERED, refused
+                    assert "ada has reached what it may spend this month" in refused.text
+                assert relay.ledger.calls == [] and relay.standin.requests == []
+                relay.ledger.cap("ada", NO_CAPS)
+                allowed = await runtime.answer(mail("r9", "model: say I thought", session="capped"), False)
+                assert allowed.text == "I thought"
+                [written] = await relay.ended()
+                assert written.settlement.outcome == "ok" and not written.settlement.usage.estimated
+                assert relay.standin.requests[0]["tools"] and relay.standin.requests[0]["stream"] is True

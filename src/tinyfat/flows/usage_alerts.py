@@ -7,8 +7,10 @@ other does. A crash in between costs time and nothing else.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from tinyfat.flows.delivery import Delivery
+from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.usage import Alert, Notice, UsageAlerts, UsageLedger
 from tinyfat.recipes.notice_mail import notice_mail
 from tinyfat.recipes.usage_mail import usage_subject, usage_text
@@ -21,20 +23,34 @@ log = logging.getLogger(__name__)
 
 
 class UsageWatch:
-    def __init__(self, domain: str, ledger: UsageLedger, alerts: UsageAlerts, delivery: Delivery) -> None:
+    def __init__(
+        self, domain: str, ledger: UsageLedger, alerts: UsageAlerts, delivery: Delivery, clock: Callable[[], float]
+    ) -> None:
+        """`clock`: monotonic seconds."""
         self._domain = domain
+        self._clock = clock
+        self._sweep_from = 0.0
         self._ledger = ledger
         self._alerts = alerts
         self._delivery = delivery
 
     async def sweep_holds(self) -> int:
-        """What dead relays left is settled at what was held. Returns how many."""
+        """What dead relays left is settled at what was held. Returns how many.
+
+        While the database was away no relay could beat: those that live do so first, once it is back.
+        """
+        if self._clock() < self._sweep_from:
+            return 0
         swept = 0
-        for _ in range(SWEEPS_MAX):
-            count = await self._ledger.sweep(STALE_SECONDS)
-            swept += count
-            if count == 0:
-                break
+        try:
+            for _ in range(SWEEPS_MAX):
+                count = await self._ledger.sweep(STALE_SECONDS)
+                swept += count
+                if count == 0:
+                    break
+        except StoreUnavailable:
+            self._sweep_from = self._clock() + STALE_SECONDS
+            raise
         if swept:
             log.warning("%d calls of a relay that died were settled as held", swept)
         return swept

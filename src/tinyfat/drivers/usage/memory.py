@@ -50,6 +50,9 @@ class MemoryUsageLedger:
         """The owner's key at this vendor; "": none."""
         self._agents[agent_id].byok_vendor = byok_vendor
 
+    def cap(self, agent_id: str, caps: Caps) -> None:
+        self._agents[agent_id].caps = caps
+
     def kill(self, agent_id: str) -> None:
         self._agents[agent_id].caps = replace(self._agents[agent_id].caps, killed=True)
 
