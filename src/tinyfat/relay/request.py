@@ -18,6 +18,8 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]', re.DOTALL)
 _MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _JUDGED = ("model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens", "n",
            "background", "service_tier", "previous_response_id")  # fmt: skip
+_QUOTED = tuple(b'"%s"' % name.encode() for name in _JUDGED)
+_ASK_USAGE = b'"stream_options":{"include_usage":true},'
 
 
 class RequestRefused(ValueError):
@@ -53,14 +55,13 @@ def read_request(raw: bytes) -> ModelRequest:
 def upstream_body(request: ModelRequest, model: str, ask_usage: bool) -> bytes:
     """With the vendor's name of the model; `ask_usage`: and with stream_options.include_usage. Else byte for byte."""
     changes = [(*request.spans["model"], json.dumps(model).encode())]
-    if ask_usage:
-        options = request.fields.get("stream_options")
+    if ask_usage and "stream_options" in request.spans:
+        options = request.fields["stream_options"]
         wanted = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-        if "stream_options" in request.spans:
-            changes.append((*request.spans["stream_options"], json.dumps(wanted).encode()))
-        else:
-            after = request.raw.index(b"{") + 1
-            changes.append((after, after, b'"stream_options":' + json.dumps(wanted).encode() + b","))
+        changes.append((*request.spans["stream_options"], json.dumps(wanted).encode()))
+    elif ask_usage:
+        after = request.raw.index(b"{") + 1
+        changes.append((after, after, _ASK_USAGE))
     out = request.raw
     for start, end, value in sorted(changes, reverse=True):
         out = out[:start] + value + out[end:]
@@ -75,7 +76,7 @@ def wants_usage(request: ModelRequest) -> bool:
 def _spans(raw: bytes, model: str) -> Mapping[str, tuple[int, int]]:
     """Most bodies name each field once and without escapes: then one search finds the model."""
     plain = b"\\u00" not in raw and b"stream_options" not in raw
-    if plain and all(raw.count(b'"%s"' % name.encode()) <= 1 for name in _JUDGED):
+    if plain and max(map(raw.count, _QUOTED)) <= 1:
         found = _MODEL.search(raw)
         if found is not None and json.loads(found[1]) == model and raw[:3] != b"\xef\xbb\xbf":
             return {"model": found.span(1)}
