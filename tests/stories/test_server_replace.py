@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import tarfile
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.running import until
+from tests.running import letter, until
 from tests.stories.servers_town import DOMAIN, Town, alive, leases, need_machines, processes, program, town
-from tests.stories.town import PostOffice
+from tests.stories.town import PostOffice, new_id
+from tinyfat.machine_hosts.nspawn import NspawnHost
 
 pytestmark = pytest.mark.nspawn
 
@@ -73,6 +76,64 @@ async def test_another_server_with_the_same_name_address_key_and_memory(tmp_path
         print(*(f"{s['flow']} {s['name']}: {s['started_at']} - {s['ended_at']} {s['detail']}" for s in steps), sep="\n")
         assert [folder.name for folder in (here.hosts / "machines").iterdir()] != [] and len(leases(here.hosts)) == 1
         assert list((here.tinyfat.home / "moves").iterdir()) == []
+        its = processes(here.hosts)
+        await here.tinyfat.command("agent", "destroy", "ada", "--yes")
+        await nothing_left(here, its)
+    assert "Traceback" not in here.tinyfat.log.read_text()
+
+
+async def test_openclaw_on_another_server_remembers_the_conversation(tmp_path: Path, post: PostOffice) -> None:
+    need_machines()
+    async with town(tmp_path, post) as here:
+        image = await here.image("openclaw")
+        old = await here.make("ada", "openclaw", "--image", image)
+        key = await host_key(old.ipv4)
+        first, _ = await here.ask("ada", "The boat is called Nordlicht.", "Boat")
+        await as_operator(here, "sudo", "-n", "-u", "tinyfat", "sh", "-c", f"echo what ada knows > {NOTES}")
+        began = time.monotonic()
+        await here.tinyfat.command("agent", "replace", "ada", "--image", image, seconds=REPLACE_SECONDS_MAX)
+        print(f"replaced after {time.monotonic() - began:.1f} s")
+        new = await here.server("ada")
+        assert new.id != old.id and new.ipv4 == old.ipv4 and await host_key(new.ipv4) == key
+        assert await here.dig(f"ada.{DOMAIN}") == [old.ipv4]
+        # What the model is shown of the conversation is what OpenClaw kept of it on the other machine.
+        _, said = await here.ask("ada", "What is the boat called?", "Re: Boat", in_reply_to=first)
+        assert "Nordlicht" in said
+        assert await as_operator(here, "sudo", "-n", "cat", NOTES) == "what ada knows\n"
+        its, file = processes(here.hosts), tmp_path / "ada.tar.gz"
+        await here.tinyfat.command(
+            "agent", "destroy", "ada", "--yes", "--export", str(file), seconds=REPLACE_SECONDS_MAX
+        )
+        with tarfile.open(file) as tar:
+            names = tar.getnames()
+        assert "workspace/notes.md" in names
+        assert any(name.startswith("state/agents/") and name.endswith(".sqlite") for name in names), names
+        await nothing_left(here, its)
+    assert "Traceback" not in here.tinyfat.log.read_text()
+
+
+async def test_a_server_that_died_gets_a_successor_without_its_memory(tmp_path: Path, post: PostOffice) -> None:
+    need_machines()
+    async with town(tmp_path, post) as here:
+        image = await here.image("echo")
+        old = await here.make("ada", "echo", "--image", image)
+        key = await host_key(old.ipv4)
+        first, _ = await here.ask("ada", "The boat is called Nordlicht.", "Boat")
+        await NspawnHost(here.hosts, here.hosts / "no-images", lambda: datetime.now(UTC)).destroy(old.id)
+        asked = new_id()
+        question = letter("Are you there?", to=f"ada@{DOMAIN}", subject="Re: Boat", message_id=asked, in_reply_to=first)
+        assert (await here.tinyfat.send(question)).startswith("2")
+        began = time.monotonic()
+        await here.tinyfat.command(
+            "agent", "replace", "ada", "--image", image, "--without-state", "--yes", seconds=REPLACE_SECONDS_MAX
+        )
+        print(f"replaced without state after {time.monotonic() - began:.1f} s")
+        reply = await here.office.reply_to(asked)  # to what came while nobody was there
+        assert "(turn 1 of this conversation)" in reply.text
+        new = await here.server("ada")
+        assert new.id != old.id and new.ipv4 == old.ipv4 and await host_key(new.ipv4) == key
+        told = [str(mail.message["Subject"]) for mail in here.office.received]
+        assert told.count("ada has another server, and its memory starts anew") == 1
         its = processes(here.hosts)
         await here.tinyfat.command("agent", "destroy", "ada", "--yes")
         await nothing_left(here, its)
