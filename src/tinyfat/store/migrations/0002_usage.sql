@@ -17,23 +17,21 @@ create index relay_keys_agent on relay_keys (agent_id);
 -- neither over nor under anything, so there is none. The sums are those of `day` and its month, UTC.
 create table budgets (
     agent_id      uuid primary key references agents (id),
-    month_cap     bigint not null,
+    month_cap     bigint not null check (month_cap >= 0),
     month_included boolean not null default true,       -- month_cap is our included inference: it bounds what we pay.
                                                         -- false: somebody has set it, and it bounds every call
-    day_cap       bigint not null,
-    turn_cap      bigint not null,
-    turn_calls    bigint not null,
+    day_cap       bigint not null check (day_cap >= 0),
+    turn_cap      bigint not null check (turn_cap >= 0),
+    turn_calls    bigint not null check (turn_calls >= 0),
     killed        boolean not null default false,
     byok_vendors  text[] not null default '{}',         -- whose keys the owner brought, the newest first
     day           date not null default '0001-01-01',   -- of the sums below
-    month_spent   bigint not null default 0,
-    month_ours    bigint not null default 0,           -- of it, what no owner's own key paid
-    day_spent     bigint not null default 0,
-    month_calls   bigint not null default 0,
-    reserved      bigint not null default 0,
-    warned        int not null default 0,               -- the highest of 50, 80, 100 % told this month
-    -- One check, not one a column: each is read and prepared anew by every statement that writes.
-    check (least(month_cap, day_cap, turn_cap, turn_calls, month_spent, month_ours, day_spent, month_calls, reserved) >= 0)
+    month_spent   bigint not null default 0 check (month_spent >= 0),
+    month_ours    bigint not null default 0 check (month_ours >= 0),  -- of it, what no owner's own key paid
+    day_spent     bigint not null default 0 check (day_spent >= 0),
+    month_calls   bigint not null default 0 check (month_calls >= 0),
+    reserved      bigint not null default 0 check (reserved >= 0),
+    warned        int not null default 0                -- the highest of 50, 80, 100 % told this month
 ) with (fillfactor = 50);                               -- every call updates its row: room to do it in place
 
 insert into budgets (agent_id, month_cap, day_cap, turn_cap, turn_calls)
@@ -46,7 +44,7 @@ create table holds (
     agent_id            uuid not null,
     key_id              uuid not null,
     executor            text not null,                  -- the process that makes the call: `executors` tells if it lives
-    amount              bigint not null,
+    amount              bigint not null check (amount >= 0),
     surface             text not null,
     alias               text not null,
     vendor              text not null,
@@ -60,8 +58,7 @@ create table holds (
     price_source        text not null,
     turn                text not null,
     conversation        text not null,
-    at                  timestamptz not null,
-    check (amount >= 0)
+    at                  timestamptz not null
 ) with (fillfactor = 70);
 
 -- One row a call, for ever.
@@ -75,12 +72,12 @@ create table calls (
     vendor              text not null,
     model               text not null,
     byok_vendor         text not null,                  -- '': paid by us
-    input               bigint not null,
-    output              bigint not null,
-    cached              bigint not null,
-    cache_written       bigint not null,
-    cache_written_1h    bigint not null,
-    reasoning           bigint not null,
+    input               bigint not null check (input >= 0),
+    output              bigint not null check (output >= 0),
+    cached              bigint not null check (cached >= 0),
+    cache_written       bigint not null check (cache_written >= 0),
+    cache_written_1h    bigint not null check (cache_written_1h >= 0),
+    reasoning           bigint not null check (reasoning >= 0),
     estimated           boolean not null,
     price_input         bigint not null,
     price_output        bigint not null,
@@ -88,7 +85,7 @@ create table calls (
     price_cache_written bigint not null,
     price_cache_written_1h bigint not null,
     price_source        text not null,
-    cost                bigint not null,
+    cost                bigint not null check (cost >= 0),
     held                bigint not null,
     outcome             text not null,
     turn                text not null,
@@ -96,8 +93,7 @@ create table calls (
     latency_ms          bigint not null,
     day                 date not null,                  -- whose sums it is in
     reserved_at         timestamptz not null,
-    at                  timestamptz not null,
-    check (least(input, output, cached, cache_written, cache_written_1h, reasoning, cost) >= 0)
+    at                  timestamptz not null
 );
 create index calls_day on calls (agent_id, day) include (cost, byok_vendor);
 create index calls_turn on calls (agent_id, turn) where turn <> '';
@@ -207,7 +203,7 @@ declare
     v_dirty boolean := false;
 begin
     for r in
-        select c.*, k.id as key_id, a.id as agent, a.name, d.call_id as settled
+        select c.*, k.id as key_id, a.id as agent, a.name
         from rows from (jsonb_to_recordset(p_calls) as (
                 call_id uuid, key text, amount bigint, surface text, alias text, vendor text, model text, pi bigint,
                 po bigint, pc bigint, pw bigint, ph bigint, source text, turn text, conversation text)
@@ -215,7 +211,6 @@ begin
                 turn, conversation, nr)
         left join relay_keys k on k.hash = decode(c.key, 'hex') and k.revoked_at is null
         left join agents a on a.id = k.agent_id and a.state not in ('destroying', 'destroyed')
-        left join calls d on d.call_id = c.call_id
         order by a.id, c.nr
     loop
         if b.agent_id is distinct from r.agent then
@@ -259,15 +254,18 @@ begin
             return next;
             continue;
         end if;
-        if refusal is null and r.settled is not null then
-            refusal := 'repeated';
-        end if;
         if refusal is null then
-            insert into holds values (r.call_id, r.agent, r.key_id, p_executor, r.amount, r.surface, r.alias,
-                r.vendor, r.model, byok_vendor, r.pi, r.po, r.pc, r.pw, r.ph, r.source, r.turn, r.conversation, v_now)
-                on conflict do nothing;
-            if not found then
+            perform from calls c where c.call_id = r.call_id;
+            if found then
                 refusal := 'repeated';
+            else
+                insert into holds values (r.call_id, r.agent, r.key_id, p_executor, r.amount, r.surface, r.alias,
+                    r.vendor, r.model, byok_vendor, r.pi, r.po, r.pc, r.pw, r.ph, r.source, r.turn, r.conversation,
+                    v_now)
+                    on conflict do nothing;
+                if not found then
+                    refusal := 'repeated';
+                end if;
             end if;
         end if;
         if refusal is null then
