@@ -48,6 +48,14 @@ def test_a_guess_is_refused(vendor: str, model: str) -> None:
         known_prices(vendor, model, AT)
 
 
+@pytest.mark.parametrize("hour", [0, 12])
+@pytest.mark.parametrize("model", ["deepseek-chat", "deepseek-v4-flash"])
+def test_a_price_by_the_hour_of_the_day_is_no_known_price(model: str, hour: int) -> None:
+    """A relay that starts at night would count half of what the day costs."""
+    with pytest.raises(UnknownPrice, match="price_input and price_output, the dearest"):
+        known_prices("deepseek", model, AT.replace(hour=hour))
+
+
 def test_a_dated_snapshot_is_its_model() -> None:
     dated = known_prices("anthropic", "claude-sonnet-4-5-20250929", AT)
     assert dated == known_prices("anthropic", "claude-sonnet-4-5", AT)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -24,6 +24,7 @@ from tinyfat.domain.usage import Price
 # cache write tokens are 2 times the base input tokens price".
 HOUR_TIMES_FRESH = 2
 _HOUR_VENDORS = ("anthropic",)
+_DAY = range(0, 24 * 60, 15)  # minutes
 CLAUSES_MAX = 1000  # of one model's match
 _DATE = re.compile(r"-20\d{2}-?\d{2}-?\d{2}$")
 _COUNTED = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
@@ -41,6 +42,12 @@ def known_prices(vendor: str, model: str, at: datetime) -> PriceList:
             "TINYFAT_MODEL_PRICE=INPUT/OUTPUT."
         )
     found = info.get_prices(at)
+    midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    if any(info.get_prices(midnight + timedelta(minutes=minutes)) != found for minutes in _DAY):
+        raise UnknownPrice(
+            f"The price of {model!r} at {vendor!r} hangs on the hour of the day: write price_input and price_output, "
+            "the dearest, in its [[models]] entry."
+        )
     if found.input_mtok is None or any(getattr(found, key, None) for key in _PER_CALL):
         raise UnknownPrice(
             f"{model!r} at {vendor!r} is not priced by tokens alone: write price_input and price_output that cover it."
