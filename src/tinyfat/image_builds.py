@@ -28,6 +28,8 @@ from tinyfat.drivers.machines.hosted import MEMORY_BYTES
 from tinyfat.flows.image_making import GONE_SECONDS_MAX, ImageMaking, ImageNotMade
 from tinyfat.flows.watch import until
 from tinyfat.image_wiring import (
+    DRAFTS,
+    PACKED,
     Door,
     Elsewhere,
     ReceptionTerms,
@@ -91,24 +93,25 @@ class ImageBuilds:
         """Each part is made unless it is there already; what comes of it is tried. Raises ImageFailed."""
         with _told(f"The image of {runtime} for {driver} was not made"):
             async with only_build(self._settings) as folder:
-                image = await self._baked(runtime, folder)
+                image, fresh = await self._baked(runtime, folder)
                 if driver == "local_vm":
                     self._say("the disk of a virtual machine: about a minute")
                     folders, disks = self._images("nspawn"), self._images(driver)
+                    fresh = disks.read(image.name) is None
                     await build_disk(disks, nspawn.BASE.name, folders.chain(nspawn.BASE.name), now)
                     image = await build_disk(disks, image.name, folders.chain(image.name), now)
-                await self._tried_on_this_host(driver, runtime, image.name, folder)
+                await self._tried_on_this_host(driver, runtime, image.name, folder, fresh)
             return Built(image.name, image.bytes)
 
     async def in_engine(self, engine_url: str, runtime: str) -> Built:
         """The same in an engine of Docker or Podman on this host: its tag there. Raises ImageFailed."""
         with _told(f"The image of {runtime} for the engine was not made"):
             async with only_build(self._settings) as folder:
-                baked = await self._baked(runtime, folder)
+                baked, _ = await self._baked(runtime, folder)
                 engine = DockerEngine(engine_url)
                 try:
-                    await self._imported(engine, baked.name)
-                    await self._tried_in_engine(engine, runtime, baked.name)
+                    fresh = await self._imported(engine, baked.name)
+                    await self._tried_in_engine(engine, runtime, baked.name, fresh)
                 finally:
                     await engine.close()
             return Built(baked.name)
@@ -122,7 +125,7 @@ class ImageBuilds:
                 made = await self._ingredients(runtime)
                 name = made.image_name(PLAIN)
                 self._say(f"image: {name}")
-                work = fresh_folder(folder / "packed")
+                work = fresh_folder(folder / PACKED)
                 there = name in {image.name for image in await servers.images()}
                 packed_runtime = {} if there else await asyncio.to_thread(_packed, made, work)
                 elsewhere = at_hetzner(self._settings, secret, packed_runtime)
@@ -131,13 +134,15 @@ class ImageBuilds:
                         sha256 = next(iter(packed_runtime), "")
                         order = reception.expect(_id(secret, name, "builder"), runtime, "", sha256)
                         await making.make(servers, order, name, sealed=True)
-                    await self._tried(making, reception, servers, _id(secret, name, "trial"), runtime, name)
+                    order = reception.expect(_id(secret, name, "trial"), runtime, name)
+                    await making.try_out(order, name, partial(servers.remove_image, name), fresh=not there)
                 found = {image.name: image.bytes for image in await servers.images()}
             return Built(name, found.get(name, 0))
 
     # What is baked from this host's own files.
 
-    async def _baked(self, runtime: str, folder: Path) -> ImageOnDisk:
+    async def _baked(self, runtime: str, folder: Path) -> tuple[ImageOnDisk, bool]:
+        """And whether it is new."""
         images = self._images("nspawn")
         self._say(f"Debian: {nspawn.BASE.name} (about a minute where it is not there yet)")
         log = self._settings.cache / "images" / "mmdebstrap.log"
@@ -146,15 +151,15 @@ class ImageBuilds:
         name = made.image_name(base.name)
         self._say(f"image: {name}")
         if (there := images.read(name)) is not None:
-            return there
+            return there, False
         with baking.laid(made) as parts:
             if made.folder is None:
-                return await bake(images, name, base, parts, now)
-            draft = ImageFolder(fresh_folder(folder / "images"))
+                return await bake(images, name, base, parts, now), True
+            draft = ImageFolder(fresh_folder(folder / DRAFTS))
             (draft.folder / base.name).symlink_to(base.folder)
             cold = await bake(draft, name, base, parts, now)
         warm = await self._warmed(runtime, cold, draft, folder, made.folder.name)
-        return await bake(images, name, base, warm, now, beginning=cold.content)
+        return await bake(images, name, base, warm, now, beginning=cold.content), True
 
     async def _warmed(
         self, runtime: str, cold: ImageOnDisk, draft: ImageFolder, folder: Path, installed: str
@@ -176,9 +181,10 @@ class ImageBuilds:
         box = await asyncio.to_thread(box_archive)
         return await baking.ingredients(runtime, box, self._settings.cache / "runtimes", self._say)
 
-    async def _imported(self, engine: DockerEngine, name: str) -> None:
+    async def _imported(self, engine: DockerEngine, name: str) -> bool:
+        """False: it was there already."""
         if await engine.image(f"{REPOSITORY}:{name}") is not None:
-            return
+            return False
         chain = self._images("nspawn").chain(name)
         user, group = user_ids(chain[-1], BOX_USER)
         self._say(f"into the engine at {engine.url}")
@@ -186,42 +192,22 @@ class ImageBuilds:
             tar = Path(folder) / "image.tar"
             await packed(chain, tar, NOT_FOR_CONTAINERS)
             await engine.import_image(REPOSITORY, name, [f"LABEL {USER_LABEL}={user}:{group}"], _parts(tar))
+        return True
 
     # What every image must show.
 
-    async def _tried_on_this_host(self, driver: str, runtime: str, name: str, folder: Path) -> None:
+    async def _tried_on_this_host(self, driver: str, runtime: str, name: str, folder: Path, fresh: bool) -> None:
         async with trial_host(driver, folder, self._images(driver).folder) as host:
             servers = trial_servers(host)
             async with self._making(servers, door_of_host(driver, host), host) as (making, reception):
-                await self._tried(making, reception, servers, str(uuid.uuid4()), runtime, name)
+                order = reception.expect(str(uuid.uuid4()), runtime, name)
+                await making.try_out(order, name, partial(servers.remove_image, name), fresh=fresh)
 
-    async def _tried(
-        self, making: ImageMaking, reception: Reception, servers: Servers, machine_id: str, runtime: str, name: str
-    ) -> None:
-        """One that fails is removed. Raises ImageNotMade, MachinesError."""
-        try:
-            await self._verified(making, reception, machine_id, runtime, name)
-        except ImageNotMade as error:
-            await making.removed(servers, name)
-            raise ImageNotMade(f"The image {name} was removed, for a machine made of it is no good. {error}") from error
-
-    async def _verified(
-        self, making: ImageMaking, reception: Reception, machine_id: str, runtime: str, name: str
-    ) -> None:
-        began = time.monotonic()
-        self._say(f"{name} is tried")
-        await making.verify(reception.expect(machine_id, runtime, name))
-        self._say(f"its agent answered; tried in {time.monotonic() - began:.0f} s")
-
-    async def _tried_in_engine(self, engine: DockerEngine, runtime: str, name: str) -> None:
+    async def _tried_in_engine(self, engine: DockerEngine, runtime: str, name: str, fresh: bool) -> None:
         machines = DockerMachines(engine, name, time.monotonic, network="host")
         async with self._making(machines, door_of_loopback()) as (making, reception):
-            try:
-                await self._verified(making, reception, str(uuid.uuid4()), runtime, name)
-            except ImageNotMade as error:
-                await engine.remove_image(f"{REPOSITORY}:{name}")
-                words = f"The image {name} was removed from the engine, for a container of it is no good."
-                raise ImageNotMade(f"{words} {error}") from error
+            order = reception.expect(str(uuid.uuid4()), runtime, name)
+            await making.try_out(order, name, partial(_removed_from, engine, name), fresh=fresh)
 
     @asynccontextmanager
     async def _making(
@@ -318,6 +304,12 @@ def _packed(made: baking.Ingredients, folder: Path) -> dict[str, Path]:
 def _id(secret: bytes, image: str, what: str) -> str:
     """The same when a build is begun again: so it finds what one that was killed has left."""
     return str(uuid.uuid5(_IDS, f"{derived(secret, 'images').hex()} {image} {what}"))
+
+
+async def _removed_from(engine: DockerEngine, name: str) -> bool:
+    tag = f"{REPOSITORY}:{name}"
+    await engine.remove_image(tag)
+    return await engine.image(tag) is None
 
 
 async def _parts(file: Path) -> AsyncIterator[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -38,6 +39,7 @@ from tinyfat.settings import Settings
 
 DRIVERS = ("nspawn", "local_vm", "hetzner")  # that list and prune
 LOCAL = ("nspawn", "local_vm")
+DRAFTS, PACKED = "images", "packed"  # of a build's folder: not for longer than it lasts
 _LOOPBACK = "127.0.0.1"
 
 
@@ -93,7 +95,11 @@ async def only_build(settings: Settings) -> AsyncIterator[Path]:
     """The folder of what is under way, for one build at a time; what a killed one left in it is of no use."""
     folder = settings.cache / "images" / "trials"
     async with locked(folder / "lock", BUILD_SECONDS_MAX):
-        yield folder
+        try:
+            yield folder
+        finally:
+            for name in (DRAFTS, PACKED):
+                await asyncio.to_thread(shutil.rmtree, folder / name, ignore_errors=True)
 
 
 @asynccontextmanager

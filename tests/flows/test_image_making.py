@@ -110,6 +110,10 @@ async def numbers(servers: Servers) -> list[object]:
     return [(one.provider_id, one.created_at) for one in found]
 
 
+def removing(servers: Servers) -> image_making.Removing:
+    return lambda: servers.remove_image(IMAGE)
+
+
 async def images(servers: Servers) -> list[str]:
     return [image.name for image in await servers.images()]
 
@@ -122,12 +126,11 @@ async def test_a_builder_becomes_an_image_that_is_tried_and_both_machines_are_go
     await making.make(cloud.servers, builder, IMAGE, sealed=True)
     assert await servers_billed(cloud.servers) == []
     assert await images(cloud.servers) == [IMAGE]
-    await making.verify(trial)
+    await making.try_out(trial, IMAGE, removing(cloud.servers), fresh=True)
 
     assert len(said.asked) == 2
     assert await servers_billed(cloud.servers) == []
-    await making.removed(cloud.servers, IMAGE)
-    assert await images(cloud.servers) == []
+    assert await images(cloud.servers) == [IMAGE]
 
 
 async def test_what_a_killed_build_left_goes_before_it_begins_again(cloud: Cloud) -> None:
@@ -170,11 +173,55 @@ async def test_a_builder_that_does_not_get_there_is_gone_and_says_why(said: Said
     assert await images(servers) == []
 
 
+async def with_image(servers: MemoryServers) -> None:
+    made = order("")
+    await servers.start(made)
+    await servers.stop(made.id)
+    await servers.snapshot(made.id, IMAGE)
+    await servers.delete(made.id)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_an_image_whose_agent_does_not_answer_is_removed_and_said(fresh: bool) -> None:
+    servers = MemoryServers()
+    await with_image(servers)
+    making = ImageMaking(servers, Said(answer=None), print)
+    with pytest.raises(ImageNotMade, match=rf"{IMAGE} was removed\. The agent did not answer"):
+        await making.try_out(order(""), IMAGE, removing(servers), fresh=fresh)
+    assert await images(servers) == []
+    assert await servers_billed(servers) == []
+
+
+@pytest.mark.parametrize(("fresh", "left"), [(True, []), (False, [IMAGE])])
+async def test_of_what_could_not_be_tried_only_the_new_is_removed(fresh: bool, left: list[str]) -> None:
+    """A provider without a place for the trial says nothing about an image that was good before."""
+    servers = MemoryServers()
+    await with_image(servers)
+    servers.lies.refuse_starts = 1
+    with pytest.raises((MachineRefused, ImageNotMade), match="no room left"):
+        await ImageMaking(servers, Said(), print).try_out(order(""), IMAGE, removing(servers), fresh=fresh)
+    assert await images(servers) == left
+
+
+async def test_an_image_that_cannot_be_removed_is_called_no_good() -> None:
+    servers = MemoryServers()
+    await with_image(servers)
+
+    async def refused() -> bool:
+        raise MachineRefused("machine m1 is made of it")
+
+    with pytest.raises(ImageNotMade, match=r"is no good, and could not be removed \(machine m1 is made of it\)"):
+        await ImageMaking(servers, Said(status=Status(RuntimeState.CRASH_LOOP)), print).try_out(
+            order(""), IMAGE, refused, fresh=False
+        )
+
+
 async def test_a_refused_order_leaves_nothing() -> None:
     servers = MemoryServers()
     servers.lies.refuse_starts = 1
     with pytest.raises(MachineRefused):
-        await ImageMaking(servers, Said(), print).verify(order(""))
+        await ImageMaking(servers, Said(), print).try_out(order(""), IMAGE, removing(servers), fresh=False)
     assert await servers_billed(servers) == []
 
 
@@ -182,7 +229,10 @@ async def test_interrupted_it_still_leaves_nothing(cloud: Cloud) -> None:
     """Ctrl-C while the machine boots."""
     said = Said(status=None)
     lines: list[str] = []
-    making = asyncio.create_task(ImageMaking(cloud.servers, said, lines.append).verify(order("")))
+    trial = ImageMaking(cloud.servers, said, lines.append).try_out(
+        order(""), IMAGE, removing(cloud.servers), fresh=False
+    )
+    making = asyncio.create_task(trial)
 
     async def boots() -> bool:
         assert not making.done()
@@ -199,7 +249,7 @@ async def test_interrupted_it_still_leaves_nothing(cloud: Cloud) -> None:
 async def test_a_provider_that_says_deleted_and_bills_on_is_asked_again() -> None:
     servers = MemoryServers()
     servers.lies.delete_nothing, servers.lies.create_unheard, servers.lies.looks_late = 3, 1, 2
-    await ImageMaking(servers, Said(), print).verify(order(""))
+    await ImageMaking(servers, Said(), print).try_out(order(""), IMAGE, removing(servers), fresh=False)
     assert await servers_billed(servers) == []
 
 
@@ -208,7 +258,7 @@ async def test_a_machine_that_does_not_go_is_named() -> None:
     servers, trial = MemoryServers(), order("")
     servers.lies.delete_nothing = 10_000
     with pytest.raises(ImageNotMade, match=f"{trial.id} is still there after it was deleted"):
-        await ImageMaking(servers, Said(), print).verify(trial)
+        await ImageMaking(servers, Said(), print).try_out(trial, IMAGE, removing(servers), fresh=False)
 
 
 @pytest.mark.parametrize("lie", ["unreachable", "hangs", "stop_nothing", "start_nothing"])

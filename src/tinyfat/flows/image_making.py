@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TypeAlias
 
 from tinyfat.domain.link import RuntimeState
 from tinyfat.domain.machines import MachineOrder, MachineState
@@ -18,13 +19,16 @@ from tinyfat.flows.watch import until
 from tinyfat.ports.image_reception import Reception
 from tinyfat.ports.machines import Machines, MachinesError, MachinesUnreachable, Servers
 
-ORDER_SECONDS_MAX = 300.0  # until the provider lists it as running
-READY_SECONDS_MAX = 900.0  # from then until its runtime is up; what must be installed is, meanwhile
+ORDER_SECONDS_MAX = 180.0  # until the provider lists it as running
+READY_SECONDS_MAX = 25 * 60.0  # from then until its runtime is up; what must be installed is, meanwhile
 ANSWER_SECONDS_MAX = 300.0
 STOPPED_SECONDS_MAX = 400.0  # its runtime finishes the turn it is at, for 330 s at most
-COPIED_SECONDS_MAX = 900.0
+COPIED_SECONDS_MAX = 700.0
 GONE_SECONDS_MAX = 180.0
 # In all less than reconcile's ORPHAN_SECONDS: no machine is taken away while it is of use.
+
+
+Removing: TypeAlias = Callable[[], Awaitable[bool]]
 
 
 class ImageNotMade(Exception):
@@ -46,15 +50,20 @@ class ImageMaking:
             self._say(f"its disk is copied: {image}")
             await self._copied(servers, order.id, image)
 
-    async def verify(self, order: MachineOrder) -> None:
-        """A machine of the image answers a question. Raises ImageNotMade, MachinesError."""
-        async with self._machine(order):
-            await self._answers(order)
-
-    async def removed(self, servers: Servers, image: str) -> None:
-        """Raises ImageNotMade, MachinesError."""
-        if not await until(lambda: _told(servers.remove_image(image)), GONE_SECONDS_MAX):
-            raise ImageNotMade(f"The image {image} is still there after it was removed.")
+    async def try_out(self, order: MachineOrder, image: str, remove: Removing, *, fresh: bool) -> None:
+        """A machine of the image answers a question. An image that fails is removed; a `fresh` one also where it could
+        not be tried to the end: nobody may take it for a good one. Raises ImageNotMade, MachinesError."""
+        self._say(f"{image} is tried")
+        try:
+            async with self._machine(order):
+                await self._answers(order)
+        except BaseException as error:
+            if not fresh and not isinstance(error, ImageNotMade):
+                raise
+            words = await _removed(image, remove)
+            if isinstance(error, ImageNotMade | MachinesError):
+                raise ImageNotMade(f"{words} {error}") from error
+            raise
 
     @asynccontextmanager
     async def _machine(self, order: MachineOrder) -> AsyncIterator[None]:
@@ -139,6 +148,17 @@ class ImageMaking:
 
         if not await until(gone, GONE_SECONDS_MAX):
             raise ImageNotMade(f"The machine {machine_id} is still there after it was deleted: delete it by hand.")
+
+
+async def _removed(image: str, remove: Removing) -> str:
+    """What became of it, in words."""
+    try:
+        gone = await until(lambda: _told(remove()), GONE_SECONDS_MAX)
+    except MachinesError as error:
+        return f"The image {image} is no good, and could not be removed ({error})."
+    if not gone:
+        return f"The image {image} is no good, and is still there after it was removed."
+    return f"The image {image} was removed."
 
 
 def _now(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
