@@ -38,9 +38,8 @@ from tinyfat.recipes.cloud_init import user_data
 from tinyfat.settings import Settings
 
 DRIVERS = ("nspawn", "local_vm", "hetzner")  # that list and prune
-LOCAL = ("nspawn", "local_vm")
 DRAFTS, PACKED = "images", "packed"  # of a build's folder: not for longer than it lasts
-_LOOPBACK = "127.0.0.1"
+_LOOPBACK, _PORT = "127.0.0.1", "{PORT}"
 
 
 def now() -> datetime:
@@ -79,10 +78,10 @@ class ReceptionTerms:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where a reception listens, and how machines reach it: an address, or a whole URL."""
+    """Where a reception listens, and how machines reach it."""
 
     listen: Address  # port 0: any
-    reached: str
+    url: str  # {PORT}: the one that it got
 
 
 def images_folder(settings: Settings, driver: str) -> Path:
@@ -128,7 +127,7 @@ def trial_servers(host: MachineHost) -> HostedServers:
 def door_of_host(driver: str, host: MachineHost) -> Door:
     """A virtual machine reaches this host's loopback at its gateway; a container the bridge's own address."""
     reached = host.gateway.ipv4
-    return Door(Address(_LOOPBACK if driver == "local_vm" else reached, 0), reached)
+    return Door(Address(_LOOPBACK if driver == "local_vm" else reached, 0), f"https://{reached}:{_PORT}")
 
 
 async def shut_loopback(host: MachineHost, terms: ReceptionTerms) -> None:
@@ -138,7 +137,8 @@ async def shut_loopback(host: MachineHost, terms: ReceptionTerms) -> None:
 
 
 def door_of_loopback() -> Door:
-    return Door(Address(_LOOPBACK, 0), f"http://{_LOOPBACK}")
+    """A container in this host's network: nobody else hears what it says."""
+    return Door(Address(_LOOPBACK, 0), f"http://{_LOOPBACK}:{_PORT}")
 
 
 def door_from_elsewhere(settings: Settings, listen: Address | None, url: str) -> Door:
@@ -164,11 +164,9 @@ async def reception_terms(
     except ListenFailed as error:
         raise MachineRefused(f"{error} Has `tinyfat up` that address? Name another by --listen and --url.") from error
     with listener, TemporaryDirectory(prefix="tinyfat-reception-") as folder:
-        port, plain = listener.getsockname()[1], door.reached.startswith("http://")
-        url = f"{door.reached}:{port}" if plain else door.reached
-        if not url.startswith("http"):
-            url = f"https://{url}:{port}"
-        tls = None if plain else ServerTls(authority, [urlsplit(url).hostname or ""], Path(folder), now())
+        url = door.url.replace(_PORT, str(listener.getsockname()[1]))
+        parts = urlsplit(url)
+        tls = ServerTls(authority, [parts.hostname or ""], Path(folder), now()) if parts.scheme == "https" else None
         more = elsewhere or Elsewhere()
         yield ReceptionTerms(
             domain=settings.domain,

@@ -64,7 +64,7 @@ async def opened(
     sha256, file = runtime_archive
     settings = Settings(home=tmp_path / "home")
     async with AsyncExitStack() as stack:
-        door = Door(Address("127.0.0.1", 0), "127.0.0.1")
+        door = Door(Address("127.0.0.1", 0), "https://127.0.0.1:{PORT}")
         terms = await stack.enter_async_context(reception_terms(settings, door, Elsewhere(runtimes={sha256: file})))
         yield await stack.enter_async_context(served_reception(terms)), terms
 
