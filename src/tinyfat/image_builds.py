@@ -34,13 +34,14 @@ from tinyfat.image_wiring import (
     Elsewhere,
     ReceptionTerms,
     at_hetzner,
+    build_folder,
     door_from_elsewhere,
     door_of_host,
     door_of_loopback,
     hetzner,
     images_folder,
     now,
-    only_build,
+    only_build_of,
     reception_terms,
     shut_loopback,
     trial_host,
@@ -92,7 +93,7 @@ class ImageBuilds:
     async def on_this_host(self, driver: str, runtime: str) -> Built:
         """Each part is made unless it is there already; what comes of it is tried. Raises ImageFailed."""
         with _told(f"The image of {runtime} for {driver} was not made"):
-            async with only_build(self._settings) as folder:
+            async with build_folder(self._settings) as folder:
                 image, fresh = await self._baked(runtime, folder)
                 if driver == "local_vm":
                     self._say("the disk of a virtual machine: about a minute")
@@ -106,7 +107,7 @@ class ImageBuilds:
     async def in_engine(self, engine_url: str, runtime: str) -> Built:
         """The same in an engine of Docker or Podman on this host: its tag there. Raises ImageFailed."""
         with _told(f"The image of {runtime} for the engine was not made"):
-            async with only_build(self._settings) as folder:
+            async with build_folder(self._settings) as folder:
                 baked, _ = await self._baked(runtime, folder)
                 engine = DockerEngine(engine_url)
                 try:
@@ -121,7 +122,11 @@ class ImageBuilds:
         ImageFailed."""
         with _told(f"The image of {runtime} at Hetzner was not made"):
             door = door_from_elsewhere(self._settings, listen, url)
-            async with only_build(self._settings) as folder, hetzner(self._settings, secret) as servers:
+            async with (
+                only_build_of(self._settings, secret),
+                build_folder(self._settings) as folder,
+                hetzner(self._settings, secret) as servers,
+            ):
                 made = await self._ingredients(runtime)
                 name = made.image_name(PLAIN)
                 self._say(f"image: {name}")

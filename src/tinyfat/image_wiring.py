@@ -11,15 +11,15 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-from tinyfat.domain.secrets import derived
+from tinyfat.domain.secrets import installation_of
 from tinyfat.drivers.authorities.archive import BoxArchive, box_archive
 from tinyfat.drivers.authorities.ssh import SshAuthority
 from tinyfat.drivers.authorities.tls import ServerTls, TlsAuthority
@@ -30,7 +30,7 @@ from tinyfat.drivers.machines.hosted import HostedServers
 from tinyfat.listen_address import Address, ListenFailed, bound
 from tinyfat.machine_hosts.host_lock import locked
 from tinyfat.machine_hosts.images import BUILD_SECONDS_MAX
-from tinyfat.machine_hosts.machine_host import MachineHost
+from tinyfat.machine_hosts.machine_host import MachineHost, MachineHostError
 from tinyfat.machine_hosts.nspawn import NspawnHost
 from tinyfat.machine_hosts.qemu import QemuHost
 from tinyfat.ports.machines import MachineRefused
@@ -38,7 +38,11 @@ from tinyfat.recipes.cloud_init import user_data
 from tinyfat.settings import Settings
 
 DRIVERS = ("nspawn", "local_vm", "hetzner")  # that list and prune
-DRAFTS, PACKED = "images", "packed"  # of a build's folder: not for longer than it lasts
+DRAFTS, PACKED = "images", "packed"  # of a build's folder
+_HOSTS: Mapping[str, Callable[[Path, Path, Callable[[], datetime]], MachineHost]] = {
+    "nspawn": NspawnHost,
+    "local_vm": QemuHost,
+}
 _LOOPBACK, _PORT = "127.0.0.1", "{PORT}"
 
 
@@ -90,22 +94,46 @@ def images_folder(settings: Settings, driver: str) -> Path:
 
 
 @asynccontextmanager
-async def only_build(settings: Settings) -> AsyncIterator[Path]:
-    """The folder of what is under way, for one build at a time; what a killed one left in it is of no use."""
-    folder = settings.cache / "images" / "trials"
-    async with locked(folder / "lock", BUILD_SECONDS_MAX):
+async def build_folder(settings: Settings) -> AsyncIterator[Path]:
+    """For what one build makes and nobody keeps. It goes with the build; one that was killed, with the next."""
+    builds = settings.cache / "images" / "builds"
+    builds.mkdir(parents=True, exist_ok=True)
+    for left in [one for one in builds.iterdir() if one.is_dir()]:
+        await _clear(left)
+    folder = builds / secrets.token_hex(4)
+    async with _held(folder):
+        folder.mkdir()
         try:
             yield folder
         finally:
-            for name in (DRAFTS, PACKED):
-                await asyncio.to_thread(shutil.rmtree, folder / name, ignore_errors=True)
+            await _remove(folder)
+
+
+async def _clear(folder: Path) -> None:
+    """Unless its build goes on, or what it left cannot be ended by us."""
+    with suppress(MachineHostError):
+        async with _held(folder):
+            for driver in _HOSTS:
+                if (folder / driver).is_dir():
+                    async with trial_host(driver, folder, folder / DRAFTS):
+                        pass
+            await _remove(folder)
+
+
+def _held(folder: Path) -> AbstractAsyncContextManager[None]:
+    """As long as its build lasts. Beside the folder: who waits for the lock must not wait for a file that goes."""
+    return locked(folder.with_suffix(".lock"), 0.0)
+
+
+async def _remove(folder: Path) -> None:
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    folder.with_suffix(".lock").unlink(missing_ok=True)  # its name is never used again
 
 
 @asynccontextmanager
 async def trial_host(driver: str, folder: Path, images: Path) -> AsyncIterator[MachineHost]:
     """A maker of machines whose images are in `images`, with no machine before and none after."""
-    kind = {"nspawn": NspawnHost, "local_vm": QemuHost}[driver]
-    host: MachineHost = kind(folder / driver, images, now)
+    host: MachineHost = _HOSTS[driver](folder / driver, images, now)
     await host.open()
     try:
         await _empty(host)
@@ -191,7 +219,7 @@ async def hetzner(settings: Settings, secret: bytes) -> AsyncIterator[HetznerSer
     try:
         yield HetznerServers(
             cloud,
-            derived(secret, "installation").hex()[:16],
+            installation_of(secret),
             user_data,
             locations=settings.hetzner_locations,
             euro=settings.euro,
@@ -199,6 +227,12 @@ async def hetzner(settings: Settings, secret: bytes) -> AsyncIterator[HetznerSer
         )
     finally:
         cloud.close()
+
+
+def only_build_of(settings: Settings, secret: bytes) -> AbstractAsyncContextManager[None]:
+    """Of this home at Hetzner: the next one ends what the one before it has left."""
+    file = settings.cache / "images" / "builds" / f"hetzner-{installation_of(secret)}.lock"
+    return locked(file, BUILD_SECONDS_MAX)
 
 
 def at_hetzner(settings: Settings, secret: bytes, runtimes: Mapping[str, Path]) -> Elsewhere:

@@ -19,7 +19,7 @@ from tinyfat.dns_server.answering import ServedZone
 from tinyfat.domain.agents import Agent
 from tinyfat.domain.enrolment import SiteTls
 from tinyfat.domain.machines import Machine
-from tinyfat.domain.secrets import derived
+from tinyfat.domain.secrets import installation_of
 from tinyfat.drivers.authorities.archive import BoxArchive, box_archive, kept_archives
 from tinyfat.drivers.authorities.sites import SiteAuthority
 from tinyfat.drivers.authorities.ssh import SshAuthority
@@ -80,7 +80,7 @@ class ServerSide:
 
     def __init__(self, settings: Settings, secret: bytes) -> None:
         self._settings = settings
-        self.installation = derived(secret, "installation").hex()[:16]
+        self.installation = installation_of(secret)
         self.ssh = SshAuthority(secret)
         self._tls_authority = TlsAuthority(secret)
         self.site_authority = SiteAuthority(secret, settings.domain)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from pydantic import SecretStr
 
 from tests.cli.in_process import command
 from tests.drivers.hetzner_project import TOKEN, order, project, runs
-from tests.running import TinyFat, until
+from tests.running import TinyFat, free_port, until
 from tinyfat.domain.machines import MachineState
 from tinyfat.drivers.machines.hetzner.servers import HetznerServers
 from tinyfat.image_builds import ImageList
@@ -81,3 +84,36 @@ async def snapshot(servers: HetznerServers, name: str) -> None:
     await until(stopped, SECONDS, "its machine is off")
     await until(copied, SECONDS, f"the image {name} is made")
     await servers.delete(wanted.id)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+async def test_a_build_that_is_told_to_end_leaves_no_server_behind(tmp_path: Path, number: signal.Signals) -> None:
+    """In a process of its own, while it waits for a builder that never calls."""
+    async with project(action_seconds=0.01) as here:
+        tinyfat = TinyFat(
+            tmp_path / "home",
+            XDG_CACHE_HOME=str(tmp_path / "cache"),
+            TINYFAT_HETZNER_TOKEN=TOKEN,
+            TINYFAT_HETZNER_URL=f"{here.url}/v1",
+        )
+        port = free_port()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tinyfat", "image", "build", "--driver", "hetzner", "--runtime", "echo"),
+            *("--listen", f"127.0.0.1:{port}", "--url", f"https://127.0.0.1:{port}"),
+            env=tinyfat.environment,
+            cwd=tmp_path,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+        async def ordered() -> bool:
+            assert process.returncode is None, await process.communicate()
+            return bool(here.cloud.servers)
+
+        await until(ordered, 60.0, "a builder is ordered")
+        process.send_signal(number)
+        async with asyncio.timeout(60.0):
+            _, said = await process.communicate()
+        assert process.returncode in (1, 130), said
+        assert b"Traceback" not in said
+        assert here.cloud.servers == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -49,6 +50,8 @@ def build(
         made = asyncio.run(_build(builds, settings, driver, runtime, engine, _address(listen), _url(url)))
     except ImageFailed as error:
         raise CommandFailed(str(error)) from error
+    except asyncio.CancelledError as error:
+        raise CommandFailed("Interrupted: its machines were ended, and no image was made.") from error
     if as_json:
         print_json({"name": made.name, "bytes": made.bytes})
     else:
@@ -59,6 +62,10 @@ def build(
 async def _build(
     builds: ImageBuilds, settings: Settings, driver: str, runtime: str, engine: str, listen: Address | None, url: str
 ) -> Built:
+    """SIGTERM, as Ctrl-C, ends it in order: machines cost money."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     match driver:
         case "docker":
             return await builds.in_engine(engine or settings.docker_url, runtime)

@@ -116,6 +116,7 @@ class ImageMaking:
         if result is None or result.outcome is not TurnOutcome.ANSWERED or not result.text.strip():
             words = (result.detail or result.failure or "an empty answer") if result else "no answer"
             raise ImageNotMade(f"The agent did not answer the question ({words}).\n{reception.last_lines}")
+        self._say("it answered")
 
     def _settled(self) -> bool:
         status = self._reception.status
