@@ -392,6 +392,32 @@ async def test_a_body_that_is_too_long_is_not_read(relay: TestRelay, monkeypatch
     assert status == 200
 
 
+async def test_strangers_leave_room_for_keys_that_open_something(
+    relay: TestRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile box shows a new key with each call, and lets its bodies wait."""
+    monkeypatch.setattr("tinyfat.relay.server.CALLS_MAX", 4)
+    assert (await relay.post("/v1/chat/completions", chat("model: say x")))[0] == 200  # its key is known from now on
+    waiting = []
+    for number in range(2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: no-{number}\r\nContent-Length: 9\r\n\r\n"
+        writer.write(head.encode())
+        waiting.append((reader, writer))
+
+    async def they_wait() -> bool:
+        return relay.server._at_once == 2
+
+    await until(they_wait, 5.0, "two strangers hold their places")
+    status, answer = await relay.post("/v1/chat/completions", chat("model: say x"), {"authorization": "Bearer no-9"})
+    assert status == 429 and b"Too many calls" in answer
+    assert (await relay.post("/v1/chat/completions", chat("model: say x")))[0] == 200
+    for reader, writer in waiting:
+        writer.write(b"{}       ")
+        assert b"401" in await reader.readline()
+        writer.close()
+
+
 async def test_no_key_is_in_any_log(relay: TestRelay, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         for text in ("model: say x", "model: status 500", "model: status 401", "model: cut"):

@@ -128,6 +128,10 @@ class Calls:
         await self._held(surface, asked, request, verdict, bounds, began, sink)
         return None
 
+    def seen(self, key: str) -> bool:
+        """Has this key opened something of late?"""
+        return key_hash(key) in self._owner_vendors
+
     async def known(self, key: str) -> bool:
         """Does this key open anything? Raises StoreUnavailable, Overloaded."""
         verdict = await self._identified(key)
@@ -186,9 +190,10 @@ class Calls:
                     hashed, surface.name, request.model, bounds, asked.turn, asked.conversation, owner_vendor
                 )
             )
+            if isinstance(verdict, Held) or verdict.refusal is Refusal.OTHER_KEY:
+                self._remember(hashed, verdict.byok_vendor)
             if isinstance(verdict, Held) or verdict.refusal is not Refusal.OTHER_KEY:
                 return verdict, bounds
-            self._remember(hashed, verdict.byok_vendor)
         raise Overloaded("the owner's keys change faster than calls can be made")
 
     def _reservation(

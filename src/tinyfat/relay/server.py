@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from aiohttp import web
@@ -25,7 +26,7 @@ from tinyfat.relay.shapes.surface import Surface
 BODY_BYTES_MAX = 32 * 1024 * 1024  # of one request: images travel in it
 BODIES_BYTES_MAX = 256 * 1024 * 1024  # of all requests under way
 BODY_SECONDS_MAX = 60.0
-CALLS_MAX = 2000  # at once
+CALLS_MAX = 2000  # at once. Half of it, and of the bytes, is for keys that were seen to open something
 CALLS_PER_KEY_MAX = 400  # at once: one agent does not keep the others out
 CALL_SECONDS_MAX = 3600.0
 HEADER_SECONDS_MAX = 30.0
@@ -46,6 +47,14 @@ class TooMuch(Exception):
     def __init__(self, status: int, words: str) -> None:
         super().__init__(words)
         self.status = status
+
+
+@dataclass(slots=True)
+class _Taken:
+    """Bytes of one request's body, and how many all of them together may be for it to be read."""
+
+    room: int
+    size: int = 0
 
 
 class RelayServer:
@@ -102,11 +111,13 @@ class RelayServer:
 
     async def _bounded(self, surface: Surface, path: str, key: str, request: web.BaseRequest, sink: _HttpSink) -> None:
         """One of so many calls at once, for so long."""
-        if self._at_once >= CALLS_MAX or self._of_key.get(key, 0) >= CALLS_PER_KEY_MAX:
+        stranger = not self._calls.seen(key)
+        room = CALLS_MAX // 2 if stranger else CALLS_MAX
+        if self._at_once >= room or self._of_key.get(key, 0) >= CALLS_PER_KEY_MAX:
             raise TooMuch(429, "Too many calls at once; try again in a moment.")
         self._at_once += 1
         self._of_key[key] = self._of_key.get(key, 0) + 1
-        taken = [0]
+        taken = _Taken(BODIES_BYTES_MAX // 2 if stranger else BODIES_BYTES_MAX)
         try:
             async with asyncio.timeout(CALL_SECONDS_MAX):
                 asked = await self._asked(request, key, taken)
@@ -115,21 +126,21 @@ class RelayServer:
                 else:
                     await self._calls.serve(surface, asked, sink)
         finally:
-            self._bodies_bytes -= taken[0]
+            self._bodies_bytes -= taken.size
             self._at_once -= 1
             self._of_key[key] -= 1
             if not self._of_key[key]:
                 del self._of_key[key]
 
-    async def _asked(self, request: web.BaseRequest, key: str, taken: list[int]) -> Asked:
+    async def _asked(self, request: web.BaseRequest, key: str, taken: _Taken) -> Asked:
         body = await self._body(request, taken)
         headers = request.headers
         passed = {name: headers[name] for name in _PASSED if name in headers}
         turn, conversation = _word(headers, "x-tinyfat-turn"), _word(headers, "x-tinyfat-conversation")
         return Asked(key, body, passed, turn, conversation)
 
-    async def _body(self, request: web.BaseRequest, taken: list[int]) -> bytes:
-        """`taken[0]` says how many bytes of it are held, also where it raises."""
+    async def _body(self, request: web.BaseRequest, taken: _Taken) -> bytes:
+        """`taken` says how many bytes of it are held, also where it raises."""
         if request.content.is_eof():  # all there, as small ones mostly are: no timer is needed
             body = request.content.read_nowait()
             self._take(len(body), taken)
@@ -144,13 +155,13 @@ class RelayServer:
             raise TooMuch(408, f"The request did not arrive within {BODY_SECONDS_MAX:g} s.") from None
         return b"".join(pieces)
 
-    def _take(self, size: int, taken: list[int]) -> None:
+    def _take(self, size: int, taken: _Taken) -> None:
         """Raises TooMuch."""
-        taken[0] += size
+        taken.size += size
         self._bodies_bytes += size
-        if taken[0] > BODY_BYTES_MAX:
+        if taken.size > BODY_BYTES_MAX:
             raise TooMuch(413, f"The request is over {BODY_BYTES_MAX} bytes.")
-        if self._bodies_bytes > BODIES_BYTES_MAX:
+        if self._bodies_bytes > taken.room:
             raise TooMuch(503, "Too much is being asked at once; try again in a moment.")
 
     async def _list_models(self, request: web.BaseRequest, surface: Surface, key: str, path: str) -> web.StreamResponse:
