@@ -31,8 +31,9 @@ from tinyfat.drivers.hetzner_cloud import HetznerCloud
 from tinyfat.drivers.machines.docker import DockerMachines
 from tinyfat.drivers.machines.docker_engine import DockerEngine
 from tinyfat.drivers.machines.hetzner.servers import HetznerServers
-from tinyfat.drivers.machines.local_vm import local_vm_host, local_vm_servers
-from tinyfat.drivers.machines.nspawn import nspawn_host, nspawn_servers
+from tinyfat.drivers.machines.hosted import HostedServers
+from tinyfat.drivers.machines.local_vm import local_vm_host
+from tinyfat.drivers.machines.nspawn import BASE, nspawn_host
 from tinyfat.drivers.sites.https import HttpsSites
 from tinyfat.flows.orders import ServerTerms
 from tinyfat.listen_address import Address, bound
@@ -206,8 +207,8 @@ class ServerSide:
     def _drivers(self) -> dict[str, Machines]:
         settings = self._settings
         drivers: dict[str, Machines] = {
-            "nspawn": nspawn_servers(self._nspawn, self.installation, user_data),
-            "local_vm": local_vm_servers(self._local_vm, self.installation, user_data),
+            kind: HostedServers(host, self.installation, user_data, time.monotonic, plain_image=BASE.name)
+            for kind, host in self.hosts.items()
         }
         if settings.machine == "docker":
             self._docker = DockerEngine(settings.docker_url)
