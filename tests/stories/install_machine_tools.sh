@@ -1,10 +1,10 @@
 #!/bin/sh
 # What machines on this host are made with, and looked at from outside: systemd's containers, QEMU, a firewall, OpenSSH's
-# client and dig, from Debian or Ubuntu. Nothing is done where all of it is here already.
+# client, dig and curl, Let's Encrypt's test server; from Debian or Ubuntu. Nothing is done where all of it is here already.
 set -eu
 
-packages="systemd-container mmdebstrap nftables iproute2 dnsutils openssh-client qemu-system-x86 qemu-utils genisoimage"
-programs="systemd-nspawn mmdebstrap nft ip dig ssh qemu-system-x86_64 qemu-img genisoimage"
+packages="systemd-container mmdebstrap nftables iproute2 dnsutils openssh-client qemu-system-x86 qemu-utils genisoimage pebble curl"
+programs="systemd-nspawn mmdebstrap nft ip dig ssh qemu-system-x86_64 qemu-img genisoimage pebble curl"
 
 missing() {
     for program in $programs; do

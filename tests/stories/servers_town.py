@@ -149,11 +149,13 @@ def need_machines() -> None:
 
 
 @asynccontextmanager
-async def town(folder: Path, office: PostOffice, hosts: Path | None = None, **settings: str) -> AsyncIterator[Town]:
+async def town(
+    folder: Path, office: PostOffice, hosts: Path | None = None, dns_port: int = 0, **settings: str
+) -> AsyncIterator[Town]:
     """A running TinyFat with machines of this host (containers of systemd, unless a setting says otherwise) and names
-    of its own. `hosts`: where somebody else makes those machines."""
+    of its own. `hosts`: where somebody else makes those machines; `dns_port` 0: any."""
     settings = {"TINYFAT_MACHINE": "nspawn", **settings}
-    dns_port = free_port()
+    dns_port = dns_port or free_port()
     folder.mkdir(exist_ok=True)
     home = folder / "home"
     tinyfat = TinyFat(

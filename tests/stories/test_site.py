@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.running import until
+from tests.running import CommandError, until
 from tests.stories.servers_town import (
     DOMAIN,
     PROGRAM_SECONDS_MAX,
@@ -48,6 +49,7 @@ async def test_a_site_is_shown_moves_along_and_ends(tmp_path: Path, post: PostOf
         assert f"https://{NAME}/" in await here.tinyfat.command("agent", "show", "ada")
         await it_shows_what_lies_in_its_folder_and_nothing_else(here)
         await only_these_are_open(server, 22, 443)
+        await it_is_there_again_after_a_restart(here)
         await here.tinyfat.command("agent", "replace", "ada", seconds=READY_SECONDS_MAX)
         new = await here.server("ada")
         assert (new.id != server.id, new.ipv4) == (True, server.ipv4)
@@ -77,6 +79,23 @@ async def it_shows_what_lies_in_its_folder_and_nothing_else(here: Town) -> None:
         assert await page(here, link) == (500, ""), link
 
 
+async def it_is_there_again_after_a_restart(here: Town) -> None:
+    boot = "cat /proc/sys/kernel/random/boot_id; systemctl show -P ActiveEnterTimestampMonotonic basic.target"
+    before = await on_it(here, boot)
+    with suppress(CommandError):  # the connection ends with it
+        await here.tinyfat.command("ssh", "ada", "--", "sudo", "-n", "systemctl", "reboot")
+
+    async def again() -> bool:
+        try:
+            return await on_it(here, boot) != before
+        except CommandError:
+            return False
+
+    await until(again, PROGRAM_SECONDS_MAX, "it has started again")
+    await until(page_is(here, "hello.txt", "The boat is called Nordlicht.\n"), PROGRAM_SECONDS_MAX, "its site too")
+    assert await on_it(here, "systemctl is-active tinyfat-identity.timer") == "active\n"
+
+
 async def only_these_are_open(server: Server, *ports: int) -> None:
     assert await asyncio.to_thread(open_ports, server.ipv4) == list(ports)
 
@@ -99,8 +118,11 @@ async def page(here: Town, path: str) -> tuple[int, str]:
     return int(status), body
 
 
-def page_is(here: Town, path: str, text: str):  # type: ignore[no-untyped-def]
+def page_is(here: Town, path: str, text: str) -> Callable[[], Awaitable[bool]]:
     async def look() -> bool:
-        return await page(here, path) == (200, text)
+        try:
+            return await page(here, path) == (200, text)
+        except AssertionError:  # nobody answers yet
+            return False
 
     return look
