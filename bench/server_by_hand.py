@@ -38,7 +38,7 @@ done
 printf '%s' "$STEPS" >"$PLACE/root/root/by-hand.sh"
 cat >"$units/by-hand.service" <<END
 [Service]
-Environment=PORT=$PORT HOME=/root OPENCLAW_NO_RESPAWN=1
+Environment=PORT=$PORT HOME=/root OPENCLAW_NO_RESPAWN=1 OPENCLAW_GATEWAY_TOKEN=by-hand
 Environment=PIP_CERT=${PIP_CERT-} NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS-}
 WorkingDirectory=/root
 ExecStart=/bin/sh -eux /root/by-hand.sh
