@@ -50,6 +50,12 @@ def test_what_cannot_be_built_is_refused_at_once(
     assert words in " ".join(ended.err.split())
 
 
+def test_only_an_image_that_is_there_is_frozen(tmp_path: Path) -> None:
+    ended = command(TinyFat(tmp_path / "home", XDG_CACHE_HOME=str(tmp_path / "cache")), "image", "freeze", "nothing")
+    assert ended.code == 1
+    assert "There is no image nothing: tinyfat image build makes one" in " ".join(ended.err.split())
+
+
 async def test_what_there_is_at_hetzner_is_listed_and_pruned(tmp_path: Path) -> None:
     async with project(action_seconds=0.01) as here:
         settings = Settings(home=tmp_path, hetzner_token=SecretStr(TOKEN), hetzner_url=f"{here.url}/v1")

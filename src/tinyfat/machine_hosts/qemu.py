@@ -126,9 +126,9 @@ class QemuHost:
     async def freeze(self, image: str, memory_bytes: int) -> None:
         """A machine of this image is booted and frozen, unless one is there: from then on machines of this image and
         memory are its clones, which saves their boot. Raises HostRefused, HostFailed."""
+        of_image = self._images.chain(image)[0]
         await self.open()
-        frozen_kind = await self._kind(memory_bytes)
-        await booted.freeze(self._images.chain(image)[0], frozen_kind, memory_bytes, self.accelerator, self._now)
+        await booted.freeze(of_image, await self._kind(memory_bytes), memory_bytes, self.accelerator, self._now)
 
     async def _kind(self, memory_bytes: int) -> str:
         return await booted.kind(self.accelerator, processor()[1], memory_bytes)
