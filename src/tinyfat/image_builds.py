@@ -41,7 +41,7 @@ from tinyfat.image_wiring import (
     hetzner,
     images_folder,
     now,
-    only_build_of,
+    only_build_elsewhere,
     reception_terms,
     shut_loopback,
     trial_host,
@@ -123,7 +123,7 @@ class ImageBuilds:
         with _told(f"The image of {runtime} at Hetzner was not made"):
             door = door_from_elsewhere(self._settings, listen, url)
             async with (
-                only_build_of(self._settings, secret),
+                only_build_elsewhere(self._settings),
                 build_folder(self._settings) as folder,
                 hetzner(self._settings, secret) as servers,
             ):

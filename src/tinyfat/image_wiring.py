@@ -229,10 +229,9 @@ async def hetzner(settings: Settings, secret: bytes) -> AsyncIterator[HetznerSer
         cloud.close()
 
 
-def only_build_of(settings: Settings, secret: bytes) -> AbstractAsyncContextManager[None]:
-    """Of this home at Hetzner: the next one ends what the one before it has left."""
-    file = settings.cache / "images" / "builds" / f"hetzner-{installation_of(secret)}.lock"
-    return locked(file, BUILD_SECONDS_MAX)
+def only_build_elsewhere(settings: Settings) -> AbstractAsyncContextManager[None]:
+    """Of this home: the next one ends what the one before it has left at the provider."""
+    return locked(settings.home / "image.lock", BUILD_SECONDS_MAX)
 
 
 def at_hetzner(settings: Settings, secret: bytes, runtimes: Mapping[str, Path]) -> Elsewhere:

@@ -18,6 +18,7 @@ OF_ONE_MACHINE = (
     *("root/.ssh/authorized_keys", "root/.bash_history", "home/owner/.ssh/authorized_keys", "home/owner/.bash_history"),
     *("var/lib/tinyfat/box/box.json", "var/lib/tinyfat/.npm", "var/log/cloud-init.log", "var/log/journal/1a/system"),
     *("var/log/apt/history.log", "var/lib/apt/lists/deb.debian.org_main", "tmp/secret", "etc/tinyfat/identity.json"),
+    *("etc/tinyfat-site/key.pem", "var/lib/tinyfat-site/acme", "etc/systemd/system/run-tinyfat-site.mount"),
     *("etc/systemd/system/tinyfat-box.service", "etc/systemd/system/multi-user.target.wants/tinyfat-box.service"),
 )
 OF_ANY = ("opt/tinyfat/box/current/tinyfat/__init__.py", "opt/tinyfat/runtimes/x/compile-cache/1", "etc/nftables.conf")

@@ -21,6 +21,8 @@ from tinyfat.domain.enrolment import (
     IDENTITY_PATH_UNIT,
     INPUT_RULES_FILE,
     ROOT_FOLDER,
+    SITE_FOLDER,
+    SITE_STATE_FOLDER,
     SITE_VIEW_UNIT,
     SSH_FOLDER,
     STATE_FOLDER,
@@ -36,6 +38,7 @@ _FILES = (
     *("/root/.ssh", "/root/.*_history", "/root/.cache", "/home/*/.ssh", "/home/*/.*_history", "/home/*/.cache"),
     *(f"{STATE_FOLDER}/*", f"{STATE_FOLDER}/.[!.]*", f"{ROOT_FOLDER}/runtimes/.*.npm-cache"),
     *("/var/log/*.log", "/var/log/*.log.*", "/var/log/*/*", "/var/log/[bw]tmp", "/var/log/lastlog"),
+    *(f"{SITE_FOLDER}/*", f"{SITE_STATE_FOLDER}/*"),
     *("/var/lib/dhcp/*", "/var/lib/apt/lists/*", "/var/cache/apt/*.bin"),
     *("/tmp/*", "/var/tmp/*"),  # noqa: S108 - emptied, not trusted
 )
