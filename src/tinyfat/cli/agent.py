@@ -192,8 +192,18 @@ def export(
     name: Name, file: Annotated[Path, typer.Argument(help="A new file, such as ada.tar.gz.")], as_json: Json = False
 ) -> None:
     """Keep a copy of what an agent remembers and of its files. Mail that comes meanwhile waits."""
-    kept = export_state(Client(load_settings()), name, file)
-    print_json(kept) if as_json else console.print(_kept(name, kept))
+    kept = _exported(Client(load_settings()), name, file, quiet=as_json)
+    if as_json:
+        print_json(kept)
+
+
+def _exported(client: Client, name: str, file: Path, quiet: bool) -> dict[str, Any]:
+    if quiet:
+        return export_state(client, name, file)
+    console.print(f"The runtime of {name} stops while its state is packed; mail waits.")
+    kept = export_state(client, name, file)
+    console.print(_kept(name, kept))
+    return kept
 
 
 def _kept(name: str, kept: dict[str, Any]) -> str:
@@ -237,13 +247,11 @@ def _what_ends(agent: dict[str, Any], export: Path | None) -> str:
 def _export_first(client: Client, name: str, file: Path, quiet: bool) -> None:
     """Raises CommandFailed where that cannot be done: then nothing ends."""
     try:
-        kept = export_state(client, name, file)
+        _exported(client, name, file, quiet)
     except CommandFailed as error:
         raise type(error)(
             f"{error}\nNothing was destroyed. Without --export {name} ends, and all its data with it."
         ) from None
-    if not quiet:
-        console.print(_kept(name, kept))
 
 
 @app.command()
