@@ -12,7 +12,7 @@ from tinyfat.domain.relay_keys import key_hash
 from tinyfat.drivers.usage.memory import MemoryUsageLedger
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.usage import Held, Refused, Reservation, Settlement
-from tinyfat.relay.batches import CROWD, GATHER_SECONDS, WAITING_MAX, LedgerDesk, Overloaded
+from tinyfat.relay.batches import CROWD, WAITING_MAX, LedgerDesk, Overloaded
 
 KEY = key_number(1)
 
@@ -99,21 +99,11 @@ async def test_a_hold_that_nobody_waits_for_any_more_is_released() -> None:
 async def test_what_comes_soon_after_a_crowd_goes_together() -> None:
     ledger = SlowLedger()
     ledger.open.set()
-    paused, over = list[float](), asyncio.Event()
-
-    async def pause(seconds: float) -> None:
-        paused.append(seconds)
-        await over.wait()
-
-    desk = LedgerDesk(ledger, pause)
+    desk = LedgerDesk(ledger)
     held = await asyncio.gather(*(desk.reserve(ask(KEY)) for _ in range(CROWD)))
     ends: list[asyncio.Future[None]] = []
     for one in held:
         ends.append(desk.release(one.call_id))
         await asyncio.sleep(0)  # without a wait, the first of them would go alone
-    over.set()
     await asyncio.gather(*ends)
     assert ledger.batches == [(CROWD, 0, 0), (0, 0, CROWD)]
-    assert paused == [GATHER_SECONDS] * 2
-    await desk.reserve(ask(KEY))  # alone: it does not wait, and nothing waits after it
-    assert ledger.batches[-1] == (1, 0, 0) and len(paused) == 2

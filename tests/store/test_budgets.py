@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from tests.store.ledgers import Ledgers
@@ -35,3 +36,13 @@ async def test_a_month_that_somebody_sets_is_no_longer_the_included_one(ledgers:
     assert (caps.month, caps.included, caps.day) == (7, True, 5)
     with pytest.raises(NotFound):
         await ledgers.budgets.include(NOBODY, 7)
+
+
+SUMS = ("month_cap", "day_cap", "turn_cap", "turn_calls", "month_spent", "month_ours", "day_spent", "month_calls")
+
+
+@pytest.mark.parametrize("column", [*SUMS, "reserved"])
+async def test_no_cap_and_no_sum_is_ever_negative(ledgers: Ledgers, column: str) -> None:
+    agent_id, _ = await ledgers.agent(MANAGED_CAPS)
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await ledgers.rows(f"update budgets set {column} = -1 where agent_id = %s", agent_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from tinyfat.ports.ledger import StoreUnavailable
@@ -12,7 +11,9 @@ from tinyfat.ports.usage import Held, Refused, Reservation, Settlement, UsageLed
 
 BATCH_MAX = 256
 CROWD = 4  # in one batch: calls come faster than commits end, so the next batch waits for more company
-GATHER_SECONDS = 0.002  # that wait: a commit costs the same whether two or thirty are in it
+# That wait, in turns of the loop: they are long while there is much to do, and nothing where there is not. A commit
+# costs the same whether two or thirty are in it.
+GATHER_TURNS = 8
 WAITING_MAX = 4096  # of beginnings; the ends of calls under way are always taken
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,8 @@ class LedgerDesk:
     ledger's error. To cancel it ends the waiting alone: what was asked for still happens, but a hold that nobody waits
     for any more is released."""
 
-    def __init__(self, ledger: UsageLedger, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """`pause`: for so many seconds."""
-        self._ledger, self._pause = ledger, pause
+    def __init__(self, ledger: UsageLedger) -> None:
+        self._ledger = ledger
         self._waiting: list[_Waiting] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -66,7 +66,8 @@ class LedgerDesk:
                 batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
                 await self._commit(batch)
                 if len(batch) >= CROWD:
-                    await self._pause(GATHER_SECONDS)
+                    for _ in range(GATHER_TURNS):
+                        await asyncio.sleep(0)
         finally:
             self._running = None
 

@@ -118,14 +118,17 @@ class RelayServer:
         self._at_once += 1
         self._of_key[key] = self._of_key.get(key, 0) + 1
         taken = _Taken(BODIES_BYTES_MAX // 2 if stranger else BODIES_BYTES_MAX)
+        task = asyncio.current_task()
+        assert task is not None
+        ending = asyncio.get_running_loop().call_later(CALL_SECONDS_MAX, task.cancel)  # as if its client went away
         try:
-            async with asyncio.timeout(CALL_SECONDS_MAX):
-                asked = await self._asked(request, key, taken)
-                if path == COUNT_PATH:
-                    await self._counting.serve(asked, sink)
-                else:
-                    await self._calls.serve(surface, asked, sink)
+            asked = await self._asked(request, key, taken)
+            if path == COUNT_PATH:
+                await self._counting.serve(asked, sink)
+            else:
+                await self._calls.serve(surface, asked, sink)
         finally:
+            ending.cancel()
             self._bodies_bytes -= taken.size
             self._at_once -= 1
             self._of_key[key] -= 1
@@ -197,14 +200,20 @@ class _Streamed(web.StreamResponse):
 class _HttpSink:
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
-        self.response: web.StreamResponse = web.Response()  # where none was made, there is nobody to see it
+        self._response: web.StreamResponse | None = None
+
+    @property
+    def response(self) -> web.StreamResponse:
+        """What was begun, or all of it."""
+        assert self._response is not None, "every call ends in an answer"
+        return self._response
 
     async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.response = web.Response(status=status, headers=dict(headers), body=body)
+        self._response = web.Response(status=status, headers=dict(headers), body=body)
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        self.response = _Streamed(status=status, headers=headers)
-        await self.response.prepare(self._request)
+        self._response = _Streamed(status=status, headers=headers)
+        await self._response.prepare(self._request)
 
     async def write(self, data: bytes) -> None:
         await self.response.write(data)

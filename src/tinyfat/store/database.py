@@ -125,6 +125,8 @@ async def lock_agent(connection: Connection, agent_id: Any) -> None:
 
 def storable(text: str) -> str:
     """Postgres' text holds every character but NUL, and no lone surrogate."""
+    if text.isascii() and "\x00" not in text:
+        return text
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 

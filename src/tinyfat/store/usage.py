@@ -30,7 +30,7 @@ UNKNOWN_ENDS_MAX = 10_000  # kept for when the database is back; what is more, t
 WORD_CHARS_MAX = 200  # of what a box or a client says: turn, conversation, alias
 
 _COMMIT = (
-    "select place, agent_id, agent_name, byok_vendor, refusal, cap, spent, reserved "
+    "select place, agent_id::text, agent_name, byok_vendor, refusal, cap, spent, reserved "
     "from usage_commit(%s, %s::jsonb, %s::jsonb, %s::uuid[], %s)"
 )
 _SPEND = (
@@ -221,11 +221,11 @@ def _ended(one: Settlement) -> dict[str, Any]:
 def _verdict(asked: Reservation, row: tuple[Any, ...]) -> Held | Refused:
     _, agent_id, agent_name, byok_vendor, refusal, cap, spent, reserved = row
     if refusal is None:
-        return Held(asked.call_id, str(agent_id), byok_vendor)
+        return Held(asked.call_id, agent_id, byok_vendor)
     why = Refusal(refusal)
     standing = Standing(cap or 0, spent or 0, reserved or 0, asked.amount)
     words = refusal_words(why, agent_name or "", standing)
-    return Refused(why, str(agent_id) if agent_id else "", words, byok_vendor or "")
+    return Refused(why, agent_id or "", words, byok_vendor or "")
 
 
 def _word(text: str) -> str:
