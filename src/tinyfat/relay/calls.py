@@ -248,7 +248,7 @@ class Calls:
     async def _open(
         self, surface: Surface, asked: Asked, request: ModelRequest, held: Held, targets: list[Target], meter: Meter
     ) -> Opened | None:
-        """The first vendor that answers with anything but a failure of its own; else the last failure, if one spoke."""
+        """The first vendor that answers with anything but a failure of its own; of the last, whatever it answers."""
         for number, target in enumerate(targets, 1):
             key = await self._key(held, target)
             if key is None:
