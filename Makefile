@@ -42,7 +42,7 @@ runtimes: $(VENV)/.dev ## The tests with the real OpenClaw and pi (installs them
 
 machines: $(VENV)/.dev ## Every kind of machine on this host, for real: systemd, QEMU, Docker (Debian, root: installs them; without KVM half an hour)
 	@sh tests/machine_hosts/install_programs.sh
-	@$(BIN)/python -m pytest -q -m "nspawn or vm or docker"
+	@$(BIN)/python -m pytest -q -m "(nspawn or vm or docker) and not long"
 
 story-mail: $(VENV)/.dev ## The tests with swaks and a real Postfix (Debian, root: installs both)
 	@sh tests/stories/install_mail_peers.sh
@@ -50,7 +50,7 @@ story-mail: $(VENV)/.dev ## The tests with swaks and a real Postfix (Debian, roo
 
 story-vm: $(VENV)/.dev ## Agents on servers of their own: systemd containers, OpenClaw, ssh, dig (Debian, root: installs what is missing)
 	@sh tests/stories/install_machine_tools.sh
-	@$(BIN)/python -m pytest -q -m "nspawn or vm" tests/stories
+	@$(BIN)/python -m pytest -q -m "(nspawn or vm) and not long" tests/stories
 
 faults: $(VENV)/.dev ## Kill the control plane, the database, the box and the runtime under load (under 10 minutes)
 	@$(BIN)/python -m tests.faults --short

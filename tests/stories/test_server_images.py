@@ -40,7 +40,7 @@ async def post() -> AsyncIterator[PostOffice]:
         yield office
 
 
-@pytest.mark.parametrize("runtime", ["echo", pytest.param("openclaw", marks=[pytest.mark.openclaw, pytest.mark.long])])
+@pytest.mark.parametrize("runtime", ["echo", pytest.param("openclaw", marks=pytest.mark.long)])
 async def test_an_image_is_made_at_hetzner_and_an_agent_lives_on_it(
     runtime: str, tmp_path: Path, post: PostOffice
 ) -> None:
