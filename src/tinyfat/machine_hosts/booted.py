@@ -93,7 +93,7 @@ async def freeze(
         work.mkdir(mode=0o700)
         try:
             await _boot(image, work, memory_bytes, accelerator, now())
-            (work / MEMORY).chmod(0o400)
+            (work / MEMORY).chmod(0o600)  # QEMU opens it to write, and maps it for itself alone
             for name in ("seed", "seed.iso", "qemu.pid", WAKE_SOCKET, QMP_SOCKET):
                 left = work / name
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
