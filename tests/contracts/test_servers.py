@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -70,7 +71,17 @@ class MemoryUnderTest:
 class HostedUnderTest:
     """A machine host's machines. `host` is asked anew each time: another process knows only what is on disk."""
 
-    def __init__(self, host: Callable[[], MachineHost], plain_image: str, seconds: float, alive: Callable[[str], bool]):
+    def __init__(
+        self,
+        host: Callable[[], MachineHost],
+        plain_image: str,
+        seconds: float,
+        alive: Callable[[str], bool],
+        *,
+        forwards: bool = False,
+    ) -> None:
+        """`forwards`: this host itself takes connections for its machines."""
+        self.forwards = forwards
         self.seconds, self._host, self._plain_image, self._alive = seconds, host, plain_image, alive
         self.servers = self.another()
 
@@ -170,7 +181,7 @@ async def _virtual(folder: Path, cloned: bool) -> ServersUnderTest:
 
     if cloned:
         await host().freeze(plain, MEMORY_BYTES)
-    return HostedUnderTest(host, plain, 90.0, alive)
+    return HostedUnderTest(host, plain, 90.0, alive, forwards=True)
 
 
 DRIVERS: dict[str, Callable[[Path], Awaitable[ServersUnderTest]]] = {
@@ -190,6 +201,11 @@ async def under_test(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
     async with AsyncExitStack() as stack:
         stack.push_async_callback(made.close)
         yield made
+
+
+def taken(ipv4: str, port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex((ipv4, port)) == 0
 
 
 def _command_lines() -> list[str]:
@@ -411,8 +427,11 @@ async def test_what_is_open_follows_what_was_asked_and_leaves_the_machine_runnin
 
         await until(so, under_test.seconds, f"it is open so: {published}")
         assert await under_test.another().opens(one.id, ("192.0.2.0/24",), published)
-        assert (await servers.look(one.id)).state is MachineState.RUNNING
+        seen = await servers.look(one.id)
+        assert seen.state is MachineState.RUNNING
         await lives(under_test, one.id)
+        if isinstance(under_test, HostedUnderTest) and under_test.forwards:
+            assert [taken(seen.ipv4, port) for port in (22, 80, 443)] == [True, False, published]
     with pytest.raises(MachineRefused):
         await servers.opens(str(uuid.uuid4()), (), True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import shlex
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -105,12 +106,14 @@ def test_a_container_has_a_network_of_its_own_and_reads_its_seed() -> None:
     assert len("vb-" + machine.removeprefix("--machine=")) <= 15  # the kernel's limit for an interface's name
 
 
-def test_a_virtual_machine_is_forwarded_three_ports_and_no_more() -> None:
+@pytest.mark.parametrize(("published", "ports"), [(True, (22, 443)), (False, (22,))])
+def test_a_virtual_machine_is_forwarded_what_is_open_and_no_more(published: bool, ports: tuple[int, ...]) -> None:
     image = ImageOnDisk("debian", "", AT, 1, Path("/images/debian"))
-    argv = qemu_argv(RECORD, Path("/machines/a,b"), image, "tinyfat-x-one", "tcg")
+    record = replace(RECORD, published=published)
+    argv = qemu_argv(record, Path("/machines/a,b"), image, "tinyfat-x-one", "tcg")
     (network,) = [word for word in argv if word.startswith("user,")]
     assert [part for part in network.split(",") if part.startswith("hostfwd")] == [
-        f"hostfwd=tcp:10.213.7.9:{port}-:{port}" for port in (22, 80, 443)
+        f"hostfwd=tcp:10.213.7.9:{port}-:{port}" for port in ports
     ]
     assert argv[argv.index("-m") + 1] == "1024"
     assert "if=none,id=d0,file=/machines/a,,b/disk.qcow2,format=qcow2,discard=unmap" in argv

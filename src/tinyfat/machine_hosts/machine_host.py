@@ -52,6 +52,7 @@ class HostOrder:
     memory_bytes: int
     address: HostAddress | None = None  # one that `lease` gave; None: one that goes with the machine
     labels: Mapping[str, str] = field(default_factory=dict)  # the caller's notes, kept beside the machine
+    published: bool = True  # see `let_in`
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,10 @@ class MachineHost(Protocol):
     async def look(self, name: str) -> HostMachine: ...
 
     async def machines(self) -> Sequence[HostMachine]: ...
+
+    async def let_in(self, name: str, published: bool) -> None:
+        """What this host itself puts between the world and the machine lets HTTPS through, or not; it may run. Raises
+        HostRefused where there is none."""
 
     async def set_address(self, name: str, address: HostAddress | None) -> None:
         """Give the machine this address from its next start on; None: one of its own. Raises HostRefused while it runs,

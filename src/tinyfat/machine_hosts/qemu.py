@@ -1,8 +1,8 @@
 """Machines that are virtual machines under QEMU: a kernel, a disk and a memory of their own.
 
 KVM where it truly works, else QEMU's own emulation, which is some thirty times slower. A machine is reached at a
-loopback address of its own (ports 22, 80, 443), which QEMU forwards, and moves to another one while it runs. From
-inside, 10.0.2.2 is this host's 127.0.0.1: `admit` says which ports of it a machine may reach.
+loopback address of its own (port 22, and 443 where its agent is published), which QEMU forwards, and moves to another
+one while it runs. From inside, 10.0.2.2 is this host's 127.0.0.1: `admit` says which ports of it a machine may reach.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tinyfat.machine_hosts.loopback_guard import LoopbackGuard
 from tinyfat.machine_hosts.machine_host import HostAddress, HostFailed, HostImage, HostMachine, HostOrder, HostRefused
 from tinyfat.machine_hosts.programs import require, run
 from tinyfat.machine_hosts.qemu_command import (
-    PORTS,
     QMP_SOCKET,
     WAKE_SOCKET,
     Memory,
     kvm_works,
+    ports,
     processor,
     qemu_argv,
 )
@@ -196,6 +196,14 @@ class QemuHost:
     async def machines(self) -> Sequence[HostMachine]:
         return [await self.look(name) for name in self._records.names()]
 
+    async def let_in(self, name: str, published: bool) -> None:
+        async with self._locked(name):
+            record = self._known(name)
+            wanted = replace(record, published=published)
+            if wanted != record and self._processes(name):
+                await self._forward(record, wanted)
+            self._records.write(wanted)
+
     async def set_address(self, name: str, address: HostAddress | None) -> None:
         async with self._locked(name):
             record = self._known(name)
@@ -204,7 +212,7 @@ class QemuHost:
             own = address is None
             given = await self._leases.lease(_own_lease(name)) if address is None else address
             if self._processes(name):
-                await self._forward(name, record.address, given)
+                await self._forward(record, replace(record, address=given))
             self._records.write(replace(record, address=given, own_address=own))
             if not own:
                 await self._leases.release(_own_lease(name))
@@ -272,14 +280,21 @@ class QemuHost:
             await asyncio.sleep(KILL_POLL_SECONDS)
         return True
 
-    async def _forward(self, name: str, before: HostAddress, after: HostAddress) -> None:
+    async def _forward(self, before: Record, after: Record) -> None:
         """Twice is once: what is forwarded already stays so."""
-        socket = self._socket(name)
-        for port in PORTS:
-            await monitor(socket, f"hostfwd_remove n0 tcp:{before.ipv4}:{port}")
-            said = await monitor(socket, f"hostfwd_add n0 tcp:{after.ipv4}:{port}-:{port}")
-            if said and after.ipv4 not in await monitor(socket, "info usernet"):
-                raise HostFailed(f"{after.ipv4}:{port} cannot be forwarded to machine {name}: {said}")
+        socket = self._socket(after.name)
+        for port in ports(before):
+            if before.address != after.address or port not in ports(after):
+                await monitor(socket, f"hostfwd_remove n0 tcp:{before.address.ipv4}:{port}")
+        for port in ports(after):
+            said = await monitor(socket, f"hostfwd_add n0 tcp:{after.address.ipv4}:{port}-:{port}")
+            if said and not await self._is_forwarded(socket, after.address.ipv4, port):
+                raise HostFailed(f"{after.address.ipv4}:{port} cannot be forwarded to machine {after.name}: {said}")
+
+    async def _is_forwarded(self, socket: Path, ipv4: str, port: int) -> bool:
+        """`info usernet` has a line for each: protocol, descriptor, from where, to where."""
+        words = (line.split() for line in (await monitor(socket, "info usernet")).splitlines())
+        return any(line[2:4] == [ipv4, str(port)] for line in words)
 
 
 def _own_lease(name: str) -> str:

@@ -10,7 +10,7 @@ from tinyfat.machine_hosts.disks import INITRD, KERNEL
 from tinyfat.machine_hosts.images import ImageOnDisk
 from tinyfat.machine_hosts.records import Record
 
-PORTS = (22, 80, 443)
+SSH_PORT, HTTPS_PORT = 22, 443
 QMP_SOCKET, WAKE_SOCKET = "qmp.socket", "wake.socket"  # in the machine's folder
 WAKE_PORT = "org.tinyfat.wake"  # as the guest names it
 TRANSLATED_MEGABYTES = 256  # QEMU's cache of translated code, without KVM
@@ -46,7 +46,9 @@ def qemu_argv(
     """`memory`: None is QEMU's own. Whatever is changed here is changed in what booted machines are known by, too: a
     clone's devices are those of the machine it was cloned from (see machine_hosts/booted)."""
     kvm = accelerator == "kvm"
-    forwards = "".join(f",hostfwd=tcp:{record.address.ipv4}:{port}-:{port}" for port in PORTS if record.address.ipv4)
+    forwards = "".join(
+        f",hostfwd=tcp:{record.address.ipv4}:{port}-:{port}" for port in ports(record) if record.address.ipv4
+    )
     return [
         "qemu-system-x86_64", "-name", name, "-machine", "q35" + (",memory-backend=m0" if memory else ""),
         *(memory.argv(record.memory_bytes) if memory else ()),
@@ -66,6 +68,11 @@ def qemu_argv(
         "-qmp", f"unix:{QMP_SOCKET},server=on,wait=off",
         "-pidfile", str(folder / "qemu.pid"), "-sandbox", "on,obsolete=deny", "-daemonize",
     ]  # fmt: skip
+
+
+def ports(record: Record) -> tuple[int, ...]:
+    """Which of its ports QEMU forwards: one that it does is open to whoever asks, whatever the guest says."""
+    return (SSH_PORT, HTTPS_PORT) if record.published else (SSH_PORT,)
 
 
 def escaped(path: Path) -> str:

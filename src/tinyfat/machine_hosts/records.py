@@ -30,6 +30,7 @@ class Record:
     address: HostAddress
     own_address: bool  # it goes with the machine
     labels: Mapping[str, str] = field(default_factory=dict)
+    published: bool = True  # port 443 is let through
 
 
 def checked_name(name: str) -> str:
@@ -77,7 +78,7 @@ class RecordFolder:
         folder.mkdir(mode=0o700, parents=True)
         return Record(
             order.name, order.image, order.hostname, order.memory_bytes, at, f"{order.name}-{uuid.uuid4().hex[:12]}",
-            address, order.address is None, dict(order.labels),
+            address, order.address is None, dict(order.labels), order.published,
         )  # fmt: skip
 
     def discard(self, name: str) -> None:

@@ -63,8 +63,9 @@ class HostedServers:
             address = await self._leased(server.address) if server.address else None
             image, labels = server.image or self._plain_image, {INSTALLATION: self._installation}
             text = self._user_data(order)
+            published = server.published
             await self._host.create(
-                HostOrder(order.id, image, text, server.hostname, self._memory_bytes, address, labels)
+                HostOrder(order.id, image, text, server.hostname, self._memory_bytes, address, labels, published)
             )
 
     async def look(self, machine_id: str) -> MachineSeen:
@@ -111,10 +112,9 @@ class HostedServers:
             return (await self._host.look(machine_id)).state is MachineState.RUNNING
 
     async def opens(self, machine_id: str, ssh_networks: Sequence[str], published: bool) -> bool:
-        """Nothing stands between this host and its machines but their own firewalls."""
+        """Where SSH may come from is for the machine's own firewall alone."""
         with _told(machine_id):
-            if (await self._host.look(machine_id)).state is MachineState.GONE:
-                raise MachineRefused(f"There is no machine {machine_id} on this host.")
+            await self._host.let_in(machine_id, published)
         return True
 
     async def release(self, address_id: str) -> bool:
