@@ -43,7 +43,7 @@ _CAPABILITY = {
     "capabilities": [{"capability": "x-ignore-shared", "state": True}]
 }  # memory is a file: not written twice
 _PREFIX = "booted-"
-_LAYOUT = 1  # raised when a frozen machine of before is no good any more
+_LAYOUT = 2  # raised when a frozen machine of before is no good any more
 _PROGRAM = "/run/tinyfat-wake.py"
 _UNIT = "tinyfat-wake"
 

@@ -49,8 +49,9 @@ async def build_disk(
 
 
 async def make_disk(upon: Path, disk: Path) -> None:
-    """What is changed on it stays out of the disk that it lies upon."""
-    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(upon), str(disk)]
+    """What is changed on it stays out of the disk that it lies upon, whose place is written into it: the place itself,
+    for the links on the way there may go."""
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(upon.resolve()), str(disk)]
     await run([*argv, str(DISK_BYTES)])
 
 
