@@ -24,6 +24,7 @@ from tinyfat.settings import Settings
 
 pytestmark = pytest.mark.nspawn
 
+MEMORY_MB = {"echo": 1024, "openclaw": 4096}
 BUILD_SECONDS_MAX = 900.0  # OpenClaw starts twice
 # Of the builder alone; as globs in the image's own layer.
 FORGOTTEN = (
@@ -52,7 +53,7 @@ async def test_an_image_is_made_at_hetzner_and_an_agent_lives_on_it(
     gateway = (await Bridge(machines).subnet()).gateway.ipv4
     port, reception = free_port(), free_port()
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(hetzner(tmp_path / "hetzner", plain))
+        url = await stack.enter_async_context(hetzner(tmp_path / "hetzner", plain, MEMORY_MB[runtime]))
         settings = {
             "TINYFAT_MACHINE": "hetzner",
             "TINYFAT_HETZNER_URL": url,
