@@ -58,7 +58,6 @@ from tinyfat.settings import Settings
 
 NOT_FOR_CONTAINERS = ("boot", "usr/lib/modules", "usr/lib/firmware")
 PART_BYTES = 1024 * 1024
-RUNTIMES = ("openclaw", "pi", "echo")
 HETZNER_PLATFORM = ("linux", "x86_64")  # of the servers that the driver chooses: choice.ARCHITECTURE
 PLAIN = "debian-12"  # what the provider's plain image is called in the names of ours
 _IDS = uuid.UUID("5b1f6f0a-7d0e-4f0e-9a55-0c1c5d1b2f11")  # of the machines that images are made and tried with

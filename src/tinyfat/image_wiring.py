@@ -37,7 +37,6 @@ from tinyfat.ports.machines import MachineRefused
 from tinyfat.recipes.cloud_init import user_data
 from tinyfat.settings import Settings
 
-DRIVERS = ("nspawn", "local_vm", "hetzner")  # that list and prune
 DRAFTS, PACKED = "images", "packed"  # of a build's folder
 _HOSTS: Mapping[str, Callable[[Path, Path, Callable[[], datetime]], MachineHost]] = {
     "nspawn": NspawnHost,

@@ -21,7 +21,7 @@ from tinyfat.api.image_reception import ImageReception
 from tinyfat.box.baked import pack
 from tinyfat.box.become import Machine
 from tinyfat.box.enrol import EXIT_AGAIN, EXIT_REFUSED, main
-from tinyfat.cli.image import served_reception
+from tinyfat.cli.imaging import served_reception
 from tinyfat.domain.enrolment import (
     BOX_STATE_FOLDER,
     CONTROL_CA_FILE,

@@ -22,7 +22,7 @@ from tests.machine_hosts.docker_daemon import docker_daemon
 from tests.running import free_port, until
 from tinyfat.box.folder import BoxFolder
 from tinyfat.box.process_table import boot, look
-from tinyfat.cli.image import served_reception
+from tinyfat.cli.imaging import served_reception
 from tinyfat.domain.link import ModelAccess, RuntimeSpec
 from tinyfat.domain.machines import MachineOrder, MachineState
 from tinyfat.drivers.machines.docker import MACHINE_LABEL, DockerMachines
