@@ -222,7 +222,7 @@ async def test_past_its_deadline_a_turn_is_stopped(workspace: Path) -> None:
 
     async with gateway(workspace, agent=never, chat_abort=abort) as (server, client):
         with pytest.raises(RuntimeUnavailable, match="no answer within"):
-            await client.answer(turn(seconds=0.05), False, "")
+            await client.answer(turn(seconds=1.0), False, "")
 
         assert aborted.is_set()
     assert server.asked("chat.abort")[0].params == {"sessionKey": "email:thread"}

@@ -138,6 +138,7 @@ def test_the_models_file_names_the_key_and_holds_none() -> None:
                 "baseUrl": "https://x",
                 "api": "anthropic-messages",
                 "apiKey": "$TINYFAT_MODEL_KEY",
+                "headers": {"x-session-affinity": "$TINYFAT_SESSION"},
                 "models": [{"id": "m", "input": ["text", "image"], "contextWindow": 128000, "maxTokens": 8192}],
             }
         }

@@ -113,7 +113,7 @@ async def hosted(_: Path) -> ServersUnderTest:
 class HetznerUnderTest:
     """The driver for Hetzner against our stand-in, whose machines are in memory."""
 
-    seconds = 10.0
+    seconds = 30.0
 
     def __init__(self, here: Project, stack: AsyncExitStack) -> None:
         self._here, self._stack = here, stack
