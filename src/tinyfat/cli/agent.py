@@ -12,6 +12,7 @@ import typer
 
 from tinyfat.cli import agent_keys
 from tinyfat.cli.agent_export import export_state
+from tinyfat.cli.agent_steps import Shown, complaints, followed, is_over, seconds
 from tinyfat.cli.client import Client, CommandFailed
 from tinyfat.cli.output import console, local_time, print_fields, print_json, print_table, visible
 from tinyfat.domain.agents import Plan, RuntimeKind
@@ -60,57 +61,18 @@ def create(
         console.print(f"{agent['address']} is being made; `tinyfat agent show {agent['name']}` tells how far it is.")
 
 
-def _wait_until_made(client: Client, name: str, quiet: bool) -> dict[str, Any]:
+def _wait_until_made(client: Client, name: str, quiet: bool) -> Shown:
     """Raises CommandFailed with the reason where it failed."""
-    said: set[str] = set()
-    deadline = time.monotonic() + CREATE_SECONDS_MAX
-    with console.status("", spinner="dots") if not quiet and console.is_terminal else _Silent() as status:
-        while time.monotonic() < deadline:
-            agent: dict[str, Any] = client.get("agents", name)
-            if not quiet:
-                _report(agent, said, status)
-            if agent["state"] == "ready":
-                return agent
-            if agent["state"] == "failed":
-                raise CommandFailed(
-                    f"{agent['reason']}\n`tinyfat agent logs {name}` has its output; "
-                    f"`tinyfat agent destroy {name}` frees the name."
-                )
-            time.sleep(LOOK_SECONDS)
-    raise CommandFailed(
-        f"{name} is not ready after {CREATE_SECONDS_MAX / 60:.0f} min; `tinyfat agent show {name}` tells how far it is."
-    )
 
+    def made(agent: Shown) -> bool:
+        if agent["state"] == "failed":
+            raise CommandFailed(
+                f"{agent['reason']}\n`tinyfat agent logs {name}` has its output; "
+                f"`tinyfat agent destroy {name}` frees the name."
+            )
+        return bool(agent["state"] == "ready")
 
-class _Silent:
-    """Where there is no terminal: the same, without a spinner."""
-
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, text: str) -> None:
-        pass
-
-
-def _report(agent: dict[str, Any], said: set[str], status: Any) -> None:
-    for step in agent["steps"]:
-        if step["ended_at"] and f"✓ {step['name']}" not in said:
-            said.add(f"✓ {step['name']}")
-            console.print(f"  {'✗' if step['detail'] else '✓'} {step['name']}  {_seconds(step):.1f} s")
-        elif not step["ended_at"]:
-            detail = (agent["machine"] or {}).get("detail", "")
-            words = f"{step['name']}: {detail}" if detail else step["name"]
-            status.update(words)
-            if not console.is_terminal and words not in said:
-                said.add(words)
-                console.print(f"  … {visible(words)}")
-
-
-def _seconds(step: dict[str, Any]) -> float:
-    return (datetime.fromisoformat(step["ended_at"]) - datetime.fromisoformat(step["started_at"])).total_seconds()
+    return followed(client, name, CREATE_SECONDS_MAX, made, f"{name} is not ready", quiet)
 
 
 @app.command("list")
@@ -156,7 +118,7 @@ def show(name: Name, as_json: Json = False) -> None:
         ]
     )
     rows = [
-        (s["flow"], s["name"], f"{_seconds(s):.1f} s" if s["ended_at"] else "under way", s["detail"])
+        (s["flow"], s["name"], f"{seconds(s):.1f} s" if s["ended_at"] else "under way", s["detail"])
         for s in agent["steps"]
     ]
     print_table(("", "step", "took", ""), rows, "")
@@ -295,24 +257,17 @@ def _what_is_lost(agent: dict[str, Any]) -> str:
 
 def _wait_until_replaced(client: Client, name: str, machine: str, quiet: bool) -> None:
     """Raises CommandFailed with the reason where it was undone."""
-    said: set[str] = set()
-    deadline = time.monotonic() + REPLACE_SECONDS_MAX
-    with console.status("", spinner="dots") if not quiet and console.is_terminal else _Silent() as status:
-        while time.monotonic() < deadline:
-            agent: dict[str, Any] = client.get("agents", name)
-            steps = [step for step in agent["steps"] if step["flow"] == "replace"]
-            if not quiet:
-                _report(agent | {"steps": steps}, said, status)
-            if agent["reason"]:
-                raise CommandFailed(agent["reason"])
-            if any(step["name"] == REPLACED and step["ended_at"] for step in steps):
-                if words := "; ".join(step["detail"] for step in steps if step["detail"]):
-                    raise CommandFailed(f"{name} lives on the machine {machine}, and: {words}")
-                return
-            time.sleep(LOOK_SECONDS)
-    raise CommandFailed(
-        f"{name} is not replaced after {REPLACE_SECONDS_MAX / 60:.0f} min; `tinyfat agent show {name}` tells more."
-    )
+
+    def replaced(agent: Shown) -> bool:
+        if agent["reason"]:
+            raise CommandFailed(agent["reason"])
+        if not is_over(agent, REPLACED):
+            return False
+        if words := complaints(agent):
+            raise CommandFailed(f"{name} lives on the machine {machine}, and: {words}")
+        return True
+
+    followed(client, name, REPLACE_SECONDS_MAX, replaced, f"{name} is not replaced", quiet, "replace")
 
 
 @app.command()
@@ -356,24 +311,13 @@ def _begin_publishing(name: str, which: str, wait: bool, as_json: bool) -> dict[
 
 def _wait_until_seen(client: Client, name: str, quiet: bool) -> None:
     """Raises CommandFailed."""
-    said: set[str] = set()
-    deadline = time.monotonic() + PUBLISH_SECONDS_MAX
-    with console.status("", spinner="dots") if not quiet and console.is_terminal else _Silent() as status:
-        while time.monotonic() < deadline:
-            agent: dict[str, Any] = client.get("agents", name)
-            machine = agent["machine"] or {}
-            steps = [step for step in agent["steps"] if step["flow"] == "publish"]
-            if not quiet:
-                complaint = {"machine": machine | {"detail": machine.get("complaint", "")}}
-                _report(agent | complaint | {"steps": steps}, said, status)
-            if words := "; ".join(step["detail"] for step in steps if step["detail"]):
-                raise CommandFailed(words)
-            if any(step["name"] == SEEN and step["ended_at"] for step in steps):
-                return
-            time.sleep(LOOK_SECONDS)
-    raise CommandFailed(
-        f"It is not done after {PUBLISH_SECONDS_MAX / 60:.0f} min; `tinyfat agent show {name}` tells how far it is."
-    )
+
+    def seen(agent: Shown) -> bool:
+        if words := complaints(agent):
+            raise CommandFailed(words)
+        return is_over(agent, SEEN)
+
+    followed(client, name, PUBLISH_SECONDS_MAX, seen, f"The site of {name} is not as it shall be", quiet, "publish")
 
 
 @app.command()
