@@ -38,7 +38,7 @@ fmt: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff format .
 
 runtimes: $(VENV)/.dev ## The tests with the real OpenClaw and pi (installs them: 800 MB in the cache)
-	@$(BIN)/python -m pytest -q -m "openclaw or pi"
+	@$(BIN)/python -m pytest -q -m "(openclaw or pi) and not nspawn and not vm"
 
 machines: $(VENV)/.dev ## Every kind of machine on this host, for real: systemd, QEMU, Docker (Debian, root: installs them; without KVM half an hour)
 	@sh tests/machine_hosts/install_programs.sh
