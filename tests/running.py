@@ -44,15 +44,21 @@ class CommandError(AssertionError):
         self.code, self.out, self.err = code, out, err
 
 
+def surroundings() -> dict[str, str]:
+    """The environment without a setting or a key of whoever runs the tests; the cache alone is theirs."""
+    ours = {"FIREWORKS_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY"} | {
+        name for name in os.environ if name.startswith("TINYFAT_") and name != "TINYFAT_CACHE"
+    }
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
 class TinyFat:
     """One home. `start` and `kill` may be called again and again: home and ports stay."""
 
     def __init__(self, home: Path, **settings: str) -> None:
         self.home = home
         self.smtp_port, self.http_port, self.relay_port = free_port(), free_port(), free_port()
-        vendors = ("FIREWORKS_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY")
-        own = {k: v for k, v in os.environ.items() if not k.startswith("TINYFAT_") and k not in vendors}
-        self.environment = own | {
+        self.environment = surroundings() | {
             "TINYFAT_HOME": str(home),
             "TINYFAT_SMTP_LISTEN": f"127.0.0.1:{self.smtp_port}",
             "TINYFAT_HTTP_LISTEN": f"127.0.0.1:{self.http_port}",

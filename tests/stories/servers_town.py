@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.running import OWNER, CommandError, TinyFat, free_port, letter
+from tests.running import OWNER, CommandError, TinyFat, free_port, letter, surroundings
 from tests.stories.town import Operator, PostOffice, new_id
 from tinyfat.machine_hosts.nspawn import NspawnHost
 from tinyfat.machine_hosts.qemu import QemuHost
@@ -183,11 +183,10 @@ async def town(
 async def hetzner(state: Path, image: str, memory_mb: int = 1024) -> AsyncIterator[str]:
     """The stand-in as a program, its servers real machines made from `image`; the URL of its API."""
     listen = f"127.0.0.1:{free_port()}"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("TINYFAT_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tinyfat", "standin", "hetzner", "--listen", listen, "--backend", "nspawn",
         "--state", str(state), "--image", image, "--memory-mb", str(memory_mb), "--action-seconds", "0.1",
-        env=environment | {"TINYFAT_STANDIN_TOKEN": HETZNER_TOKEN}, stdout=asyncio.subprocess.PIPE,
+        env=surroundings() | {"TINYFAT_STANDIN_TOKEN": HETZNER_TOKEN}, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
     try:
