@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types imports fmt faults faults-long faults-cloud faults-cloud-long bench machines story-mail story-vm bench-servers lock clean
+.PHONY: help setup demo test check lint types imports fmt faults faults-long faults-cloud faults-cloud-long bench machines machines-long story-mail story-vm bench-servers lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,11 +44,16 @@ machines: $(VENV)/.dev ## Every kind of machine on this host, for real: systemd,
 	@sh tests/machine_hosts/install_programs.sh
 	@$(BIN)/python -m pytest -q -m "(nspawn or vm or docker) and not long"
 
+machines-long: $(VENV)/.dev ## The stories of machines that take many minutes each: a clone of a VM, OpenClaw's image, certificates by ACME
+	@sh tests/machine_hosts/install_programs.sh
+	@sh tests/stories/install_machine_tools.sh
+	@$(BIN)/python -m pytest -q -m "(nspawn or vm or docker) and long"
+
 story-mail: $(VENV)/.dev ## The tests with swaks and a real Postfix (Debian, root: installs both)
 	@sh tests/stories/install_mail_peers.sh
 	@$(BIN)/python -m pytest -q -m peer
 
-story-vm: $(VENV)/.dev ## Agents on servers of their own: systemd containers, OpenClaw, ssh, dig (Debian, root: installs what is missing)
+story-vm: $(VENV)/.dev ## Agents on servers of their own: systemd containers, OpenClaw, QEMU, ssh, dig (Debian, root: installs what is missing; 15 minutes)
 	@sh tests/stories/install_machine_tools.sh
 	@$(BIN)/python -m pytest -q -m "(nspawn or vm) and not long" tests/stories
 
@@ -57,7 +62,7 @@ faults: $(VENV)/.dev ## Kill the control plane, the database, the box and the ru
 
 faults-long: $(VENV)/.dev ## The same, 200 kills
 	@$(BIN)/python -m tests.faults --count 200
-	@$(BIN)/python -m pytest -q -m long
+	@$(BIN)/python -m pytest -q -m "long and not nspawn and not vm and not docker"
 
 faults-cloud: $(VENV)/.dev ## A provider of servers that lies, the control plane killed meanwhile (under 90 seconds)
 	@$(BIN)/python -m tests.faults.lying_cloud --runs 60

@@ -5,7 +5,11 @@ from __future__ import annotations
 ELSEWHERE = (
     ("the real OpenClaw and pi", "they install 800 MB from npm", "make runtimes"),
     ("swaks and a real Postfix", "they need Debian and root", "make story-mail"),
-    ("systemd containers, virtual machines, Docker", "they need Debian and root", "make machines, make story-vm"),
+    (
+        "systemd containers, virtual machines, Docker",
+        "they need Debian and root",
+        "make story-vm, make machines, make machines-long",
+    ),
     (
         "killing everything under load",
         "it takes up to 10 minutes; the 200 kills longer",

@@ -56,6 +56,7 @@ async def test_an_agent_on_a_virtual_machine_from_beginning_to_end(tmp_path: Pat
     assert "Traceback" not in here.tinyfat.log.read_text()
 
 
+@pytest.mark.long
 async def test_an_agent_on_a_clone_that_waited_in_the_warm_pool(tmp_path: Path, post: PostOffice) -> None:
     need_machines()
     builder = TinyFat(tmp_path / "builder")

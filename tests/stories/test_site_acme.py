@@ -43,7 +43,7 @@ from tinyfat.domain.enrolment import PUBLIC_FOLDER
 from tinyfat.drivers.authorities.tls import TlsAuthority
 from tinyfat.machine_hosts.networks import Bridge
 
-pytestmark = pytest.mark.nspawn
+pytestmark = [pytest.mark.nspawn, pytest.mark.long]
 
 NAME = f"ada.{DOMAIN}"
 PACKAGES = ("caddy", "libnss3-tools", "libnss3", "libnspr4", "media-types")
