@@ -12,7 +12,7 @@ from tinyfat.domain.relay_keys import key_hash
 from tinyfat.drivers.usage.memory import MemoryUsageLedger
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.usage import Held, Refused, Reservation, Settlement
-from tinyfat.relay.batches import CROWD, WAITING_MAX, LedgerDesk, Overloaded
+from tinyfat.relay.batches import WAITING_MAX, LedgerDesk, Overloaded
 
 KEY = key_number(1)
 
@@ -94,16 +94,3 @@ async def test_a_hold_that_nobody_waits_for_any_more_is_released() -> None:
     await desk.close()
     assert ledger.batches == [(1, 0, 0), (0, 0, 1)]
     assert (await ledger.spend("ada")).reserved == 0
-
-
-async def test_what_comes_soon_after_a_crowd_goes_together() -> None:
-    ledger = SlowLedger()
-    ledger.open.set()
-    desk = LedgerDesk(ledger)
-    held = await asyncio.gather(*(desk.reserve(ask(KEY)) for _ in range(CROWD)))
-    ends: list[asyncio.Future[None]] = []
-    for one in held:
-        ends.append(desk.release(one.call_id))
-        await asyncio.sleep(0)  # without a wait, the first of them would go alone
-    await asyncio.gather(*ends)
-    assert ledger.batches == [(CROWD, 0, 0), (0, 0, CROWD)]

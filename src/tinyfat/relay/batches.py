@@ -10,10 +10,6 @@ from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.usage import Held, Refused, Reservation, Settlement, UsageLedger
 
 BATCH_MAX = 256
-CROWD = 4  # in one batch: calls come faster than commits end, so the next batch waits for more company
-# That wait, in turns of the loop: they are long while there is much to do, and nothing where there is not. A commit
-# costs the same whether two or thirty are in it.
-GATHER_TURNS = 8
 WAITING_MAX = 4096  # of beginnings; the ends of calls under way are always taken
 
 log = logging.getLogger(__name__)
@@ -65,9 +61,6 @@ class LedgerDesk:
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
                 await self._commit(batch)
-                if len(batch) >= CROWD:
-                    for _ in range(GATHER_TURNS):
-                        await asyncio.sleep(0)
         finally:
             self._running = None
 
