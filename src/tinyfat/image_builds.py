@@ -235,7 +235,7 @@ class ImageBuilds:
 
 async def freeze(settings: Settings, name: str, say: Say) -> None:
     """A machine of this image is booted and frozen: the virtual machines of this host that are made of it from then on
-    are its clones (docs/decisions/0009). Raises ImageFailed."""
+    are its clones (docs/decisions/0010). Raises ImageFailed."""
     host = local_vm.local_vm_host(settings.home, settings.cache)
     with _told(f"No machine of the image {name} was frozen"):
         say("a machine is booted and frozen, unless one is: half a minute with KVM, two to five without")

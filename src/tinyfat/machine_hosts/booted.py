@@ -3,7 +3,7 @@
 Beside an image's disk there is, for each kind of machine (QEMU's version, processor, memory, devices), a folder with a
 disk, the memory and the devices' state of a machine of that image whose Debian is up and knows nothing yet: no seed but
 an empty one, no key, no token. machine_hosts/wake runs in it and makes each clone a machine of its own.
-docs/decisions/0009 has the reasons. https://www.qemu.org/docs/master/devel/migration/main.html
+docs/decisions/0010 has the reasons. https://www.qemu.org/docs/master/devel/migration/main.html
 """
 
 from __future__ import annotations
