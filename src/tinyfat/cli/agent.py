@@ -277,11 +277,7 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Show the folder `public` of its workspace to the world, at https://NAME.DOMAIN. Port 443 opens; no other."""
-    begun = _begin_publishing(name, "publish", wait, as_json)
-    if as_json:
-        print_json(begun)
-    elif wait:
-        console.print(f"{begun['url']} shows what lies in the folder `public` of {name}'s workspace.")
+    _publishing(name, "publish", f"shows what lies in the folder `public` of {name}'s workspace.", wait, as_json)
 
 
 @app.command()
@@ -291,22 +287,22 @@ def unpublish(
     as_json: Json = False,
 ) -> None:
     """Show nothing any more: port 443 is closed, and the folder stays as it is."""
-    begun = _begin_publishing(name, "unpublish", wait, as_json)
-    if as_json:
-        print_json(begun)
-    elif wait:
-        console.print(f"{begun['url']} is there no more; its pages are still in the folder `public`.")
+    _publishing(name, "unpublish", "is there no more; its pages are still in the folder `public`.", wait, as_json)
 
 
-def _begin_publishing(name: str, which: str, wait: bool, as_json: bool) -> dict[str, Any]:
-    """Raises CommandFailed with the reason where it did not come about."""
+def _publishing(name: str, which: str, done: str, wait: bool, as_json: bool) -> None:
+    """`done`: what is said of the site's URL at the end. Raises CommandFailed with the reason where it did not come
+    about."""
     client = Client(load_settings())
     begun: dict[str, Any] = client.post("agents", name, which)
     if wait:
         _wait_until_seen(client, name, quiet=as_json)
-    elif not as_json:
+    if as_json:
+        print_json(begun)
+    elif wait:
+        console.print(f"{begun['url']} {done}")
+    else:
         console.print(f"Under way; `tinyfat agent show {name}` tells how far it is.")
-    return begun
 
 
 def _wait_until_seen(client: Client, name: str, quiet: bool) -> None:
