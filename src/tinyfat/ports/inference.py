@@ -58,7 +58,7 @@ class Answer(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """In whichever case they are asked for. The vendor's id of the request is in `request-id` or `x-request-id`."""
+        """Their names in lower case. The vendor's id of the request is in `request-id` or `x-request-id`."""
 
     def pieces(self) -> AsyncIterator[bytes]:
         """As they arrive; the first, which of an error is perhaps empty, is what came with the head. Raises

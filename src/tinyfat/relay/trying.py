@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tinyfat.ports.inference import Api, Call, Inference, Target, VendorCut, VendorUnreachable
+from tinyfat.relay.calls import FIXED_HEADERS
 from tinyfat.relay.models import key_headers, url_of
 
 TRY_SECONDS_MAX = 30.0
@@ -18,7 +19,7 @@ async def try_key(vendors: Inference, target: Target, key: str) -> str:
     """Empty where the vendor answered the question; else why the key cannot be used, for its owner. A key that cannot
     be tried is not kept, either: nobody would know whether it works."""
     surface, path, body = _question(target)
-    headers = {"content-type": "application/json", "accept-encoding": "identity", **key_headers(target, surface, key)}
+    headers = {**FIXED_HEADERS, **key_headers(target, surface, key)}
     if surface == "messages":
         headers["anthropic-version"] = "2023-06-01"
     call = Call(url_of(target, path), headers, json.dumps(body).encode(), TRY_SECONDS_MAX, TRY_SECONDS_MAX)

@@ -1,91 +1,153 @@
-"""Calls to vendors over HTTP. aiohttp's client: measured at a fifth of httpx2's cost for a streamed answer."""
+"""Calls to vendors over HTTP/1.1, on kept connections."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
 
-import aiohttp
+import aiohappyeyeballs
 
+from tinyfat.drivers.inference.connection import Connection
 from tinyfat.ports.inference import Answer, Call, VendorCut, VendorUnreachable
 
 CONNECT_SECONDS_MAX = 10.0
-CONNECTIONS_MAX = 2048
-KEEPALIVE_SECONDS = 30.0
-IDLE_SLACK = 0.02  # an answer that goes silent is cut this part of its patience early, at most
-NO_LIMITS = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS_MAX, sock_read=None)  # ours are below
-PIECE_BYTES = 256 * 1024  # as much of an answer as waits for a slow client; then the vendor waits too
+NEXT_ADDRESS_SECONDS = 0.25  # then a vendor's next address is tried beside the first (RFC 8305, 5)
+KEPT_MAX = 256  # connections that wait for their next call
+URLS_MAX = 1024  # that are remembered
+_SAFE = "/%:@!$&'()*+,;=~"  # of a path; in a query also "?"
 
 
 class HttpInference:
-    """Made inside a running loop. It knows no proxy settings of the environment and follows no redirect."""
+    """Made inside a running loop. It knows no proxy settings of the environment, follows no redirect, and never makes a
+    call a second time."""
 
     def __init__(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEPALIVE_SECONDS),
-            auto_decompress=True,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=PIECE_BYTES,
-        )
+        self._tls = ssl.create_default_context()
+        self._tls.set_alpn_protocols(["http/1.1"])
+        self._kept: dict[_Place, dict[Connection, None]] = {}
+        self._kept_count = 0
 
     async def open(self, call: Call) -> Answer:
-        response: aiohttp.ClientResponse | None = None
+        until = asyncio.get_running_loop().time() + call.first_byte_seconds
+        connection: Connection | None = None
         try:
-            async with asyncio.timeout(call.first_byte_seconds):
-                response = await self._session.post(
-                    call.url, data=call.body, headers=call.headers, timeout=NO_LIMITS, allow_redirects=False
-                )
-                first = await _first(response)
+            place, line = _parsed(call.url)
+            head = _head(line, call)
+            connection = self._waiting(place) or await self._connected(place, call.first_byte_seconds)
+            connection.send(head, call.body, until)
+            status = await connection.head()
+            first = await connection.read() if status < 400 else b""
+            if not first and status < 400:
+                raise VendorCut("it ended before its first byte")
         except BaseException as error:
-            if response is not None:
-                response.close()
-            if not isinstance(error, (aiohttp.ClientError, TimeoutError, OSError, ValueError)):
+            if connection is not None:
+                connection.close()
+            if not isinstance(error, (VendorCut, TimeoutError, OSError, ValueError)):
                 raise
             # The error's own text may hold the URL and no more; the headers are never in it.
             raise VendorUnreachable(f"{type(error).__name__}: {str(error)[:200] or 'no answer in time'}") from error
-        return _HttpAnswer(response, first, call.idle_seconds)
+        connection.wait_at_most(call.idle_seconds)
+        return _HttpAnswer(connection, first, lambda: self._keep(place, connection))
 
     async def close(self) -> None:
-        await self._session.close()
+        for connections in list(self._kept.values()):
+            for connection in list(connections):
+                connection.close()
+
+    def _waiting(self, place: _Place) -> Connection | None:
+        """The one used last: the others may be closed for want of use."""
+        connections = self._kept.get(place)
+        if not connections:
+            return None
+        connection, _ = connections.popitem()
+        self._kept_count -= 1
+        return connection
+
+    def _keep(self, place: _Place, connection: Connection) -> None:
+        if self._kept_count >= KEPT_MAX:
+            connection.close()
+        elif connection.rest():
+            self._kept.setdefault(place, {})[connection] = None
+            self._kept_count += 1
+
+    def _gone(self, place: _Place, connection: Connection) -> None:
+        connections = self._kept.get(place, {})
+        if connection in connections:
+            del connections[connection]
+            self._kept_count -= 1
+        if not connections:
+            self._kept.pop(place, None)
+
+    async def _connected(self, place: _Place, seconds: float) -> Connection:
+        """Raises TimeoutError, OSError."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(min(seconds, CONNECT_SECONDS_MAX)):
+            found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+            connected = await aiohappyeyeballs.start_connection(
+                found, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1
+            )
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: Connection(lambda gone: self._gone(place, gone)),
+                    sock=connected,
+                    ssl=self._tls if place.tls else None,
+                    server_hostname=place.host if place.tls else None,
+                )
+            except BaseException:
+                connected.close()
+                raise
+        return connection
+
+
+class _Place(NamedTuple):
+    host: str
+    port: int
+    tls: bool
 
 
 class _HttpAnswer:
-    def __init__(self, response: aiohttp.ClientResponse, first: bytes, idle_seconds: float) -> None:
-        self._response = response
-        self._first = first
-        self._idle_seconds = idle_seconds
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+    def __init__(self, connection: Connection, first: bytes, over: Callable[[], None]) -> None:
+        self._connection, self._first, self._over = connection, first, over
+        self._closed = False
+        self.status = connection.status
+        self.headers: Mapping[str, str] = connection.headers
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        content = self._response.content
-        clock = asyncio.get_running_loop().time
-        moved = clock()
-        try:
-            # One timer for the whole answer, moved on now and then: to move it costs as much as the piece.
-            async with asyncio.timeout_at(moved + self._idle_seconds) as idle:
-                yield self._first
-                while piece := await content.readany():
-                    yield piece
-                    now = clock()
-                    if now - moved > self._idle_seconds * IDLE_SLACK:
-                        moved = now
-                        idle.reschedule(now + self._idle_seconds)
-        except TimeoutError as error:
-            raise VendorCut(f"silent for {self._idle_seconds:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise VendorCut(f"{type(error).__name__}: {str(error)[:200]}") from error
+        yield self._first
+        while piece := await self._connection.read():
+            yield piece
 
     def close(self) -> None:
-        self._response.close()
+        if not self._closed:
+            self._closed = True
+            self._over()
 
 
-async def _first(response: aiohttp.ClientResponse) -> bytes:
-    """Of the answer, what came with its head; where that is nothing and it is no error, what comes next. Raises
-    ValueError where nothing does."""
-    first = response.content.read_nowait()
-    if not first and response.status < 400:
-        first = await response.content.readany()
-        if not first:
-            raise ValueError("it ended before its first byte")
-    return first
+@lru_cache(URLS_MAX)
+def _parsed(url: str) -> tuple[_Place, str]:
+    """Where it is, and how a request for it begins. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url} is no URL of a vendor")
+    tls = parts.scheme == "https"
+    host = parts.hostname.encode("idna").decode()
+    named = (f"[{host}]" if ":" in host else host) + (f":{parts.port}" if parts.port else "")
+    target = quote(parts.path or "/", safe=_SAFE) + (f"?{quote(parts.query, safe=_SAFE + '?')}" if parts.query else "")
+    place = _Place(host, parts.port or (443 if tls else 80), tls)
+    return place, f"POST {target} HTTP/1.1\r\nhost: {named}\r\naccept: */*\r\n"
+
+
+def _head(line: str, call: Call) -> bytes:
+    """Raises ValueError, which does not show a header's value."""
+    headers = "".join([f"{name}: {value}\r\n" for name, value in call.headers.items()])
+    if headers.count("\r") != len(call.headers) or headers.count("\n") != len(call.headers) or "\0" in headers:
+        raise ValueError("a header holds a line break")
+    try:
+        return f"{line}{headers}content-length: {len(call.body)}\r\n\r\n".encode()
+    except UnicodeEncodeError:
+        raise ValueError("a header is not UTF-8") from None
