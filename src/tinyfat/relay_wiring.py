@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import secrets
 import socket
 import ssl
 import time
@@ -24,6 +25,7 @@ from tinyfat.ports.inference import Api, OwnerKeys, Target
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.usage import UsageLedger
 from tinyfat.relay.batches import LedgerDesk
+from tinyfat.relay.call_ids import RANDOM_BYTES, CallIds
 from tinyfat.relay.calls import Calls, Waits
 from tinyfat.relay.counting import CountTokens
 from tinyfat.relay.models import Models
@@ -33,7 +35,7 @@ from tinyfat.settings import Settings, SettingsRefused
 from tinyfat.store.byok import ByokStore
 from tinyfat.store.database import Database
 from tinyfat.store.embedded import EmbeddedPostgres
-from tinyfat.store.usage import UsageStore, commits_database
+from tinyfat.store.usage import UsageStore
 
 BEAT_SECONDS = 5.0
 GARBAGE_THRESHOLDS = (5000, 20, 50)  # `gc.set_threshold`
@@ -59,7 +61,13 @@ class Relay:
         self.models = models_of(self.routes, keys, now)
         self._vendors = HttpInference()
         calls = Calls(
-            self.models, LedgerDesk(ledger), self._vendors, owners, Waits(), time.monotonic, lambda: str(uuid.uuid4())
+            self.models,
+            LedgerDesk(ledger),
+            self._vendors,
+            owners,
+            Waits(),
+            time.monotonic,
+            CallIds(secrets.token_bytes(RANDOM_BYTES), time.time),
         )
         self._server = RelayServer(calls, self.models, CountTokens(calls))
 
@@ -92,12 +100,12 @@ class RelayAlone:
 
     def __init__(self, settings: Settings, database_url: str, standin_url: str) -> None:
         """Call it inside the running loop. Raises SettingsRefused."""
-        self._databases = (commits_database(database_url), Database(database_url))
-        self._usage = UsageStore(*self._databases, f"relay/{uuid.uuid4()}")
+        self._database = Database(database_url)
+        self._usage = UsageStore(self._database, f"relay/{uuid.uuid4()}")
         master = settings.master_key
         try:
             keys = master.get_secret_value() if master else kept_master_keys(settings.home / "master.key")
-            byok = ByokStore(self._databases[1], EnvelopeSecrets(keys))
+            byok = ByokStore(self._database, EnvelopeSecrets(keys))
         except MasterKeyRefused as error:
             raise SettingsRefused(f"TINYFAT_MASTER_KEY: {error}") from None
         self.relay = Relay(settings, self._usage, byok, standin_url)
@@ -105,8 +113,7 @@ class RelayAlone:
 
     async def start(self, listener: socket.socket) -> None:
         """Raises StoreUnavailable."""
-        for database in self._databases:
-            await database.open()
+        await self._database.open()
         await self._usage.beat()
         self._beating = asyncio.create_task(self._beat(), name="usage beat")
         await self.relay.start(listener)
@@ -118,8 +125,7 @@ class RelayAlone:
             await asyncio.gather(self._beating, return_exceptions=True)
         with contextlib.suppress(StoreUnavailable):  # what is still held is swept
             await self._usage.leave()
-        for database in self._databases:
-            await database.close()
+        await self._database.close()
 
     async def _beat(self) -> None:
         while True:

@@ -53,7 +53,7 @@ from tinyfat.store.mail import MailStore
 from tinyfat.store.servers import SPECS
 from tinyfat.store.signals import Signals, signal
 from tinyfat.store.turns import OFFERS, TurnStore
-from tinyfat.store.usage import UsageStore, commits_database
+from tinyfat.store.usage import UsageStore
 from tinyfat.store.usage_alerts import UsageAlertStore
 from tinyfat.store.usage_reports import UsageReportStore
 
@@ -121,9 +121,8 @@ class World:
 
     def _build_usage(self, database_url: str) -> None:
         settings = self.settings
-        self._commits_database = commits_database(database_url)
         # A name of this life alone: what an earlier one held is swept, though it was the same host's.
-        self.usage = UsageStore(self._commits_database, self.database, f"{self.host}/usage/{uuid.uuid4()}")
+        self.usage = UsageStore(self.database, f"{self.host}/usage/{uuid.uuid4()}")
         self.budgets = BudgetStore(self.database)
         self.relay_keys = KeyStore(self.database)
         self.usage_reports = UsageReportStore(self.database)
@@ -224,7 +223,6 @@ class World:
         """The database is there and of our schema. Raises SchemaTooNew, StoreUnavailable."""
         await self.database.open()
         await self.database.migrate()
-        await self._commits_database.open()
         await self.usage.beat()
         await self._rewrap()
         await self.deliveries.retry_now()
@@ -296,7 +294,6 @@ class World:
             await self.usage.leave()
         except StoreUnavailable:
             log.warning("the database does not answer: what is still held is swept later")
-        await self._commits_database.close()
 
     async def status(self) -> dict[str, Any]:
         machines = await self.records.wanted(self.host)

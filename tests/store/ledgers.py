@@ -12,7 +12,7 @@ from tinyfat.ports.usage import Held, Reservation, Settlement
 from tinyfat.store.budgets import BudgetStore
 from tinyfat.store.database import Database
 from tinyfat.store.keys import KeyStore
-from tinyfat.store.usage import UsageStore, commits_database
+from tinyfat.store.usage import UsageStore
 
 PRICE = Price(300, 1200, 30, 300, "test")
 NO_CAPS = Caps(None, None, None, None)
@@ -50,22 +50,21 @@ class Ledgers:
         self.url = url
         self.now: datetime | None = datetime(2026, 11, 20, 12, tzinfo=UTC)
         self.database = Database(url, 4)
-        self._relays = [commits_database(url), commits_database(url)]
-        self.first = UsageStore(self._relays[0], self.database, "relay:1", lambda: self.now or datetime.now(UTC))
-        self.second = UsageStore(self._relays[1], self.database, "relay:2", lambda: self.now or datetime.now(UTC))
+        self.first = UsageStore(self.database, "relay:1", lambda: self.now or datetime.now(UTC))
+        self.second = UsageStore(self.database, "relay:2", lambda: self.now or datetime.now(UTC))
         self.keys = KeyStore(self.database)
         self.budgets = BudgetStore(self.database)
         self._agents = 0
 
     async def open(self) -> None:
-        for database in (self.database, *self._relays):
-            await database.open()
+        await self.database.open()
         await self.first.beat()
         await self.second.beat()
 
     async def close(self) -> None:
-        for database in (self.database, *self._relays):
-            await database.close()
+        await self.first.close()
+        await self.second.close()
+        await self.database.close()
 
     async def agent(self, caps: Caps | None = NO_CAPS) -> tuple[str, str]:
         """(agent's id, key). `caps` None: without a budget."""

@@ -11,7 +11,7 @@ from tests.store.ledgers import ask, ended
 from tinyfat.domain.usage import Price, Usage
 from tinyfat.ports.usage import Held
 from tinyfat.store.database import Database
-from tinyfat.store.usage import UsageStore, commits_database
+from tinyfat.store.usage import UsageStore
 
 AMOUNT = 4_000_000  # nano-dollars: 250 of them are a dollar
 AT_ONCE = 100
@@ -19,10 +19,9 @@ AT_ONCE = 100
 
 async def main(seed: int, calls: int) -> None:
     random = Random(seed)
-    commits, database = commits_database(os.environ["LEDGER_URL"]), Database(os.environ["LEDGER_URL"], 1)
-    await commits.open()
+    database = Database(os.environ["LEDGER_URL"], 1)
     await database.open()
-    ledger = UsageStore(commits, database, f"relay:{seed}")
+    ledger = UsageStore(database, f"relay:{seed}")
     await ledger.beat()
     slots = asyncio.Semaphore(AT_ONCE)
     done: list[int] = []
@@ -44,7 +43,7 @@ async def main(seed: int, calls: int) -> None:
     await asyncio.gather(*(call() for _ in range(calls)))
     paid = [cost for cost in done if cost >= 0]
     print(len(paid), len(done) - len(paid), sum(paid), flush=True)
-    await commits.close()
+    await ledger.close()
     await database.close()
 
 

@@ -14,7 +14,7 @@ from tinyfat.domain.usage import MANAGED_CAPS, Caps, Price, Refusal, Usage, cost
 from tinyfat.ports.ledger import NotFound, StoreUnavailable
 from tinyfat.ports.usage import Held, Refused
 from tinyfat.store.budgets import BudgetStore
-from tinyfat.store.database import Database, migrations
+from tinyfat.store.database import Database, OneConnection, migrations
 from tinyfat.store.embedded import EmbeddedPostgres
 from tinyfat.store.usage import CALL_SECONDS_MAX
 
@@ -261,7 +261,8 @@ async def test_a_silent_relay_and_a_forgotten_hold_are_swept(ledgers: Ledgers) -
 async def test_what_the_database_missed_is_made_good_by_the_next_beat(ledgers: Ledgers) -> None:
     agent_id, key = await ledgers.agent()
     settled, released = await ledgers.held(key, 100), await ledgers.held(key, 100)
-    await ledgers.first._commits.close()
+    await ledgers.first.close()
+    ledgers.first._commits = OneConnection("postgresql:///?host=/nowhere")
     lost = ask(key, 100)
     for work in (
         ledgers.first.settle([ended(settled, Usage(1, 0))]),

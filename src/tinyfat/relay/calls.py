@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tinyfat.domain.prices import PriceList
-from tinyfat.domain.relay_keys import key_hash
 from tinyfat.domain.usage import AMOUNT_MAX, Price, Refusal
 from tinyfat.ports.inference import (
     Answer,
@@ -60,7 +59,7 @@ class Waits:
 class Asked:
     """A client's call, as it arrived."""
 
-    key: str = field(repr=False)
+    key_hash: bytes = field(repr=False)
     body: bytes = field(repr=False)
     passed: Mapping[str, str]  # headers that go on to the vendor
     turn: str
@@ -111,7 +110,7 @@ class Calls:
             if objection:
                 raise RequestRefused(objection)
         except RequestRefused as refused:
-            status, words = (400, str(refused)) if await self.known(asked.key) else (401, UNKNOWN_KEY_WORDS)
+            status, words = (400, str(refused)) if await self.known(asked.key_hash) else (401, UNKNOWN_KEY_WORDS)
             return await sink.whole(status, JSON, surface.error(status, words))
         try:
             verdict, bounds = await self._reserve(surface, asked, request)
@@ -128,18 +127,18 @@ class Calls:
         await self._held(surface, asked, request, verdict, bounds, began, sink)
         return None
 
-    def seen(self, key: str) -> bool:
+    def seen(self, key_hash: bytes) -> bool:
         """Has this key opened something of late?"""
-        return key_hash(key) in self._owner_vendors
+        return key_hash in self._owner_vendors
 
-    async def known(self, key: str) -> bool:
+    async def known(self, key_hash: bytes) -> bool:
         """Does this key open anything? Raises StoreUnavailable, Overloaded."""
-        verdict = await self._identified(key)
+        verdict = await self._identified(key_hash)
         return isinstance(verdict, Held) or verdict.refusal is not Refusal.UNKNOWN_KEY
 
     async def counted(self, asked: Asked, request: ModelRequest, path: str) -> bytes | None:
         """A vendor's count of a request's tokens, which costs nothing; None where none of them counts this model's."""
-        verdict = await self._identified(asked.key, request.model)
+        verdict = await self._identified(asked.key_hash, request.model)
         if isinstance(verdict, Refused):
             return None
         for target in self._models.targets(request.model, "count_tokens", verdict.byok_vendor):
@@ -161,9 +160,9 @@ class Calls:
                     answer.close()
         return None
 
-    async def _identified(self, key: str, alias: str = "") -> Held | Refused:
+    async def _identified(self, key_hash: bytes, alias: str = "") -> Held | Refused:
         """By a hold of nothing, which is released at once."""
-        nothing = self._reservation(key_hash(key), "models", alias, (), "", "", None)
+        nothing = self._reservation(key_hash, "models", alias, (), "", "", None)
         verdict = await self._desk.reserve(nothing)
         if isinstance(verdict, Held):
             await self._release(verdict.call_id)
@@ -180,7 +179,7 @@ class Calls:
     ) -> tuple[Held | Refused, list[tuple[Target, Bound]]]:
         """An agent on its owner's key is held for that vendor's price: known from its last call, else asked again. By a
         price that is not the one to be paid, nothing is judged: the ledger says `OTHER_KEY` first."""
-        hashed = key_hash(asked.key)
+        hashed = asked.key_hash
         for _ in range(RESERVE_TRIES):
             owner_vendor = self._owner_vendors.get(hashed, "")
             targets = self._models.targets(request.model, surface.name, owner_vendor)
@@ -220,10 +219,10 @@ class Calls:
         bounds: list[tuple[Target, Bound]], began: float, sink: Sink,
     ) -> None:  # fmt: skip
         """From here on the hold ends in `Meter.settled` or a release, whatever happens."""
-        meter = Meter(surface, held.call_id, len(request.raw), dict(bounds), began, self._clock)
+        meter = Meter(surface, held.call_id, len(request.raw), began, self._clock)
         opened: Opened | None = None
         try:
-            opened = await self._open(surface, asked, request, held, [target for target, _ in bounds], meter)
+            opened = await self._open(surface, asked, request, held, bounds, meter)
             if opened is None:
                 await self._release(held.call_id)
                 words = "No vendor of this model answered; try again in a moment."
@@ -246,24 +245,25 @@ class Calls:
         return None
 
     async def _open(
-        self, surface: Surface, asked: Asked, request: ModelRequest, held: Held, targets: list[Target], meter: Meter
-    ) -> Opened | None:
+        self, surface: Surface, asked: Asked, request: ModelRequest, held: Held,
+        bounds: list[tuple[Target, Bound]], meter: Meter,
+    ) -> Opened | None:  # fmt: skip
         """The first vendor that answers with anything but a failure of its own; of the last, whatever it answers."""
-        for number, target in enumerate(targets, 1):
+        for number, (target, bound) in enumerate(bounds, 1):
             key = await self._key(held, target)
             if key is None:
                 log.error(
                     "agent %s: its owner's key for %s is gone; the call is not made", held.agent_id, target.vendor
                 )
                 continue
-            meter.calling(target)
+            meter.calling(target, bound)
             try:
                 answer = await self._vendors.open(self._call(surface, asked, request, target, key))
             except VendorUnreachable as error:
                 log.warning("agent %s: %s %s does not answer: %s", held.agent_id, target.vendor, target.model, error)
                 continue
             opened = Opened(target, answer, bool(held.byok_vendor))
-            if number == len(targets) or not _elsewhere(opened):
+            if number == len(bounds) or not _elsewhere(opened):
                 return opened
             _log_failure(held, opened)
             answer.close()

@@ -19,7 +19,7 @@ class CountTokens:
     async def serve(self, asked: Asked, sink: Sink) -> None:
         """Raises StoreUnavailable, Overloaded."""
         surface = Messages()
-        if not await self._calls.known(asked.key):
+        if not await self._calls.known(asked.key_hash):
             return await sink.whole(401, JSON, surface.error(401, UNKNOWN_KEY_WORDS))
         try:
             request = read_request(asked.body)

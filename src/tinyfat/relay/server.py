@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from aiohttp import web
 
+from tinyfat.domain.relay_keys import key_hash
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.relay.batches import Overloaded
 from tinyfat.relay.calls import JSON, UNKNOWN_KEY_WORDS, Asked, Calls
@@ -63,7 +64,7 @@ class RelayServer:
         surfaces: tuple[Surface, ...] = (Chat(), Responses(), Embeddings(), Messages())
         self._surfaces = {surface.path: surface for surface in surfaces}
         self._at_once = 0
-        self._of_key: dict[str, int] = {}
+        self._of_key: dict[bytes, int] = {}  # by the key's hash
         self._bodies_bytes = 0
         self._runner: web.ServerRunner | None = None
 
@@ -95,13 +96,14 @@ class RelayServer:
                 return web.json_response({"ok": True})
             if not key:
                 raise TooMuch(401, "Give this agent's key as `Authorization: Bearer KEY` or `x-api-key: KEY`.")
+            hashed = key_hash(key)
             if path == _MODELS or path.startswith(_MODELS + "/"):
-                return await self._list_models(request, surface, key, path)
+                return await self._list_models(request, surface, hashed, path)
             if path not in self._surfaces and path != COUNT_PATH:
                 raise TooMuch(404, f"There is no {path[:WORD_CHARS_MAX]} here.")
             if request.method != "POST":
                 raise TooMuch(405, f"{path} takes POST.")
-            await self._bounded(surface, path, key, request, sink)
+            await self._bounded(surface, path, hashed, request, sink)
         except TooMuch as refused:
             await sink.whole(refused.status, JSON, surface.error(refused.status, str(refused)))
         except (StoreUnavailable, Overloaded):
@@ -109,7 +111,9 @@ class RelayServer:
             await sink.whole(503, JSON, surface.error(503, words))
         return sink.response
 
-    async def _bounded(self, surface: Surface, path: str, key: str, request: web.BaseRequest, sink: _HttpSink) -> None:
+    async def _bounded(
+        self, surface: Surface, path: str, key: bytes, request: web.BaseRequest, sink: _HttpSink
+    ) -> None:
         """One of so many calls at once, for so long."""
         stranger = not self._calls.seen(key)
         room = CALLS_MAX // 2 if stranger else CALLS_MAX
@@ -135,7 +139,7 @@ class RelayServer:
             if not self._of_key[key]:
                 del self._of_key[key]
 
-    async def _asked(self, request: web.BaseRequest, key: str, taken: _Taken) -> Asked:
+    async def _asked(self, request: web.BaseRequest, key: bytes, taken: _Taken) -> Asked:
         body = await self._body(request, taken)
         headers = request.headers
         passed = {name: headers[name] for name in _PASSED if name in headers}
@@ -167,7 +171,9 @@ class RelayServer:
         if self._bodies_bytes > taken.room:
             raise TooMuch(503, "Too much is being asked at once; try again in a moment.")
 
-    async def _list_models(self, request: web.BaseRequest, surface: Surface, key: str, path: str) -> web.StreamResponse:
+    async def _list_models(
+        self, request: web.BaseRequest, surface: Surface, key: bytes, path: str
+    ) -> web.StreamResponse:
         if request.method != "GET":
             raise TooMuch(405, f"{_MODELS} takes GET.")
         if not await self._calls.known(key):

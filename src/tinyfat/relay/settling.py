@@ -20,20 +20,17 @@ UNSEEN_TOKENS_PER_SECOND = 100
 class Meter:
     """Of one call. It gives its settlement once."""
 
-    def __init__(
-        self, surface: Surface, call_id: str, size: int, bounds: Mapping[Target, Bound], began: float,
-        clock: Callable[[], float],
-    ) -> None:  # fmt: skip
-        self._surface, self._call_id, self._size, self._bounds = surface, call_id, size, bounds
+    def __init__(self, surface: Surface, call_id: str, size: int, began: float, clock: Callable[[], float]) -> None:
+        self._surface, self._call_id, self._size = surface, call_id, size
         self._began, self._clock = began, clock
-        self._target: Target | None = None
+        self._called: tuple[Target, Bound] | None = None
         self._called_at = began
         self._reader: StreamReader | None = None
         self._body: bytes | None = None
         self._done = False
 
-    def calling(self, target: Target) -> None:
-        self._target, self._called_at = target, self._clock()
+    def calling(self, target: Target, bound: Bound) -> None:
+        self._called, self._called_at = (target, bound), self._clock()
 
     def reading(self, reader: StreamReader) -> None:
         self._reader = reader
@@ -47,10 +44,10 @@ class Meter:
             return None
         self._done = True
         latency_ms = round((self._clock() - self._began) * 1000)
-        target = self._target
-        if target is None:  # the client went before any vendor was asked
+        if self._called is None:  # the client went before any vendor was asked
             return Settlement(self._call_id, Usage(0, 0, estimated=True), latency_ms, outcome)
-        usage = self._usage(self._bounds[target])
+        target, bound = self._called
+        usage = self._usage(bound)
         price = target.prices.at(usage.input)
         return Settlement(self._call_id, usage, latency_ms, outcome, target.vendor, target.model, price)
 

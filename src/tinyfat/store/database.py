@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
-from typing import Any, TypeAlias
+from typing import Any, LiteralString, TypeAlias
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -34,8 +34,7 @@ Connection: TypeAlias = psycopg.AsyncConnection[TupleRow]
 
 
 class Database:
-    def __init__(self, url: str, connections_max: int = CONNECTIONS_MAX, options: str = "") -> None:
-        """`options`: of every session, as libpq takes them ("-c name=value")."""
+    def __init__(self, url: str, connections_max: int = CONNECTIONS_MAX) -> None:
         self.url = url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
@@ -43,11 +42,7 @@ class Database:
             max_size=connections_max,
             timeout=CONNECTION_SECONDS_MAX,
             reconnect_timeout=1.0,
-            kwargs={
-                "autocommit": True,
-                "options": f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s "
-                f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS_MAX}s {options}",
-            },
+            kwargs={"autocommit": True, "options": _session()},
             open=False,
         )
         self._sweeping: asyncio.Task[None] | None = None
@@ -109,6 +104,40 @@ class Database:
         return newest
 
 
+class OneConnection:
+    """For one kind of statement, one after the other: no pool to ask, and always the same backend of Postgres, whose
+    caches are warm. It is made with the first statement, and anew after one that failed for want of it."""
+
+    def __init__(self, url: str, options: str = "") -> None:
+        """`options`: of its session, as libpq takes them ("-c name=value")."""
+        self._url, self._options = url, f"{_session()} {options}"
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+
+    async def fetch(self, statement: LiteralString, values: Sequence[Any]) -> list[TupleRow]:
+        """A commit of its own. Raises StoreUnavailable where the database is not there."""
+        try:
+            connection = self._connection or await self._connect()
+            cursor = await connection.execute(statement, values, prepare=True)
+            return await cursor.fetchall()
+        except _AWAY as error:
+            await self.close()
+            raise StoreUnavailable(f"The database does not answer: {_first_line(error)}") from error
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _connect(self) -> Connection:
+        async with self._connecting:
+            if self._connection is None:
+                self._connection = await psycopg.AsyncConnection.connect(
+                    self._url, autocommit=True, options=self._options, connect_timeout=round(CONNECTION_SECONDS_MAX)
+                )
+            return self._connection
+
+
 def migrations() -> dict[int, tuple[str, str]]:
     """The scripts that ship with this version: number -> (name, SQL). Numbers run from 1 without a gap."""
     found: dict[int, tuple[str, str]] = {}
@@ -128,6 +157,14 @@ def storable(text: str) -> str:
     if text.isascii() and "\x00" not in text:
         return text
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def _session() -> str:
+    """Of every connection, as libpq takes it."""
+    return (
+        f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s "
+        f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS_MAX}s"
+    )
 
 
 def _first_line(error: BaseException) -> str:

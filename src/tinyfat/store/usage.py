@@ -16,7 +16,7 @@ from tinyfat.domain.usage import AMOUNT_MAX, TOKENS_MAX, Refusal, Standing, refu
 from tinyfat.ports.ledger import NotFound, StoreUnavailable
 from tinyfat.ports.usage import Held, Refused, Reservation, Settlement, Spend
 from tinyfat.store.budgets import caps_of
-from tinyfat.store.database import Connection, Database, storable
+from tinyfat.store.database import Connection, Database, OneConnection, storable
 
 # The ledger's functions look up a few rows by their keys; the tables' statistics change by the second and say little.
 _PLANS = (
@@ -40,12 +40,6 @@ _SPEND = (
 )
 
 
-def commits_database(url: str) -> Database:
-    """For the commits of one UsageStore: a single connection, since one batch at a time is under way, and always to the
-    same backend of Postgres, whose caches are warm."""
-    return Database(url, 1, _PLANS)
-
-
 class UsageStore:
     """ports.usage.UsageLedger. `executor_id` names this life of this process alone: a relay that starts again is
     another one, so that what the first left is swept. Call `beat` before the first reservation and every few seconds.
@@ -53,11 +47,8 @@ class UsageStore:
     `clock` is for tests; without it the database's own clock counts, the same for every relay.
     """
 
-    def __init__(
-        self, commits: Database, database: Database, executor_id: str, clock: Callable[[], datetime] | None = None
-    ) -> None:
-        """`commits`: of `commits_database`; `database`: for everything else."""
-        self._commits = commits
+    def __init__(self, database: Database, executor_id: str, clock: Callable[[], datetime] | None = None) -> None:
+        self._commits = OneConnection(database.url, _PLANS)
         self._database = database
         self._executor_id = executor_id
         self._clock = clock
@@ -124,9 +115,14 @@ class UsageStore:
             _forget(self._unsettled, [one.call_id for one in unsettled])
 
     async def leave(self) -> None:
-        """An orderly end: what is still held, is held by nobody from now on."""
+        """An orderly end: what is still held, is held by nobody from now on. Raises StoreUnavailable."""
+        await self.close()
         async with self._statement() as connection:
             await connection.execute("delete from executors where id = %s", (self._executor_id,))
+
+    async def close(self) -> None:
+        """Its own connection; the next commit would make another."""
+        await self._commits.close()
 
     async def forget_turns(self) -> int:
         """The sums of turns that have long ended; their calls stay. Returns how many."""
@@ -147,10 +143,7 @@ class UsageStore:
         asked = json.dumps([_asked(one) for one in reservations]) if reservations else None
         ended = json.dumps([_ended(one) for one in settlements]) if settlements else None
         batch = (self._executor_id, asked, ended, list(releases) or None, self._now())
-        async with self._commits.connection() as connection:
-            cursor = await connection.execute(_COMMIT, batch, prepare=True)
-            rows = await cursor.fetchall()
-        return sorted(rows)
+        return sorted(await self._commits.fetch(_COMMIT, batch))
 
     def _statement(self) -> AbstractAsyncContextManager[Connection]:
         return self._database.connection()
