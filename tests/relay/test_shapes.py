@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.relay.relays import target
 from tinyfat.domain.usage import Usage
+from tinyfat.drivers.inference.vendors import VENDORS
 from tinyfat.relay.request import RequestRefused, read_request, upstream_body
 from tinyfat.relay.shapes import sse
 from tinyfat.relay.shapes.chat import Chat
@@ -23,7 +25,7 @@ from tinyfat.relay.shapes.surface import Bound, Surface
 from tinyfat.standins import model_anthropic, model_openai, model_responses
 from tinyfat.standins.model_answer import Say
 
-TARGET = target("http://127.0.0.1:9/v1")
+TARGET = replace(target("http://127.0.0.1:9/v1"), model="claude-sonnet-4-5")  # 5,000 tokens an image
 TEXT = 'täglich \r\n\n data: [DONE] "usage": {1} \u2028 und weiter'
 SAY = Say(TEXT)
 TOKENS = (31, 17)
@@ -237,6 +239,69 @@ LINK = "https://example.org/a.png"
 )  # fmt: skip
 def test_what_a_request_may_cost(surface: Surface, request_fields: dict[str, Any], bound: Bound) -> None:
     assert surface.bound(request_fields, 500, TARGET) == bound
+
+
+IMAGE: dict[str, Any] = {"type": "image_url", "image_url": {"url": "data:x"}}
+
+
+def tiles(base: int, tile: int) -> int:
+    """OpenAI, "Images and vision": the largest image is scaled into 2048 x 768 pixels, eight tiles of 512 x 512."""
+    return base + 8 * tile
+
+
+@pytest.mark.parametrize(
+    ("model", "most"),
+    [
+        ("gpt-4o-mini-2024-07-18", tiles(2_833, 5_667)),
+        ("ft:gpt-4o-mini-2024-07-18:us::x", tiles(2_833, 5_667)),
+        ("gpt-4o", tiles(85, 170)),
+        ("gpt-4.1-2025-04-14", tiles(85, 170)),
+        ("gpt-5", tiles(70, 140)),
+        ("o1-pro", tiles(75, 150)),
+        ("gpt-4.1-nano", 1_536 * 2.46),
+        ("gpt-5-mini", 1_536 * 1.62),
+        ("openai/gpt-5-nano", 1_536 * 2.46),
+        ("gpt-5.4-mini", 1_536 * 1.62),
+        ("o4-mini", 1_536 * 1.72),
+        ("gpt-5.4", 10_000 * 1.2),
+        ("gpt-5.5-2026-04-24", 10_000 * 1.2),
+        ("gpt-5.6-luna", 30_000 * 2.46),
+        ("gpt-6", 30_000 * 2.46),
+        ("gpt-5.10", 30_000 * 2.46),
+        ("claude-opus-4-7", 4_784),
+        ("anthropic/claude-sonnet-4.5", 4_784),
+        ("qwen2.5-vl-72b-instruct", 16_384),
+        ("somebody-elses", 30_000 * 2.46),
+    ],
+)
+def test_of_no_model_an_image_costs_more_than_is_held(model: str, most: float) -> None:
+    of_model = replace(TARGET, model=model, input_max=1_000_000)
+    held = [Chat().bound({"messages": [{"content": [IMAGE] * n}]}, 500, of_model).input for n in (0, 1, 3)]
+    assert held[0] == 500
+    assert held[1] >= 500 + most
+    assert held[2] - held[0] == 3 * (held[1] - held[0])
+
+
+def test_what_is_held_for_an_image_is_no_more_than_known_models_can_cost() -> None:
+    """The models of agents of ours, and those that owners' keys are usually for."""
+    usual = {vendor.model: vendor for vendor in VENDORS if vendor.model}
+    request = {"messages": [{"content": [IMAGE]}]}
+    held = {model: Chat().bound(request, 500, replace(TARGET, model=model)).input for model in usual}
+    assert set(held) == {"accounts/fireworks/models/minimax-m2p1", "claude-sonnet-4-5", "gpt-5-mini"}
+    assert max(held.values()) <= 5_500
+    assert held["accounts/fireworks/models/minimax-m2p1"] == 500
+
+
+def test_where_images_are_dearer_than_their_place_in_the_window_it_is_no_bound() -> None:
+    """gpt-4o-mini's take 85 + 170 a tile of 128,000 and are billed as 33 1/3 times as many."""
+    mini = replace(TARGET, model="gpt-4o-mini", input_max=128_000)
+    fitting = 128_000 // tiles(85, 170)
+    by_value = Chat().bound({"messages": [{"content": [IMAGE] * fitting}]}, 500, mini)
+    assert by_value.input >= fitting * tiles(2_833, 5_667) > mini.input_max
+    named = [{"type": "image_url", "image_url": {"url": LINK}}]
+    assert Chat().bound({"messages": [{"content": named}]}, 500, mini).input >= fitting * tiles(2_833, 5_667)
+    assert Chat().bound({}, 10**9, mini).input == mini.input_max
+    assert Chat().bound({"messages": [{"content": [IMAGE] * 9_999}]}, 500, TARGET).input == TARGET.input_max
 
 
 def test_what_vendors_report() -> None:
