@@ -52,7 +52,7 @@ async def test_what_is_no_key_is_refused(tinyfat: TinyFat, key: str, words: str)
 async def test_an_agent_without_a_server_has_no_way_in_and_no_other_machine(tinyfat: TinyFat) -> None:
     for words in (("ssh", "ada"), ("agent", "replace", "ada"), ("agent", "publish", "ada")):
         refused = command(tinyfat, *words)
-        assert refused.code == 1 and "no server of its own" in " ".join(refused.err.split())
+        assert refused.code == 1 and "a server of its own, and ada has none" in " ".join(refused.err.split())
     assert json.loads(command(tinyfat, "audit", "--json").out) == []
     assert command(tinyfat, "audit", "nobody").code == 3
 

@@ -189,7 +189,10 @@ async def _server(world: World, agent: Agent) -> Machine:
     """Raises Conflict."""
     machine = await world.records.of_agent(agent.id)
     if machine is None or not world.fleet.kinds.is_server(machine.kind):
-        raise Conflict(f"{agent.name} has no server of its own to log in to; `tinyfat agent logs {agent.name}` may do.")
+        raise Conflict(
+            f"This takes a server of its own, and {agent.name} has none: it runs on the operator's host. "
+            "`tinyfat agent create NAME --owner ADDRESS --plan fat` makes an agent with one."
+        )
     if not (machine.ipv4 or machine.ipv6) or machine.enrolled_at is None:
         raise Conflict(
             f"The server of {agent.name} is not up yet; `tinyfat agent show {agent.name}` tells how far it is."

@@ -20,24 +20,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="TinyFat: an always-on AI agent for everyone, on a server of its own.",
 )
-app.add_typer(agent.app, name="agent")
-app.add_typer(mail.app, name="mail")
-app.add_typer(serve.app, name="serve")
-app.add_typer(image.app, name="image")
-app.add_typer(standin.app, name="standin")
-app.add_typer(key.app, name="key")
-app.add_typer(cap.app, name="cap")
-app.add_typer(byok.app, name="byok")
-app.command("usage")(usage.usage)
-app.command("models")(models.models)
-app.command("money")(money.money)
-app.command("doctor")(doctor.doctor)
-app.command("fleet")(fleet.fleet)
-app.command("ssh")(ssh.ssh)
-app.command("audit")(ssh.audit)
+# The panels of `tinyfat --help`.
+_BEGIN, _AGENTS, _MONEY = "Begin", "Agents", "Models and money"
+_SERVERS, _PARTS = "Servers", "Parts of TinyFat alone"
 
 
-@app.command()
+@app.command(rich_help_panel=_BEGIN)
 def up() -> None:
     """Start TinyFat and stay: mail comes in, agents answer. Ctrl-C or SIGTERM ends it."""
     # Here, not above: the other commands start in a fraction of the time without the engine and the server.
@@ -49,7 +37,7 @@ def up() -> None:
     starting.run(settings)
 
 
-@app.command()
+@app.command(rich_help_panel=_BEGIN)
 def demo() -> None:
     """See it work: an agent answers two mails of a thread, here and now, and nothing stays behind."""
     from tinyfat.cli.demo import demo as show
@@ -57,7 +45,6 @@ def demo() -> None:
     show()
 
 
-@app.command()
 def box(folder: Annotated[Path, typer.Option(help="The box's own folder, with its box.json.")]) -> None:
     """The supervisor beside an agent's runtime. The machine's driver starts it; people rarely do."""
     from tinyfat.box.__main__ import main as box_main
@@ -65,10 +52,29 @@ def box(folder: Annotated[Path, typer.Option(help="The box's own folder, with it
     sys.exit(box_main(["--folder", str(folder)]))
 
 
-@app.command()
+@app.command(rich_help_panel=_BEGIN)
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+# Commands come before groups in each panel, and the panels in the order of their first commands.
+app.command(rich_help_panel=_BEGIN)(doctor.doctor)
+app.command(rich_help_panel=_AGENTS)(ssh.ssh)
+app.command(rich_help_panel=_AGENTS)(ssh.audit)
+app.add_typer(agent.app, name="agent", rich_help_panel=_AGENTS)
+app.add_typer(mail.app, name="mail", rich_help_panel=_AGENTS)
+app.command(rich_help_panel=_MONEY)(money.money)
+app.command(rich_help_panel=_MONEY)(usage.usage)
+app.command(rich_help_panel=_MONEY)(models.models)
+app.add_typer(cap.app, name="cap", rich_help_panel=_MONEY)
+app.add_typer(key.app, name="key", rich_help_panel=_MONEY)
+app.add_typer(byok.app, name="byok", rich_help_panel=_MONEY)
+app.command(rich_help_panel=_SERVERS)(fleet.fleet)
+app.add_typer(image.app, name="image", rich_help_panel=_SERVERS)
+app.command(rich_help_panel=_PARTS)(box)
+app.add_typer(serve.app, name="serve", rich_help_panel=_PARTS)
+app.add_typer(standin.app, name="standin", rich_help_panel=_PARTS)
 
 
 def main() -> None:
