@@ -26,11 +26,12 @@ from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.usage import UsageLedger
 from tinyfat.relay.batches import LedgerDesk
 from tinyfat.relay.call_ids import RANDOM_BYTES, CallIds
-from tinyfat.relay.calls import Calls, Waits
+from tinyfat.relay.calls import Calls
 from tinyfat.relay.counting import CountTokens
 from tinyfat.relay.models import Models
 from tinyfat.relay.server import RelayServer
 from tinyfat.relay.trying import try_key
+from tinyfat.relay.vendors import Waits
 from tinyfat.settings import Settings, SettingsRefused
 from tinyfat.store.byok import ByokStore
 from tinyfat.store.database import Database

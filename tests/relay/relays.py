@@ -23,10 +23,11 @@ from tinyfat.drivers.inference.http import HttpInference
 from tinyfat.drivers.usage.memory import MemoryUsageLedger, Written
 from tinyfat.ports.inference import Api, Target
 from tinyfat.relay.batches import LedgerDesk
-from tinyfat.relay.calls import Calls, Waits
+from tinyfat.relay.calls import Calls
 from tinyfat.relay.counting import CountTokens
 from tinyfat.relay.models import Models
 from tinyfat.relay.server import RelayServer
+from tinyfat.relay.vendors import Waits
 from tinyfat.standins.model import model_app
 
 PRICE = PriceList(Price(300, 1200, 30, 375, "test"))

@@ -28,10 +28,10 @@ from tests.running import until
 from tinyfat.domain.prices import PriceList
 from tinyfat.domain.relay_keys import key_from, key_hash
 from tinyfat.domain.usage import Caps, Price
-from tinyfat.relay.calls import Waits
 from tinyfat.relay.shapes.chat import Chat
 from tinyfat.relay.shapes.messages import Messages
 from tinyfat.relay.shapes.responses import Responses
+from tinyfat.relay.vendors import Waits
 
 MESSAGES = {"model": "main", "max_tokens": 20, "messages": [{"role": "user", "content": "hello"}]}
 BODIES: dict[str, dict[str, Any]] = {
@@ -183,7 +183,7 @@ async def test_the_next_answers_where_the_first_gave_not_one_byte(first: bytes, 
 
     server = await asyncio.start_server(fails, sock=listener)
     dear = PriceList(Price(30_000, 120_000, 30_000, 30_000, "test"))
-    waits = Waits(first_byte_streamed=0.2, first_byte_whole=0.2)
+    waits = Waits(first_byte_streamed=0.5, first_byte_whole=0.5)
     failing = replace(target(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", "first"), prices=dear)
     good = StandIn()
     await good.start()

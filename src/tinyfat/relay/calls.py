@@ -11,59 +11,27 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tinyfat.domain.prices import PriceList
 from tinyfat.domain.usage import AMOUNT_MAX, Price, Refusal
-from tinyfat.ports.inference import (
-    Answer,
-    Call,
-    Inference,
-    OwnerKeys,
-    Target,
-    VendorCut,
-    VendorUnreachable,
-    vendor_request_id,
-)
+from tinyfat.ports.inference import Inference, OwnerKeys, Target, VendorCut
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.usage import Held, Refused, Reservation, Settlement
 from tinyfat.relay.batches import LedgerDesk, Overloaded
-from tinyfat.relay.models import Models, key_headers, url_of, worst
-from tinyfat.relay.request import ModelRequest, RequestRefused, read_request, upstream_body, wants_usage
+from tinyfat.relay.models import Models, worst
+from tinyfat.relay.request import ModelRequest, RequestRefused, read_request, wants_usage
 from tinyfat.relay.settling import Meter
 from tinyfat.relay.shapes.surface import Bound, Surface
+from tinyfat.relay.vendors import ERROR_BYTES_MAX, Asked, Opened, Vendors, Waits, log_failure, read_answer
 
-ERROR_BYTES_MAX = 64 * 1024  # of a vendor's error that is passed on
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of an answer that is not streamed
 HINTS_MAX = 10_000
-COUNT_SECONDS_MAX = 20.0
 RESERVE_TRIES = 3  # an owner's key may come or go between two of them
-OPERATORS_FAULT = (401, 402, 403)  # the vendor refuses the operator's key: no fault of the agent's
 
 log = logging.getLogger(__name__)
 
 _FREE = PriceList(Price(0, 0, 0, 0, "none"))
-
-
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """Seconds."""
-
-    first_byte_streamed: float = 180.0
-    first_byte_whole: float = 600.0
-    idle: float = 180.0  # between two pieces of a vendor's answer
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A client's call, as it arrived."""
-
-    key_hash: bytes = field(repr=False)
-    body: bytes = field(repr=False)
-    passed: Mapping[str, str]  # headers that go on to the vendor
-    turn: str
-    conversation: str
 
 
 class Sink(Protocol):
@@ -82,23 +50,14 @@ class Sink(Protocol):
         """The client is to see that the answer broke off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A vendor answers."""
-
-    target: Target
-    answer: Answer
-    own_key: bool  # the agent's owner's
-
-
 class Calls:
     def __init__(
         self, models: Models, desk: LedgerDesk, vendors: Inference, owners: OwnerKeys, waits: Waits,
         clock: Callable[[], float], new_id: Callable[[], str],
     ) -> None:  # fmt: skip
         """`clock`: monotonic seconds."""
-        self._models, self._desk, self._vendors, self._owners = models, desk, vendors, owners
-        self._waits, self._clock, self._new_id = waits, clock, new_id
+        self._models, self._desk, self._vendors = models, desk, Vendors(vendors, owners, waits)
+        self._clock, self._new_id = clock, new_id
         self._owner_vendors: OrderedDict[bytes, str] = OrderedDict()
         self._ending: set[asyncio.Task[Any]] = set()
 
@@ -141,24 +100,8 @@ class Calls:
         verdict = await self._identified(asked.key_hash, request.model)
         if isinstance(verdict, Refused):
             return None
-        for target in self._models.targets(request.model, "count_tokens", verdict.byok_vendor):
-            key = await self._key(verdict, target)
-            if key is None:
-                continue
-            headers = {**asked.passed, **FIXED_HEADERS, **key_headers(target, "count_tokens", key)}
-            body = upstream_body(request, target.model, ask_usage=False)
-            call = Call(url_of(target, path), headers, body, COUNT_SECONDS_MAX, COUNT_SECONDS_MAX)
-            answer: Answer | None = None
-            try:
-                answer = await self._vendors.open(call)
-                if answer.status == 200:
-                    return await _read(answer, ERROR_BYTES_MAX)
-            except (VendorUnreachable, VendorCut) as error:
-                log.warning("%s does not count tokens: %s", target.vendor, error)
-            finally:
-                if answer is not None:
-                    answer.close()
-        return None
+        targets = self._models.targets(request.model, "count_tokens", verdict.byok_vendor)
+        return await self._vendors.counted(asked, request, verdict, targets, path)
 
     async def _identified(self, key_hash: bytes, alias: str = "") -> Held | Refused:
         """By a hold of nothing, which is released at once."""
@@ -222,7 +165,7 @@ class Calls:
         meter = Meter(surface, held.call_id, len(request.raw), began, self._clock)
         opened: Opened | None = None
         try:
-            opened = await self._open(surface, asked, request, held, bounds, meter)
+            opened = await self._vendors.opened(surface, asked, request, held, bounds, meter)
             if opened is None:
                 await self._release(held.call_id)
                 words = "No vendor of this model answered; try again in a moment."
@@ -244,59 +187,22 @@ class Calls:
                 opened.answer.close()
         return None
 
-    async def _open(
-        self, surface: Surface, asked: Asked, request: ModelRequest, held: Held,
-        bounds: list[tuple[Target, Bound]], meter: Meter,
-    ) -> Opened | None:  # fmt: skip
-        """The first vendor that answers with anything but a failure of its own; of the last, whatever it answers."""
-        for number, (target, bound) in enumerate(bounds, 1):
-            key = await self._key(held, target)
-            if key is None:
-                log.error(
-                    "agent %s: its owner's key for %s is gone; the call is not made", held.agent_id, target.vendor
-                )
-                continue
-            meter.calling(target, bound)
-            try:
-                answer = await self._vendors.open(self._call(surface, asked, request, target, key))
-            except VendorUnreachable as error:
-                log.warning("agent %s: %s %s does not answer: %s", held.agent_id, target.vendor, target.model, error)
-                continue
-            opened = Opened(target, answer, bool(held.byok_vendor))
-            if number == len(bounds) or not _elsewhere(opened):
-                return opened
-            _log_failure(held, opened)
-            answer.close()
-        return None
-
-    async def _key(self, held: Held, target: Target) -> str | None:
-        if not held.byok_vendor:
-            return target.key
-        return await self._owners.key(held.agent_id, target.vendor)
-
-    def _call(self, surface: Surface, asked: Asked, request: ModelRequest, target: Target, key: str) -> Call:
-        ask_usage = surface.name == "chat" and request.streamed and not wants_usage(request)
-        first_byte = self._waits.first_byte_streamed if request.streamed else self._waits.first_byte_whole
-        headers = {**asked.passed, **FIXED_HEADERS, **key_headers(target, surface.name, key)}
-        body = upstream_body(request, target.model, ask_usage)
-        return Call(url_of(target, surface.path), headers, body, first_byte, self._waits.idle)
-
     async def _pass_error(self, surface: Surface, held: Held, opened: Opened, sink: Sink) -> None:
         """The vendor's own, but where it speaks of the operator's key: of that the agent's client can mend nothing."""
-        _log_failure(held, opened)
+        log_failure(held, opened)
         status = opened.answer.status
         try:
-            body = await _read(opened.answer, ERROR_BYTES_MAX)
+            body = await read_answer(opened.answer, ERROR_BYTES_MAX)
         except VendorCut:
             body = b""
         await self._release(held.call_id)
-        headers = _tagged(_down(opened.answer.headers), held)
-        if status in OPERATORS_FAULT and not opened.own_key:
-            status, body = 502, b""
+        if opened.operators_fault:
+            words = "The vendor refused the call, which is for the operator to mend."
+            return await sink.whole(502, _tagged(JSON, held), surface.error(502, words))
+        headers = _down(opened.answer.headers)
         if not body:
-            headers = _tagged(JSON, held)
-            body = surface.error(status, "The vendor refused the call, which is for the operator to mend.")
-        await sink.whole(status, headers, body)
+            headers, body = {**headers, **JSON}, surface.error(status, f"The vendor answered {status} and no more.")
+        return await sink.whole(status, _tagged(headers, held), body)
 
     async def _pass_stream(
         self, surface: Surface, request: ModelRequest, held: Held, opened: Opened, meter: Meter, sink: Sink
@@ -323,7 +229,7 @@ class Calls:
 
     async def _pass_whole(self, surface: Surface, held: Held, opened: Opened, meter: Meter, sink: Sink) -> None:
         try:
-            body = await _read(opened.answer, ANSWER_BYTES_MAX)
+            body = await read_answer(opened.answer, ANSWER_BYTES_MAX)
         except VendorCut as cut:
             log.warning("agent %s: %s cut its answer: %s", held.agent_id, opened.target.vendor, cut)
             await self._settle(meter.settled("cut"))
@@ -354,7 +260,6 @@ class Calls:
 
 
 JSON: Mapping[str, str] = {"content-type": "application/json"}
-FIXED_HEADERS = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "TinyFat"}
 UNKNOWN_KEY_WORDS = "This key opens nothing: it is unknown or was revoked."
 _DOWN = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "request-id", "x-request-id")
 
@@ -371,32 +276,6 @@ async def _refuse(surface: Surface, request: ModelRequest, refused: Refused, cal
     if status != 200:
         headers["x-should-retry"] = "false"  # the vendors' clients heed it: to ask again at once changes nothing
     return await sink.whole(status, headers, surface.refusal(words, request.model, call_id, streamed))
-
-
-def _elsewhere(opened: Opened) -> bool:
-    """May another vendor do better?"""
-    status = opened.answer.status
-    return status == 429 or status >= 500 or (status in OPERATORS_FAULT and not opened.own_key)
-
-
-def _log_failure(held: Held, opened: Opened) -> None:
-    answer, target = opened.answer, opened.target
-    level = logging.ERROR if answer.status in OPERATORS_FAULT and not opened.own_key else logging.WARNING
-    named = vendor_request_id(answer.headers)[:100] or "none"
-    log.log(level, "agent %s: %s %s answered %d (its request id: %s)", held.agent_id, target.vendor, target.model,
-            answer.status, named)  # fmt: skip
-
-
-async def _read(answer: Answer, limit: int) -> bytes:
-    """Raises VendorCut, also where it is longer than `limit` bytes."""
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in answer.pieces():
-        size += len(piece)
-        if size > limit:
-            raise VendorCut(f"longer than {limit} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def _down(headers: Mapping[str, str]) -> dict[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
-from tinyfat.relay.calls import JSON, UNKNOWN_KEY_WORDS, Asked, Calls, Sink
+from tinyfat.relay.calls import JSON, UNKNOWN_KEY_WORDS, Calls, Sink
 from tinyfat.relay.request import RequestRefused, read_request
 from tinyfat.relay.shapes.messages import Messages
 from tinyfat.relay.shapes.surface import estimated
+from tinyfat.relay.vendors import Asked
 
 PATH = "/v1/messages/count_tokens"
 

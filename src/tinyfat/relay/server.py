@@ -14,7 +14,7 @@ from aiohttp import web
 from tinyfat.domain.relay_keys import key_hash
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.relay.batches import Overloaded
-from tinyfat.relay.calls import JSON, UNKNOWN_KEY_WORDS, Asked, Calls
+from tinyfat.relay.calls import JSON, UNKNOWN_KEY_WORDS, Calls
 from tinyfat.relay.counting import PATH as COUNT_PATH
 from tinyfat.relay.counting import CountTokens
 from tinyfat.relay.models import Models
@@ -23,6 +23,7 @@ from tinyfat.relay.shapes.embeddings import Embeddings
 from tinyfat.relay.shapes.messages import Messages
 from tinyfat.relay.shapes.responses import Responses
 from tinyfat.relay.shapes.surface import Surface
+from tinyfat.relay.vendors import Asked
 
 BODY_BYTES_MAX = 32 * 1024 * 1024  # of one request: images travel in it
 BODIES_BYTES_MAX = 256 * 1024 * 1024  # of all requests under way

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from tinyfat.ports.inference import Api, Call, Inference, Target, VendorCut, VendorUnreachable
-from tinyfat.relay.calls import FIXED_HEADERS
 from tinyfat.relay.models import key_headers, url_of
+from tinyfat.relay.vendors import FIXED_HEADERS
 
 TRY_SECONDS_MAX = 30.0
 ANSWER_BYTES_MAX = 256 * 1024

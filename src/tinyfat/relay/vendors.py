@@ -1,0 +1,175 @@
+"""The vendors of a call, asked in order until one answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tinyfat.ports.inference import (
+    Answer,
+    Call,
+    Inference,
+    OwnerKeys,
+    Target,
+    VendorCut,
+    VendorUnreachable,
+    vendor_request_id,
+)
+from tinyfat.ports.usage import Held
+from tinyfat.relay.models import key_headers, url_of
+from tinyfat.relay.request import ModelRequest, upstream_body, wants_usage
+from tinyfat.relay.settling import Meter
+from tinyfat.relay.shapes.surface import Bound, Surface
+
+ERROR_BYTES_MAX = 64 * 1024  # of a vendor's error that is passed on
+COUNT_SECONDS_MAX = 20.0
+OPERATORS_FAULT = (401, 402, 403)  # the vendor refuses the operator's key: no fault of the agent's
+FIXED_HEADERS = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "TinyFat"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Seconds."""
+
+    first_byte_streamed: float = 180.0
+    first_byte_whole: float = 600.0
+    idle: float = 180.0  # between two pieces of a vendor's answer
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A client's call, as it arrived."""
+
+    key_hash: bytes = field(repr=False)
+    body: bytes = field(repr=False)
+    passed: Mapping[str, str]  # headers that go on to the vendor
+    turn: str
+    conversation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A vendor answers."""
+
+    target: Target
+    answer: Answer
+    own_key: bool  # the agent's owner's
+
+    @property
+    def operators_fault(self) -> bool:
+        return self.answer.status in OPERATORS_FAULT and not self.own_key
+
+    @property
+    def elsewhere(self) -> bool:
+        """May another vendor do better?"""
+        return self.answer.status == 429 or self.answer.status >= 500 or self.operators_fault
+
+    @property
+    def use(self) -> int:
+        """Of a failure, to the agent's client: when to come again, or what the vendor says, or nothing."""
+        if self.operators_fault:
+            return 0
+        return 2 if "retry-after" in self.answer.headers or "retry-after-ms" in self.answer.headers else 1
+
+
+class Vendors:
+    def __init__(self, inference: Inference, owners: OwnerKeys, waits: Waits) -> None:
+        self._inference, self._owners, self._waits = inference, owners, waits
+
+    async def opened(
+        self, surface: Surface, asked: Asked, request: ModelRequest, held: Held,
+        bounds: list[tuple[Target, Bound]], meter: Meter,
+    ) -> Opened | None:  # fmt: skip
+        """The first vendor that answers with anything but a failure of its own; where there is none, the most useful of
+        the failures, and of such the last. None: nobody answered at all."""
+        failed: list[Opened] = []
+        chosen: Opened | None = None
+        try:
+            for target, bound in bounds:
+                found = await self._ask(surface, asked, request, held, target, bound, meter)
+                if found is not None and not found.elsewhere:
+                    chosen = found
+                    return chosen
+                if found is not None:
+                    failed.append(found)
+            chosen = max(reversed(failed), key=lambda failure: failure.use, default=None)
+            return chosen
+        finally:
+            for failure in failed:
+                if failure is not chosen:
+                    log_failure(held, failure)
+                    failure.answer.close()
+
+    async def _ask(
+        self, surface: Surface, asked: Asked, request: ModelRequest, held: Held, target: Target, bound: Bound,
+        meter: Meter,
+    ) -> Opened | None:  # fmt: skip
+        key = await self._key(held, target)
+        if key is None:
+            log.error("agent %s: its owner's key for %s is gone; the call is not made", held.agent_id, target.vendor)
+            return None
+        meter.calling(target, bound)
+        try:
+            answer = await self._inference.open(self._call(surface, asked, request, target, key))
+        except VendorUnreachable as error:
+            log.warning("agent %s: %s %s does not answer: %s", held.agent_id, target.vendor, target.model, error)
+            return None
+        return Opened(target, answer, bool(held.byok_vendor))
+
+    async def counted(
+        self, asked: Asked, request: ModelRequest, held: Held, targets: Sequence[Target], path: str
+    ) -> bytes | None:
+        """The first count that a vendor gives of the request's tokens."""
+        for target in targets:
+            key = await self._key(held, target)
+            if key is None:
+                continue
+            headers = {**asked.passed, **FIXED_HEADERS, **key_headers(target, "count_tokens", key)}
+            body = upstream_body(request, target.model, ask_usage=False)
+            call = Call(url_of(target, path), headers, body, COUNT_SECONDS_MAX, COUNT_SECONDS_MAX)
+            answer: Answer | None = None
+            try:
+                answer = await self._inference.open(call)
+                if answer.status == 200:
+                    return await read_answer(answer, ERROR_BYTES_MAX)
+            except (VendorUnreachable, VendorCut) as error:
+                log.warning("%s does not count tokens: %s", target.vendor, error)
+            finally:
+                if answer is not None:
+                    answer.close()
+        return None
+
+    async def _key(self, held: Held, target: Target) -> str | None:
+        if not held.byok_vendor:
+            return target.key
+        return await self._owners.key(held.agent_id, target.vendor)
+
+    def _call(self, surface: Surface, asked: Asked, request: ModelRequest, target: Target, key: str) -> Call:
+        ask_usage = surface.name == "chat" and request.streamed and not wants_usage(request)
+        first_byte = self._waits.first_byte_streamed if request.streamed else self._waits.first_byte_whole
+        headers = {**asked.passed, **FIXED_HEADERS, **key_headers(target, surface.name, key)}
+        body = upstream_body(request, target.model, ask_usage)
+        return Call(url_of(target, surface.path), headers, body, first_byte, self._waits.idle)
+
+
+def log_failure(held: Held, opened: Opened) -> None:
+    answer, target = opened.answer, opened.target
+    level = logging.ERROR if opened.operators_fault else logging.WARNING
+    named = vendor_request_id(answer.headers)[:100] or "none"
+    log.log(level, "agent %s: %s %s answered %d (its request id: %s)", held.agent_id, target.vendor, target.model,
+            answer.status, named)  # fmt: skip
+
+
+async def read_answer(answer: Answer, limit: int) -> bytes:
+    """Raises VendorCut, also where it is longer than `limit` bytes."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in answer.pieces():
+        size += len(piece)
+        if size > limit:
+            raise VendorCut(f"longer than {limit} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
