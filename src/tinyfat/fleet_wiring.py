@@ -22,6 +22,7 @@ from tinyfat.flows.reconcile import Reconcile
 from tinyfat.flows.replace import Replace
 from tinyfat.flows.retire import Retire
 from tinyfat.flows.server_making import ServerMaking
+from tinyfat.flows.site_watch import SiteWatch
 from tinyfat.flows.watch import MachineRuns
 from tinyfat.flows.welcome import Welcome
 from tinyfat.identities import ServerIdentities
@@ -41,6 +42,7 @@ from tinyfat.store.turns import TurnStore
 
 POOL_SWEEP_SECONDS = 3.0
 RECONCILE_SECONDS = 180.0
+SITES_LOOK_SECONDS = 300.0
 EXPORTS_SWEEP_SECONDS = 10.0
 
 Beat = tuple[str, float, Callable[[], Awaitable[object]]]
@@ -84,7 +86,9 @@ class Fleet:
         welcome = Welcome(self._owner_mail, self.keys, self.addressing, self.host_key)
         self._provision = Provision(agents, self.making, records, turns, orders, self.machine_runs, welcome, host)
         self._retire = Retire(agents, kinds, self.machine_runs, self.addressing)
-        self._publish = Publish(agents, kinds, records, self.servers, orders, side.sites())
+        sites = side.sites()
+        self._publish = Publish(agents, kinds, records, self.servers, orders, sites)
+        self._site_watch = SiteWatch(agents, records, sites, self.alarms, _now)
         self.moves = StateMoveStore(database)
         self.move_files = MoveFolder(settings.home / "moves")
         self.exports = Exports(records, self.moves, self.move_files, _now)
@@ -112,6 +116,7 @@ class Fleet:
             exports,
             ("warm pool", POOL_SWEEP_SECONDS, self.pool.sweep),
             ("reconciliation", RECONCILE_SECONDS, self.reconcile.run),
+            ("sites", SITES_LOOK_SECONDS, self._site_watch.run),
         )
 
     def _replacing(self, agents: AgentStore, records: MachineStore, orders: Orders) -> Replace:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tinyfat.domain.agents import Agent
-from tinyfat.domain.enrolment import Identity, SiteTls
+from tinyfat.domain.enrolment import AGAIN_SECONDS, Identity, SiteTls
 from tinyfat.domain.machines import Machine
 from tinyfat.drivers.authorities.ssh import SshAuthority
 from tinyfat.flows.orders import Orders
@@ -32,9 +32,10 @@ class ServerIdentities:
         keys: AgentKeys,
         orders: Orders,
         ssh: SshAuthority,
-        site_tls: Callable[[Agent, Machine], SiteTls],
+        site_tls: Callable[[Agent, Machine], tuple[SiteTls, int]],
     ) -> None:
-        """`site_tls`: how an agent's site comes by its certificate on this machine."""
+        """`site_tls`: how an agent's site comes by its certificate on this machine, and in how many seconds it is asked
+        for again."""
         self._machines, self._agents, self._keys, self._orders, self._ssh = machines, agents, keys, orders, ssh
         self._site_tls = site_tls
 
@@ -46,6 +47,7 @@ class ServerIdentities:
         orders = self._orders
         agent = await self._agents.get(machine.agent_id) if machine.agent_id else None
         keys = await self._keys.list(agent.id) if agent else []
+        site, again_seconds = self._site_tls(agent, machine) if agent and agent.published else (None, AGAIN_SECONDS)
         return Identity(
             serial=machine.identity_serial,
             machine_id=machine.id,
@@ -57,6 +59,7 @@ class ServerIdentities:
             ssh_host_key=self._ssh.host_key(agent.id if agent else machine.id)[0],
             ssh_ca=self._ssh.public_line,
             owner_keys=tuple(key.public_key for key in keys),
-            site=self._site_tls(agent, machine) if agent and agent.published else None,
+            site=site,
             ssh_networks=orders.terms.ssh_networks,
+            again_seconds=again_seconds,
         )

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from tinyfat.domain.enrolment import is_acme_url
+from tinyfat.drivers.authorities.sites import VALID_SECONDS, VALID_SECONDS_MIN
 from tinyfat.listen_address import Address, address
 
 HETZNER_URL = "https://api.hetzner.cloud/v1"
@@ -119,6 +120,7 @@ class ServerSettings(BaseModel):
     hetzner_locations: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ("fsn1", "nbg1", "hel1")
     euro: Annotated[Decimal, BeforeValidator(_rate)] = Decimal("1.10")  # dollars; vendors' prices in euros are told so
     site_certificates: Annotated[str, _one_of(("", *SITE_CERTIFICATES))] = ""  # "": by what the machines are
+    site_certificate_seconds: Annotated[int, Field(ge=VALID_SECONDS_MIN, le=VALID_SECONDS)] = VALID_SECONDS
     acme_url: Annotated[str, BeforeValidator(_directory_url)] = ACME_URL
     acme_ca: Path | None = None  # PEM: what vouches for the ACME server itself
     docker_url: str = "unix:///var/run/docker.sock"

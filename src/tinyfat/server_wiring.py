@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from tinyfat.dns_server.answering import ServedZone
 from tinyfat.domain.agents import Agent
-from tinyfat.domain.enrolment import SiteTls
+from tinyfat.domain.enrolment import AGAIN_SECONDS, SiteTls
 from tinyfat.domain.machines import Machine
 from tinyfat.domain.secrets import installation_of
 from tinyfat.drivers.authorities.archive import BoxArchive, box_archive, kept_archives
@@ -84,7 +84,7 @@ class ServerSide:
         self.installation = installation_of(secret)
         self.ssh = SshAuthority(secret)
         self._tls_authority = TlsAuthority(secret)
-        self.site_authority = SiteAuthority(secret, settings.domain)
+        self.site_authority = SiteAuthority(secret, settings.domain, settings.site_certificate_seconds)
         self._acme_ca = _certificates(settings.acme_ca)
         self._nspawn = nspawn_host(settings.home, settings.cache)
         self._local_vm = local_vm_host(settings.home, settings.cache)
@@ -175,12 +175,14 @@ class ServerSide:
             locations=settings.hetzner_locations if settings.machine == "hetzner" else (),
         )
 
-    def site_tls(self, agent: Agent, machine: Machine) -> SiteTls:
-        """A public authority where the world reaches the machine, and our own elsewhere: docs/decisions/0009."""
+    def site_tls(self, agent: Agent, machine: Machine) -> tuple[SiteTls, int]:
+        """And in how many seconds it is asked for again. A public authority where the world reaches the machine, and
+        our own elsewhere: docs/decisions/0009."""
         settings = self._settings
         if (settings.site_certificates or _CERTIFICATES_OF.get(machine.kind, "own")) == "acme":
-            return SiteTls(acme_url=settings.acme_url, acme_ca=self._acme_ca)
-        return SiteTls(*self.site_authority.certificate(agent.id, machine.hostname, datetime.now(UTC)))
+            return SiteTls(acme_url=settings.acme_url, acme_ca=self._acme_ca), AGAIN_SECONDS
+        again = min(AGAIN_SECONDS, int(self.site_authority.period.total_seconds() / 2))
+        return SiteTls(*self.site_authority.certificate(agent.id, machine.hostname, datetime.now(UTC))), again
 
     def sites(self) -> HttpsSites:
         return HttpsSites((self.site_authority.pem, self._acme_ca))

@@ -14,11 +14,12 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.box.enrolling import MACHINE_ID, OWNER_KEY, Commands, ControlPlane, identity, machine, own_site
+from tests.box.enrolling import MACHINE_ID, OWNER_KEY, SECRET, Commands, ControlPlane, identity, machine, own_site
 from tinyfat.box import fetch_box
 from tinyfat.box.become import Machine
 from tinyfat.box.enrol import EXIT_AGAIN, EXIT_REFUSED, main
@@ -28,6 +29,7 @@ from tinyfat.domain.enrolment import (
     BOX_STATE_FOLDER,
     HOST_KEY_FILE,
     IDENTITY_FILE,
+    IDENTITY_TIMER_FILE,
     IDENTITY_WANTED,
     INPUT_RULES_FILE,
     MACHINE_KEY_FILE,
@@ -38,6 +40,7 @@ from tinyfat.domain.enrolment import (
     key_hash,
 )
 from tinyfat.drivers.authorities.archive import box_archive
+from tinyfat.drivers.authorities.sites import SiteAuthority
 from tinyfat.drivers.authorities.tls import TlsAuthority
 
 Make = Callable[..., Machine]
@@ -281,7 +284,7 @@ def test_what_is_published_is_served_and_no_more_when_it_is_not(
     for path in (SITE_FOLDER, *(f"{SITE_FOLDER}/{name}" for name in ("Caddyfile", "site.pem", "site.key"))):
         assert stat.S_IMODE(made.path(path).stat().st_mode) & 0o077 == 0, path
     assert made.path(f"{SITE_FOLDER}/site.key").read_text() == own_site().key
-    assert "systemctl restart tinyfat-site.service" in commands.taken()
+    assert "systemctl reload-or-restart tinyfat-site.service" in commands.taken()
 
     main(made)
     assert "systemctl start tinyfat-site.service" in commands.taken()  # nothing has changed: it is not disturbed
@@ -296,6 +299,53 @@ def test_what_is_published_is_served_and_no_more_when_it_is_not(
 
     main(made)
     assert not any("tinyfat-site" in line for line in commands.ran)
+
+
+def test_a_new_certificate_is_taken_up_and_nothing_else_is_touched(
+    plane: ControlPlane, new: Make, commands: Commands
+) -> None:
+    made = with_caddy(new())
+    plane.ledger.identity = identity(site=own_site())
+    assert main(made) == 0
+    commands.taken()
+    later = SiteAuthority(SECRET, "agents.example.org").certificate(
+        "agent-1", "ada.agents.example.org", datetime(2026, 12, 31, tzinfo=UTC)
+    )
+    plane.ledger.identity = identity(site=SiteTls(*later))
+    assert main(made) == 0
+    assert made.path(f"{SITE_FOLDER}/site.pem").read_text() == later[0] != own_site().certificate
+    took_up = ["systemctl enable tinyfat-site.service", "systemctl reload-or-restart tinyfat-site.service"]
+    assert commands.taken() == ["systemctl start tinyfat-box.service", *took_up]
+
+
+def test_it_asks_again_when_its_identity_says(plane: ControlPlane, new: Make, commands: Commands) -> None:
+    made = new()
+    assert main(made) == 0
+    assert not made.path(IDENTITY_TIMER_FILE).exists()  # once a day, as its unit says
+    commands.taken()
+    plane.ledger.identity = identity(again_seconds=48)
+    assert main(made) == 0
+    paced = ["systemctl daemon-reload", "systemctl restart tinyfat-identity.timer"]
+    assert commands.taken()[-2:] == paced
+    text = made.path(IDENTITY_TIMER_FILE).read_text()
+    assert "OnActiveSec=\nOnActiveSec=48\nOnUnitActiveSec=48\nRandomizedDelaySec=2\n" in text
+    assert main(made) == 0
+    assert not any("timer" in line for line in commands.taken())  # its time does not begin anew
+    plane.ledger.identity = identity()
+    assert main(made) == 0
+    assert commands.taken()[-2:] == paced and "OnUnitActiveSec=86400" in made.path(IDENTITY_TIMER_FILE).read_text()
+
+
+def test_who_may_come_in_changes_without_a_moment_in_which_sshd_is_away(
+    plane: ControlPlane, new: Make, commands: Commands
+) -> None:
+    made = new()
+    assert main(made) == 0
+    assert "systemctl try-reload-or-restart ssh.service" in commands.taken()  # for its host key
+    plane.ledger.identity = identity(serial=2, owner_keys=())
+    assert main(made) == 0
+    assert made.path("/etc/ssh/tinyfat/keys/owner").read_text() == ""
+    assert not any("ssh" in line for line in commands.taken())
 
 
 def test_where_there_is_no_caddy_it_is_installed_and_debians_unit_never_runs(
@@ -346,7 +396,7 @@ def test_caddy_itself_reads_its_configuration(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         (server,) = json.loads(done.stdout)["apps"]["http"]["servers"].values()
         assert server["listen"] == [":443"] and server["protocols"] == ["h1", "h2"]
-        assert json.loads(done.stdout)["admin"] == {"disabled": True}
+        assert json.loads(done.stdout)["admin"] == {"listen": "unix//var/lib/tinyfat-site/admin.sock"}
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,13 @@ def test_a_site_that_makes_no_sense_is_refused(change: dict[str, str]) -> None:
         read_identity(json.dumps(GOOD | {"site": said | change}).encode())
 
 
+@pytest.mark.parametrize("seconds", [0, -1, 4, 86_401, True, "60", None, 60.0])
+def test_a_pace_that_makes_no_sense_is_refused(seconds: object) -> None:
+    assert read_identity(json.dumps(GOOD | {"again_seconds": 60}).encode()).again_seconds == 60
+    with pytest.raises(EnrolmentRefused, match="again_seconds"):
+        read_identity(json.dumps(GOOD | {"again_seconds": seconds}).encode())
+
+
 @given(st.dictionaries(st.sampled_from(["serial", "complaint"]), JSON))
 def test_an_outcome_of_any_kind_is_refused_or_can_be_shown(said: dict[str, Any]) -> None:
     try:

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from tinyfat.drivers.authorities.archive import ARCHIVES_KEPT, BoxArchive, kept_archives
-from tinyfat.drivers.authorities.sites import PERIOD_DAYS, SiteAuthority
+from tinyfat.drivers.authorities.sites import SiteAuthority
 from tinyfat.drivers.authorities.ssh import SECONDS_MAX, SshAuthority, SshKeyRefused
 from tinyfat.drivers.authorities.tls import SERVER_DAYS, ServerTls, TlsAuthority
 
@@ -163,9 +163,10 @@ class TestSites:
         assert (sites.pem, again) == (SiteAuthority(SECRET, "agents.example.org").pem, (first, key))
         read = x509.load_pem_x509_certificate(first.encode())
         assert read.not_valid_before_utc < NOW < read.not_valid_after_utc
-        later, same_key = sites.certificate("agent-1", self.NAME, NOW + timedelta(days=PERIOD_DAYS))
+        later, same_key = sites.certificate("agent-1", self.NAME, NOW + sites.period)
         assert (later != first, same_key == key) == (True, True)
-        assert read.not_valid_after_utc - NOW > timedelta(days=2 * PERIOD_DAYS - 1)
+        assert sites.period == timedelta(days=30)
+        assert read.not_valid_after_utc - NOW > 2 * sites.period
         assert sites.certificate("agent-2", self.NAME, NOW)[1] != key
 
     def test_a_browser_that_trusts_it_goes_to_the_agents_sites_and_nowhere_else(self, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from tests.running import free_port
 from tinyfat.drivers.authorities.sites import SiteAuthority
 from tinyfat.drivers.sites.https import HttpsSites
+from tinyfat.ports.sites import SiteSeen
 
 NAME = "ada.agents.example.org"
 AUTHORITY = SiteAuthority(b"s" * 32, "agents.example.org")
@@ -42,7 +44,9 @@ async def served(folder: Path, answer: bytes, name: str = NAME) -> AsyncIterator
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found"])
 async def test_whoever_answers_with_the_names_certificate_is_a_site(tmp_path: Path, status: str) -> None:
     async with served(tmp_path, f"HTTP/1.1 {status}\r\n\r\n".encode()) as port:
-        assert await HttpsSites([AUTHORITY.pem], port).complaint(NAME, "127.0.0.1") == ""
+        seen = await HttpsSites([AUTHORITY.pem], port).look(NAME, "127.0.0.1")
+        shown = x509.load_pem_x509_certificate((tmp_path / "site.pem").read_bytes())
+        assert seen == SiteSeen("", shown.not_valid_before_utc, shown.not_valid_after_utc)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +63,11 @@ async def test_everybody_else_is_none(
     tmp_path: Path, authorities: tuple[str, ...], name: str, answer: bytes, words: str
 ) -> None:
     async with served(tmp_path, answer, name) as port:
-        assert words in await HttpsSites(authorities, port).complaint(NAME, "127.0.0.1")
+        assert words in (await HttpsSites(authorities, port).look(NAME, "127.0.0.1")).complaint
 
 
 async def test_nobody_there() -> None:
-    said = await HttpsSites([], free_port()).complaint(NAME, "127.0.0.1")
+    said = (await HttpsSites([], free_port()).look(NAME, "127.0.0.1")).complaint
     assert "does not answer" in said
 
 
@@ -79,5 +83,5 @@ async def test_somebody_who_says_nothing() -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = int(server.sockets[0].getsockname()[1])
-        assert "within 0.2 s" in await HttpsSites([], port, seconds=0.2).complaint(NAME, "127.0.0.1")
+        assert "within 0.2 s" in (await HttpsSites([], port, seconds=0.2).look(NAME, "127.0.0.1")).complaint
         await hung_up.wait()

@@ -18,6 +18,7 @@ from tinyfat.drivers.machines.memory import Lies
 from tinyfat.drivers.sites.memory import MemorySites
 from tinyfat.flows import publish
 from tinyfat.flows.publish import Publish
+from tinyfat.ports.sites import SiteSeen
 from tinyfat.store.database import Database
 from tinyfat.store.enrolments import EnrolmentStore
 
@@ -68,7 +69,7 @@ class Stage:
         published = (await self.world.agents.get(self.agent.id)).published
         await enrolments.became(machine.id, Outcome(machine.identity_serial, self.complaint))
         if not self.complaint and published:
-            self.sites.shown.add((machine.hostname, machine.ipv4))
+            self.sites.shown[(machine.hostname, machine.ipv4)] = SiteSeen()
         elif not self.complaint:
             self.sites.shown.clear()
 
@@ -82,7 +83,7 @@ async def stage(database: Database) -> AsyncIterator[Stage]:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("FIREWALL_SECONDS_MAX", "MACHINE_SECONDS_MAX", "OUTSIDE_SECONDS_MAX"):
+    for name in ("FIRST_WORD_SECONDS_MAX", "FIREWALL_SECONDS_MAX", "MACHINE_SECONDS_MAX", "OUTSIDE_SECONDS_MAX"):
         monkeypatch.setattr(publish, name, 0.3)
 
 
@@ -95,7 +96,7 @@ async def test_a_site_is_shown_and_ended(database: Database) -> None:
         assert now.identity_in_force == now.identity_serial > before.identity_serial
         assert (await here.world.agents.get(here.agent.id)).published
         assert here.world.cloud.opened == {now.id: (TERMS.ssh_networks, True)}
-        assert here.sites.shown == {(NAME, now.ipv4)}
+        assert set(here.sites.shown) == {(NAME, now.ipv4)}
 
         said = await here.run(publish.UNPUBLISH)
         assert set(said.values()) == {""}
@@ -118,8 +119,20 @@ async def test_what_the_machine_could_not_do_is_told_and_the_rest_left_alone(dat
 
 async def test_a_machine_that_says_nothing_is_told_with_the_next_step(database: Database, short: None) -> None:
     async with stage(database) as here:
+        await EnrolmentStore(here.world.database).became((await here.machine()).id, Outcome(1))
         said = await here.run(publish.PUBLISH)
         assert "tinyfat ssh ada" in said["the machine"]
+
+
+async def test_a_machine_from_before_there_were_sites_is_told_so_at_once(database: Database, short: None) -> None:
+    """It becomes what it is told, and never says so."""
+    async with stage(database) as here:
+        said = await here.run(publish.PUBLISH)
+        assert "`tinyfat agent replace ada`" in said["the machine"]
+        assert "seen from outside" not in said
+        assert (await here.world.agents.get(here.agent.id)).published  # the machine that replaces it shows the site
+        said = await here.run(publish.UNPUBLISH)
+        assert set(said.values()) == {""}
 
 
 async def test_a_site_that_does_not_come_is_told(database: Database, short: None) -> None:

@@ -74,6 +74,7 @@ async def agents(world: Here) -> list[dict[str, Any]]:
 async def show(name: str, world: Here) -> dict[str, Any]:
     agent = await world.agents.find(name.lower())
     shown = await _shown(world, agent)
+    shown["alarms"] = [alarm.detail for alarm in await world.fleet.alarms.open() if alarm.agent_id == agent.id]
     shown["steps"] = [
         {
             **asdict(step),

@@ -18,11 +18,14 @@ from typing import TypeAlias
 from tinyfat.box.folder import write_private
 from tinyfat.box.site import set_site
 from tinyfat.domain.enrolment import (
+    AGAIN_SECONDS,
     BOX_STATE_FOLDER,
     BOX_UNIT,
     BOX_USER,
     HOST_KEY_FILE,
     IDENTITY_FILE,
+    IDENTITY_TIMER_FILE,
+    IDENTITY_TIMER_UNIT,
     IDENTITY_WANTED,
     INPUT_RULES_FILE,
     OPERATOR_USER,
@@ -111,7 +114,7 @@ def become(machine: Machine, identity: Identity, authority: str) -> None:
     that could be done is done. Raises BecomeFailed with all that could not."""
     seen = {"serial": identity.serial, "hostname": identity.hostname, "agent_name": identity.agent_name}
     in_force = machine.path(IDENTITY_FILE)  # while it is missing, nobody knows
-    machine.again = _known(in_force) != seen
+    machine.again = not in_force.exists()
     in_force.unlink(missing_ok=True)
     parts: Mapping[str, Callable[[], None]] = {
         "the hostname": lambda: _name(machine, identity),
@@ -119,6 +122,7 @@ def become(machine: Machine, identity: Identity, authority: str) -> None:
         "the firewall": lambda: _firewall(machine, identity),
         "the box": lambda: _box(machine, identity, authority),
         "its site": lambda: set_site(machine, identity),
+        "when it asks again": lambda: _again(machine, identity.again_seconds),
     }
     complaints = []
     for name, part in parts.items():
@@ -142,16 +146,14 @@ def _name(machine: Machine, identity: Identity) -> None:
 
 
 def _ssh(machine: Machine, identity: Identity) -> None:
-    changed = [
-        machine.write(f"{SSH_FOLDER}/user_ca.pub", identity.ssh_ca + "\n"),
-        machine.write(f"{SSH_FOLDER}/keys/{OWNER_USER}", "".join(f"{key}\n" for key in identity.owner_keys)),
-        machine.write(f"{SSH_FOLDER}/principals/{OPERATOR_USER}", ssh_principal(identity.machine_id) + "\n"),
-    ]
+    """sshd reads who may come in at each login, and its own key when it starts: a reload closes its port for a moment,
+    and whoever logs in just then is refused."""
+    machine.write(f"{SSH_FOLDER}/user_ca.pub", identity.ssh_ca + "\n")
+    machine.write(f"{SSH_FOLDER}/keys/{OWNER_USER}", "".join(f"{key}\n" for key in identity.owner_keys))
+    machine.write(f"{SSH_FOLDER}/principals/{OPERATOR_USER}", ssh_principal(identity.machine_id) + "\n")
     host_key = machine.path(HOST_KEY_FILE)
     if machine.write(HOST_KEY_FILE, identity.ssh_host_key, 0o600):
         host_key.with_name(host_key.name + ".pub").unlink(missing_ok=True)  # of another key; sshd needs none
-        changed.append(True)
-    if any(changed):
         machine.command(["systemctl", "try-reload-or-restart", "ssh.service"], COMMAND_SECONDS_MAX)
 
 
@@ -181,6 +183,18 @@ def _box(machine: Machine, identity: Identity, authority: str) -> None:
             write_private(folder / "box.json", json.dumps(wanted))
     stale = before is not None and any(before.get(name) != wanted[name] for name in _DIALLED)
     machine.command(["systemctl", "restart" if stale else "start", BOX_UNIT], STOP_SECONDS_MAX)
+
+
+def _again(machine: Machine, seconds: int) -> None:
+    """systemd.timer(5): an empty value ends all that the unit's own file says of when."""
+    file = machine.path(IDENTITY_TIMER_FILE)
+    if seconds == AGAIN_SECONDS and not file.exists():
+        return  # as the unit says by itself
+    lines = ("[Timer]", "OnActiveSec=", f"OnActiveSec={seconds}", f"OnUnitActiveSec={seconds}")
+    text = "\n".join((*lines, f"RandomizedDelaySec={seconds // 24}", "AccuracySec=1")) + "\n"
+    if machine.write(IDENTITY_TIMER_FILE, text):
+        machine.command(["systemctl", "daemon-reload"], COMMAND_SECONDS_MAX)
+        machine.command(["systemctl", "restart", IDENTITY_TIMER_UNIT], COMMAND_SECONDS_MAX)
 
 
 def _known(file: Path) -> dict[str, object] | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tinyfat.domain.enrolment import (
     PUBLIC_FOLDER,
     SITE_FOLDER,
+    SITE_SOCKET,
     SITE_STATE_FOLDER,
     SITE_UNIT,
     SITE_VIEW,
@@ -54,8 +55,8 @@ def set_site(machine: Machine, identity: Identity) -> None:
     ]
     if any(changed):
         machine.command(["systemctl", "enable", SITE_UNIT], COMMAND_SECONDS_MAX)
-    # Its configuration is read when it starts: it has no administration to tell it by.
-    machine.command(["systemctl", "restart" if any(changed) else "start", SITE_UNIT], COMMAND_SECONDS_MAX)
+    # One that runs reads it anew and goes on serving: who is being answered, and who comes meanwhile, notice nothing.
+    machine.command(["systemctl", "reload-or-restart" if any(changed) else "start", SITE_UNIT], COMMAND_SECONDS_MAX)
 
 
 def caddyfile(hostname: str, site: SiteTls) -> str:
@@ -65,7 +66,7 @@ def caddyfile(hostname: str, site: SiteTls) -> str:
     """
     return f"""\
 {{
-	admin off
+	admin unix/{SITE_SOCKET}
 	auto_https disable_redirects
 	storage file_system {SITE_STATE_FOLDER}
 	servers {{

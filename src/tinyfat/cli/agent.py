@@ -111,6 +111,7 @@ def show(name: Name, as_json: Json = False) -> None:
             ("machine", f"{machine.get('kind', 'none')} {machine.get('id', '')}"),
             *_server_fields(machine),
             *_site_fields(agent, machine),
+            *(("alarm", detail) for detail in agent["alarms"]),
             ("it says", f"{machine.get('state', '-')} {machine.get('detail', '')}"),
             ("heard of", local_time(machine.get("seen_at"))),
             ("memory", f"{machine.get('memory_bytes', 0) / 1e6:.0f} MB, {machine.get('restarts', 0)} restarts"),

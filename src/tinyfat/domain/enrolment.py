@@ -54,6 +54,7 @@ SITE_STATE_FOLDER = "/var/lib/tinyfat-site"  # SITE_USER's. What it got by ACME
 SITE_VIEW = "/run/tinyfat/site"  # STATE_FOLDER once more, read-only, where no link is followed
 SITE_ROOT = "/run/tinyfat/root"  # an empty folder: all that the site's server sees is mounted into it
 SITE_USER = "caddy"  # made by Debian's package
+SITE_SOCKET = f"{SITE_STATE_FOLDER}/admin.sock"  # where SITE_USER alone tells Caddy to read its configuration anew
 SSH_FOLDER = "/etc/ssh/tinyfat"  # user_ca.pub, keys/USER, principals/USER
 HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key"
 NODE_VARIABLE = "TINYFAT_NODE_HOME"
@@ -63,11 +64,14 @@ ENROL_UNIT = "tinyfat-enrol.service"
 IDENTITY_UNIT = "tinyfat-identity.service"
 IDENTITY_PATH_UNIT = "tinyfat-identity.path"
 IDENTITY_TIMER_UNIT = "tinyfat-identity.timer"
+IDENTITY_TIMER_FILE = f"/etc/systemd/system/{IDENTITY_TIMER_UNIT}.d/again.conf"  # another pace than the unit's own
 SITE_UNIT = "tinyfat-site.service"
 SITE_VIEW_UNIT = "run-tinyfat-site.mount"  # by its path: systemd.mount(5)
 
 OWNER_KEYS_MAX = 50
 NETWORKS_MAX = 50
+AGAIN_SECONDS = 86_400  # an identity is fetched again once a day, unless it says sooner
+AGAIN_SECONDS_MIN = 5
 CERTIFICATES_CHARS_MAX = 32 * 1024
 COMPLAINT_CHARS_MAX = 900
 _LINE_CHARS_MAX = 8192
@@ -122,6 +126,7 @@ class Identity:
     owner_keys: tuple[str, ...] = ()
     site: SiteTls | None = None  # None: it publishes nothing
     ssh_networks: tuple[str, ...] = ("0.0.0.0/0", "::/0")
+    again_seconds: int = AGAIN_SECONDS  # in so many it is fetched again, asked or not
     # Of a machine that an image is made of, and of no other (docs/decisions/0008):
     runtime_sha256: str = ""  # node and the runtime, packed: fetched before the box starts; "": the box installs them
     sealed: bool = False  # what is this machine's alone goes, then its power
@@ -190,6 +195,7 @@ def read_identity(body: bytes) -> Identity:
         owner_keys=_texts(said, "owner_keys", OWNER_KEYS_MAX),
         site=_site(said.get("site")),
         ssh_networks=_texts(said, "ssh_networks", NETWORKS_MAX),
+        again_seconds=_again(said.get("again_seconds", AGAIN_SECONDS)),
         runtime_sha256=_text({"runtime_sha256": "", **said}, "runtime_sha256", 64, empty=True),
         sealed=said.get("sealed") is True,
     )
@@ -207,6 +213,12 @@ def input_rules(ssh_networks: Sequence[str], published: bool) -> str:
     if published:
         lines.append("tcp dport 443 accept")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _again(seconds: object) -> int:
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or not AGAIN_SECONDS_MIN <= seconds <= AGAIN_SECONDS:
+        raise EnrolmentRefused(f"again_seconds is no number from {AGAIN_SECONDS_MIN} to {AGAIN_SECONDS}")
+    return seconds
 
 
 def _site(said: object) -> SiteTls | None:

@@ -21,6 +21,7 @@ from tinyfat.ports.sites import Sites
 FLOW = "publish"
 PUBLISH, UNPUBLISH = "publish", "unpublish"
 FIREWALL_SECONDS_MAX = 300.0
+FIRST_WORD_SECONDS_MAX = 30.0  # a machine that was ready just now may still be about to say what it has become
 MACHINE_SECONDS_MAX = 900.0  # the first time it may have to install Caddy, and to try that again
 OUTSIDE_SECONDS_MAX = 120.0  # a certificate by ACME takes seconds, and after a failure a minute more
 
@@ -46,14 +47,35 @@ class Publish:
     async def run(self, steps: Steps, subject: str) -> None:
         """`subject`: the agent's id, what is wanted, and what tells this run from others, "ID:publish:RUN"."""
         agent_id, wanted, _ = subject.split(":", 2)
-        await steps.run("begin", lambda: self._servers.publish(agent_id, wanted == PUBLISH))
+        speaks = await steps.run("begin", lambda: self._begin(agent_id, wanted == PUBLISH))
         for name, part in (
             ("the provider's firewall", self._firewall),
-            ("the machine", self._machine),
+            ("the machine", self._machine if speaks else self._too_old),
             ("seen from outside", self._outside),
         ):
             if await self._progress.part(steps, agent_id, name, part):
                 return
+
+    async def _begin(self, agent_id: str, published: bool) -> bool:
+        """Does its machine say what becomes of an identity? One that was made before there were sites does not, and
+        has nothing that could serve one."""
+
+        async def has_spoken() -> bool:
+            machine = await self._records.of_agent(agent_id)
+            return machine is None or machine.identity_in_force > 0 or machine.identity_complaint != ""
+
+        speaks = await until(has_spoken, FIRST_WORD_SECONDS_MAX)
+        await self._servers.publish(agent_id, published)
+        return speaks
+
+    async def _too_old(self, agent: Agent) -> str:
+        if not agent.published:
+            return ""  # nor could it ever
+        return (
+            f"The machine of {agent.name} was made by a TinyFat that could not publish yet. "
+            f"`tinyfat agent replace {agent.name}` gives it a newer one, which shows its site at once; its name, its "
+            "address and its memory stay the same."
+        )
 
     async def _firewall(self, agent: Agent) -> str:
         """Of each machine it has: while it is replaced there are two."""
@@ -105,7 +127,7 @@ class Publish:
             machine = await self._records.of_agent(agent.id)
             if machine is None:
                 return True  # its end is under way
-            complaint = await self._sites.complaint(machine.hostname, machine.ipv4 or machine.ipv6)
+            complaint = (await self._sites.look(machine.hostname, machine.ipv4 or machine.ipv6)).complaint
             return wanted is (complaint == "")
 
         if await until(as_wanted, OUTSIDE_SECONDS_MAX):

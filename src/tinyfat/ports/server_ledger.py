@@ -121,6 +121,7 @@ class AlarmKind(StrEnum):
     STRAY_NAME = "stray-name"  # a name of ours in the DNS without an agent
     STUCK = "stuck"  # told to end, or to run, and the provider does otherwise
     POOL = "pool"  # a machine for the warm pool could not be made
+    SITE = "site"  # what an agent publishes is not seen, or its certificate is not renewed
     UNREAD = "unread"  # what a provider has could not be read for a while: nothing is compared
 
 

@@ -194,6 +194,9 @@ def _site() -> str:
     """In a root of its own (systemd 252 ignores a TemporaryFileSystem= on "/"), without /proc, with what TLS and names
     need. It may read whatever it sees, so that the modes an agent gives its pages do not matter.
 
+    A new certificate is taken up without a restart: --force, since the words of the configuration are as they were. It
+    is told so through a socket in a folder of its own user's; no port administers it.
+
     CAP_DAC_READ_SEARCH also opens files by a handle, whatever is mounted: that call is filtered out.
     """
     seen = ("/usr/bin/caddy", "/lib", "-/lib64", "/etc/ssl/certs", "/usr/share/ca-certificates", "/etc/resolv.conf")
@@ -213,6 +216,7 @@ User={SITE_USER}
 Group={SITE_USER}
 Environment=HOME={SITE_STATE_FOLDER}
 ExecStart=/usr/bin/caddy run --config {SITE_FOLDER}/Caddyfile --adapter caddyfile
+ExecReload=/usr/bin/caddy reload --config {SITE_FOLDER}/Caddyfile --adapter caddyfile --force
 Restart=always
 RestartSec=5
 TimeoutStartSec=60

@@ -21,16 +21,19 @@ from tinyfat.drivers.authorities.tls import key_usage
 
 AUTHORITY_FROM = datetime(2026, 1, 1, tzinfo=UTC)
 AUTHORITY_UNTIL = datetime(2066, 1, 1, tzinfo=UTC)
-VALID_DAYS = 90
-PERIOD_DAYS = 30  # so often there is another certificate; a machine asks once a day
+VALID_SECONDS = 90 * 86_400
+VALID_SECONDS_MIN = 60
+PERIODS = 3  # of a certificate's validity: in the second there is another one
+CLOCK_SECONDS_MAX = 86_400  # so far a machine's clock may be behind
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # SEC 2, 2.4.2
 _SERIAL_BYTES = 16
 
 
 class SiteAuthority:
-    def __init__(self, secret: bytes, domain: str) -> None:
-        """`secret`: of the home; `domain`: of the agents."""
+    def __init__(self, secret: bytes, domain: str, valid_seconds: int = VALID_SECONDS) -> None:
+        """`secret`: of the home; `domain`: of the agents; `valid_seconds`: of a certificate, when it is first given."""
         self._secret, self._domain = secret, domain
+        self._valid = timedelta(seconds=valid_seconds)
         self._key = _key(derived(secret, "site authority"))
         self._certificate = self._own_certificate()
 
@@ -39,23 +42,29 @@ class SiteAuthority:
         """What is trusted by whoever looks at the sites."""
         return self._certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
+    @property
+    def period(self) -> timedelta:
+        """So long a certificate is the newest; two of them more it is valid."""
+        return self._valid / PERIODS
+
     def certificate(self, agent_id: str, hostname: str, now: datetime) -> tuple[str, str]:
-        """(certificate, private key), both PEM: the same throughout PERIOD_DAYS. The key is the agent's, whatever
+        """(certificate, private key), both PEM: the same throughout a period. The key is the agent's, whatever
         machine it is on. Raises ValueError for a name outside the domain."""
         if not hostname.endswith(f".{self._domain}"):
             raise ValueError(f"{hostname} is no name of {self._domain}")
         key = _key(derived(self._secret, f"site {agent_id}"))
-        period = (now - AUTHORITY_FROM) // timedelta(days=PERIOD_DAYS)
-        begins = AUTHORITY_FROM + period * timedelta(days=PERIOD_DAYS)
-        named = hashlib.sha256(f"{agent_id} {hostname} {period}".encode()).digest()
+        number = (now - AUTHORITY_FROM) // self.period
+        begins = AUTHORITY_FROM + number * self.period
+        ends = begins + self._valid
+        named = hashlib.sha256(f"{agent_id} {hostname} {begins} {ends}".encode()).digest()
         certificate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))  # the name below is what counts, and may be longer than a common name
             .issuer_name(self._certificate.subject)
             .public_key(key.public_key())
             .serial_number(int.from_bytes(named[:_SERIAL_BYTES]) >> 1 or 1)
-            .not_valid_before(begins - timedelta(days=1))  # a machine's clock may be behind
-            .not_valid_after(begins + timedelta(days=VALID_DAYS))
+            .not_valid_before(begins - min(self._valid, timedelta(seconds=CLOCK_SECONDS_MAX)))
+            .not_valid_after(ends)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(hostname)]), critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from tinyfat.ports.sites import SiteSeen
 
 PORT = 443
 LOOK_SECONDS_MAX = 5.0
@@ -21,25 +25,32 @@ class HttpsSites:
             self._context.load_verify_locations(cadata=pem)
         self._port, self._seconds = port, seconds
 
-    async def complaint(self, hostname: str, address: str) -> str:
+    async def look(self, hostname: str, address: str) -> SiteSeen:
         try:
             async with asyncio.timeout(self._seconds):
-                line = await self._status_line(hostname, address)
+                line, certificate = await self._asked(hostname, address)
         except ssl.SSLCertVerificationError as error:
-            return f"its certificate is not valid: {error.verify_message}"
+            return SiteSeen(f"its certificate is not valid: {error.verify_message}")
         except TimeoutError:
-            return f"{address} does not answer on port {self._port} within {self._seconds:g} s"
+            return SiteSeen(f"{address} does not answer on port {self._port} within {self._seconds:g} s")
         except (OSError, ValueError) as error:  # ValueError: a line over the limit
-            return f"{address} does not answer on port {self._port} ({type(error).__name__}: {error})"
-        return "" if line.startswith("HTTP/1.1 ") else f"{address} answers {line[:100]!r}, which is not HTTP"
+            return SiteSeen(f"{address} does not answer on port {self._port} ({type(error).__name__}: {error})")
+        complaint = "" if line.startswith("HTTP/1.1 ") else f"{address} answers {line[:100]!r}, which is not HTTP"
+        return SiteSeen(complaint, _time(certificate["notBefore"]), _time(certificate["notAfter"]))
 
-    async def _status_line(self, hostname: str, address: str) -> str:
+    async def _asked(self, hostname: str, address: str) -> tuple[str, dict[str, Any]]:
+        """The status line, and the certificate as `ssl` has it."""
         reader, writer = await asyncio.open_connection(
             address, self._port, ssl=self._context, server_hostname=hostname, limit=LINE_BYTES_MAX
         )
         try:
             writer.write(f"HEAD / HTTP/1.1\r\nHost: {hostname}\r\nConnection: close\r\n\r\n".encode("ascii"))
             await writer.drain()
-            return (await reader.readline()).decode("ascii", "replace").strip()
+            line = (await reader.readline()).decode("ascii", "replace").strip()
+            return line, writer.get_extra_info("peercert")
         finally:
             writer.transport.abort()  # nothing more is wanted of it: no goodbye to wait for
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)
