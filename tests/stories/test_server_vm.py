@@ -24,10 +24,13 @@ from tests.stories.servers_town import (
     town,
 )
 from tests.stories.test_servers import GONE_SECONDS_MAX, its_operator_logs_in, its_owner_logs_in
+from tests.stories.test_site import on_it, page, page_is
 from tests.stories.town import PostOffice
+from tinyfat.domain.enrolment import PUBLIC_FOLDER
 
 pytestmark = pytest.mark.vm
 
+PAGE = "The boat is called Nordlicht.\n"
 BOOT_SECONDS_MAX = 600.0  # two minutes without KVM; five where the host has other work
 
 
@@ -52,6 +55,8 @@ async def test_an_agent_on_a_virtual_machine_from_beginning_to_end(tmp_path: Pat
         await its_owner_logs_in(here, server, tmp_path)
         await its_operator_logs_in(here)
         await it_reaches_nothing_of_its_host_but_the_way_in(here, (box_port, relay_port))
+        await its_site_is_shown(here, server)
+        await its_site_is_ended(here, server)
         await it_ends_and_leaves_nothing(here, server)
     assert "Traceback" not in here.tinyfat.log.read_text()
 
@@ -76,8 +81,16 @@ async def test_an_agent_on_a_clone_that_waited_in_the_warm_pool(tmp_path: Path, 
         assert [server.id] == waiting
         await here.ask("ada", "Is anybody there?")
         assert (await here.tinyfat.command("ssh", "ada", "--", "hostname", "-f")).strip() == f"ada.{DOMAIN}"
+        await its_site_is_shown(here, server)
+        await here.tinyfat.command("agent", "replace", "ada", seconds=BOOT_SECONDS_MAX)
+        new = await here.server("ada")
+        assert (new.id != server.id, new.ipv4) == (True, server.ipv4)
+        await until(page_is(here, "hello.txt", PAGE), BOOT_SECONDS_MAX, "its site moved along")
+        await its_site_is_ended(here, new)
+        await its_site_is_shown(here, new)
         assert "instead of cloned" not in here.tinyfat.log.read_text()
         await here.tinyfat.command("agent", "destroy", "ada", "--yes")
+        assert not listening_at(new.ipv4)
     assert "Traceback" not in here.tinyfat.log.read_text()
 
 
@@ -99,6 +112,24 @@ async def it_reaches_nothing_of_its_host_but_the_way_in(here: Town, way_in: tupl
     look = f"for port in {' '.join(map(str, (*others, *way_in)))}; do {dial}; done; true"
     said = await here.tinyfat.command("ssh", "ada", "--why", "to scan", "--", "bash", "-c", look)
     assert {int(word) for word in said.split()} == set(way_in)
+
+
+async def its_site_is_shown(here: Town, server: Server) -> None:
+    """From inside the machine, through the port that QEMU forwards, under its name and a certificate of ours."""
+    assert listening_at(server.ipv4) == [22]
+    await here.tinyfat.command("agent", "publish", server.agent, seconds=BOOT_SECONDS_MAX)
+    await on_it(here, f"umask 077 && echo '{PAGE.strip()}' >{PUBLIC_FOLDER}/hello.txt")
+    assert await page(here, "hello.txt") == (200, PAGE)
+    assert (await page(here, "../box.json"))[0] == 404
+    assert listening_at(server.ipv4) == [22, 443]
+
+
+async def its_site_is_ended(here: Town, server: Server) -> None:
+    await here.tinyfat.command("agent", "unpublish", server.agent, seconds=BOOT_SECONDS_MAX)
+    assert listening_at(server.ipv4) == [22]
+    with pytest.raises(OSError):  # as the world sees it: nobody is there
+        await asyncio.open_connection(server.ipv4, 443)
+    assert (await on_it(here, "systemctl is-active tinyfat-site; ls /etc/tinyfat-site; true")).startswith("inactive")
 
 
 async def it_ends_and_leaves_nothing(here: Town, server: Server) -> None:
@@ -123,4 +154,4 @@ def listening_at(ipv4: str) -> list[int]:
     hexadecimal = "".join(f"{int(part):02X}" for part in reversed(ipv4.split(".")))
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     listen = "0A"
-    return [int(row[1].split(":")[1], 16) for row in rows if row[3] == listen and row[1].startswith(hexadecimal)]
+    return sorted(int(row[1].split(":")[1], 16) for row in rows if row[3] == listen and row[1].startswith(hexadecimal))
