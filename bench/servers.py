@@ -19,13 +19,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tests.machine_hosts.base_image import as_built
 from tests.running import free_port, until
-from tests.stories.servers_town import PROGRAMS, Town, town
+from tests.stories.servers_town import PROGRAMS, Town, processes, town
 from tests.stories.town import PostOffice
 
 from bench import server_by_hand
 from bench.figures import Figure, compared, percentile
+from tinyfat.drivers.machines.local_vm import images_folder
 from tinyfat.drivers.machines.nspawn import BASE
+from tinyfat.machine_hosts.images import ImageFolder
+from tinyfat.settings import Settings
 
 ROUNDS = 5
 ROUNDS_BY_THE_BOOK = 1  # from plain Debian: minutes each
@@ -33,6 +37,7 @@ ROUNDS_VIRTUAL = 2  # without KVM minutes each
 POOL_SECONDS_MAX = 900.0
 MADE_SECONDS_MAX = 900.0
 LOCATION = "here"
+QEMU = "qemu-system-x86_64"
 COLD_GOAL, WARM_GOAL, SHARE_GOAL = 60.0, 10.0, 3.0  # seconds
 
 
@@ -52,7 +57,7 @@ def missing() -> str:
     """Why it cannot be measured here; "" where it can."""
     if os.geteuid() != 0:
         return "machines on this host need root"
-    absent = [name for name in (*PROGRAMS, "qemu-system-x86_64") if shutil.which(name) is None]
+    absent = [name for name in (*PROGRAMS, QEMU) if shutil.which(name) is None]
     return f"tests/stories/install_machine_tools.sh was not run: {', '.join(absent)} missing" if absent else ""
 
 
@@ -93,19 +98,20 @@ async def containers(folder: Path, office: PostOffice, rounds: int) -> list[Figu
 
 
 async def virtual_machines(folder: Path, office: PostOffice, rounds: int) -> list[Figure]:
-    async with town(folder / "virtual", office, **_virtual()) as here:
-        image = await here.image("echo", "local_vm")
+    image = await _built(folder / "builder", office)
+    own = _own_cache(folder / "cache", image)
+    async with town(folder / "virtual", office, **_virtual(), **own) as here:
         cold, cloned = Rounds(), Rounds()
         for number in range(rounds):
-            await _round(here, cold, "echo", f"booted-{number}", "--image", image)
+            await _round(here, cold, "echo", f"booted-{number}", "--image", image, clones=False)
         began = time.monotonic()
         await here.tinyfat.command("image", "freeze", image, seconds=MADE_SECONDS_MAX)
         frozen = time.monotonic() - began
         for number in range(rounds):
-            await _round(here, cloned, "echo", f"cloned-{number}", "--image", image)
+            await _round(here, cloned, "echo", f"cloned-{number}", "--image", image, clones=True)
     pool = {"TINYFAT_POOL": f"{LOCATION}=1", "TINYFAT_POOL_RUNTIME": "echo", "TINYFAT_IMAGE": image}
-    async with town(folder / "virtual-pool", office, **_virtual(), **pool) as here:
-        warm = await _claims(here, "echo", rounds)
+    async with town(folder / "virtual-pool", office, **_virtual(), **own, **pool) as here:
+        warm = await _claims(here, "echo", rounds, clones=True)
     return [
         Figure("virtual machine booted, to answered mail, echo", "s", statistics.median(cold.whole), goal=COLD_GOAL),
         *_steps(cold),
@@ -125,11 +131,27 @@ def _virtual() -> dict[str, str]:
     }
 
 
-async def _round(here: Town, rounds: Rounds, runtime: str, name: str, *more: str) -> None:
+async def _built(folder: Path, office: PostOffice) -> str:
+    async with town(folder, office) as here:
+        return await here.image("echo", "local_vm")
+
+
+def _own_cache(cache: Path, image: str) -> dict[str, str]:
+    """A cache in which nothing of the image is frozen yet: in this user's own one something may be."""
+    built = ImageFolder(images_folder(Settings().cache)).chain(image)[0]
+    as_built(built, ImageFolder(images_folder(cache)))
+    return {"TINYFAT_CACHE": str(cache)}
+
+
+async def _round(here: Town, rounds: Rounds, runtime: str, name: str, *more: str, clones: bool | None = None) -> None:
+    """`clones`: whether the virtual machines are to be clones of a booted one; None: they are none."""
     began = time.monotonic()
     await here.make(name, runtime, *more, seconds=MADE_SECONDS_MAX)
     message_id, _ = await here.ask(name, "Is anybody there?")
     rounds.whole.append(time.monotonic() - began)
+    if clones is not None:
+        seen = ["-incoming" in one.cmdline() for one in processes(here.hosts) if one.name() == QEMU]
+        assert set(seen) == {clones}, f"{name}: not what is measured; see {here.tinyfat.log}"
     took = _took(await here.operator.ask("GET", f"agents/{name}"))
     rounds.ready.append(sum(seconds for step, seconds in took.items() if step not in _AFTER_READY))
     own = took[_READY] + took[_ANSWERED] + await _turn(here, name, message_id)
@@ -140,12 +162,12 @@ async def _round(here: Town, rounds: Rounds, runtime: str, name: str, *more: str
     print(f"servers: {name}, {runtime}: {rounds.whole[-1]:.1f} s", file=sys.stderr)
 
 
-async def _claims(here: Town, runtime: str, count: int) -> Rounds:
+async def _claims(here: Town, runtime: str, count: int, clones: bool | None = None) -> Rounds:
     """The pool is full again before each."""
     rounds = Rounds()
     for number in range(count):
         await until(lambda: _waiting(here), POOL_SECONDS_MAX, "a machine waits in the pool")
-        await _round(here, rounds, runtime, f"warm-{number}", "--location", LOCATION)
+        await _round(here, rounds, runtime, f"warm-{number}", "--location", LOCATION, clones=clones)
     return rounds
 
 

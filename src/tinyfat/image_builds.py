@@ -239,7 +239,8 @@ async def freeze(settings: Settings, name: str, say: Say) -> None:
     host = local_vm.local_vm_host(settings.home, settings.cache)
     with _told(f"No machine of the image {name} was frozen"):
         say("a machine is booted and frozen, unless one is: half a minute with KVM, two to five without")
-        await host.freeze(name, MEMORY_BYTES)
+        if not await host.freeze(name, MEMORY_BYTES):
+            say("one was frozen already, for this QEMU, this TinyFat and that much memory")
 
 
 class ImageList:

@@ -171,7 +171,7 @@ async def _virtual(folder: Path, cloned: bool) -> ServersUnderTest:
     images = folder / "images"
     from tests.machine_hosts.base_image import base_disk  # only here: it may take minutes
 
-    plain = await base_disk(ImageFolder(images))
+    plain = await base_disk(ImageFolder(images), frozen=cloned)
 
     def host() -> QemuHost:
         return QemuHost(folder / "host", images, lambda: datetime.now(UTC))

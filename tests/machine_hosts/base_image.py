@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 
 from tinyfat.drivers.machines import local_vm, nspawn
@@ -16,11 +17,22 @@ async def base_image(images: ImageFolder) -> str:
     return _linked(await _built(), images)
 
 
-async def base_disk(images: ImageFolder) -> str:
-    """The same as a virtual machine's disk."""
+async def base_disk(images: ImageFolder, *, frozen: bool = True) -> str:
+    """The same as a virtual machine's disk. `frozen`: what another test froze of it is there, too."""
     built = await _built()
     disks = ImageFolder(local_vm.images_folder(Settings().cache))
-    return _linked(await build_disk(disks, built.name, [built], lambda: datetime.now(UTC)), images)
+    disk = await build_disk(disks, built.name, [built], lambda: datetime.now(UTC))
+    return _linked(disk, images) if frozen else as_built(disk, images)
+
+
+def as_built(image: ImageOnDisk, images: ImageFolder) -> str:
+    """In `images` nothing of it is frozen, whatever is where it was built: a machine of it boots until it is frozen
+    there. Its name."""
+    folder = images.folder / image.name
+    folder.mkdir(parents=True)
+    (folder / "content").symlink_to(image.content.resolve())
+    shutil.copyfile(image.folder / "image.json", folder / "image.json")
+    return image.name
 
 
 async def _built() -> ImageOnDisk:

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.vm
 
 CLOCK_SECONDS_MAX = 2.0
 LOOK = """\
-hostname; cat /etc/machine-id; cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub; date +%s; sudo cat /root/secret; echo
+hostname; cat /etc/machine-id /proc/sys/kernel/random/boot_id
+cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub; date +%s; sudo cat /root/secret; echo
 head -c 16 /dev/urandom | od -An -tx1 | tr -d ' '
 sudo ls /var/lib/cloud/instances | wc -l
 """
@@ -28,6 +29,7 @@ sudo ls /var/lib/cloud/instances | wc -l
 class Seen:
     hostname: str
     machine_id: str
+    boot: str
     host_key: str
     clock_off: float  # seconds
     secret: str
@@ -41,7 +43,7 @@ async def machines(tmp_path: Path) -> AsyncIterator[VirtualMachines]:
         yield made
 
 
-async def test_two_clones_share_nothing_that_matters(machines: VirtualMachines) -> None:
+async def test_two_clones_share_a_boot_and_nothing_that_matters(machines: VirtualMachines) -> None:
     took = []
     for name in ("one", "two"):
         began = time.monotonic()
@@ -49,6 +51,7 @@ async def test_two_clones_share_nothing_that_matters(machines: VirtualMachines) 
         took.append(time.monotonic() - began)
     print(f"made and awake within {took[0]:.1f} s, {took[1]:.1f} s")
     one, two = [await seen(machines, name) for name in ("one", "two")]
+    assert one.boot == two.boot, "they were booted, each for itself"
     assert (one.hostname, two.hostname) == ("one", "two")
     assert (one.secret, two.secret) == ("secret of one", "secret of two")
     assert len({one.machine_id, two.machine_id, ""}) == 3
@@ -91,6 +94,6 @@ async def seen(machines: VirtualMachines, name: str) -> Seen:
     await machines.up(name)
     asked_at = time.time()
     words = (await machines.inside(name, LOOK)).split("\n")
-    clock = float(words[3])
+    clock = float(words[4])
     off = max(asked_at - 1 - clock, clock - time.time(), 0.0)  # it says whole seconds
-    return Seen(words[0], words[1], words[2], off, words[4], words[5], words[6])
+    return Seen(words[0], words[1], words[2], words[3], off, words[5], words[6], words[7])

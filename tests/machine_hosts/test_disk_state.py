@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine_hosts.base_image import as_built
+from tinyfat.machine_hosts import booted
 from tinyfat.machine_hosts.images import PARENTS_MAX, ImageFolder
 from tinyfat.machine_hosts.leases import Leases
 from tinyfat.machine_hosts.machine_host import HostAddress, HostFailed, HostFull, HostOrder, HostRefused
@@ -148,3 +150,21 @@ def test_a_missing_program_is_named_by_its_package() -> None:
     require({"sh": "dash"})
     with pytest.raises(HostRefused, match="apt-get install -y no-such-package"):
         require({"tinyfat-no-such-program": "no-such-package"})
+
+
+async def test_an_image_as_it_was_built_has_nothing_frozen_in_it(tmp_path: Path) -> None:
+    """Whoever measures or tries a boot must not get a clone of what somebody else froze."""
+
+    async def fill(content: Path) -> None:
+        content.mkdir()
+        (content / "disk.qcow2").write_text("a disk")
+
+    image = await ImageFolder(tmp_path / "shared").add("debian-12", "", AT, fill)
+    frozen = image.folder / "booted-0123abcd"
+    frozen.mkdir()
+    (frozen / booted.STATE).touch()
+    own = ImageFolder(tmp_path / "own")
+    (found,) = own.chain(as_built(image, own))
+    assert booted.found(image, "0123abcd") is not None and booted.found(found, "0123abcd") is None
+    assert not booted.outdated(found)
+    assert (found.content / "disk.qcow2").read_text() == "a disk" and found.created_at == AT

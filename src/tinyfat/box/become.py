@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
-from tinyfat.box.folder import write_private
+from tinyfat.box.private_file import write_private
 from tinyfat.box.site import set_site
 from tinyfat.domain.enrolment import (
     AGAIN_SECONDS,

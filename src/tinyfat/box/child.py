@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinyfat.box.folder import write_private
+from tinyfat.box.private_file import write_private
 from tinyfat.box.process_table import ProcessSeen, boot, everyone, look, tree
 from tinyfat.box.runtime import Command
 

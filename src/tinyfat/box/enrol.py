@@ -1,7 +1,8 @@
 """`python -m tinyfat.box.enrol`: this machine says who it is, learns who it is to be, and becomes it. As root.
 
 Run once a boot, and whenever the box asks for it. Each run fetches the identity; a machine that the control plane does
-not know yet enrols first. Exit codes: 0 done; 1 it is worth trying again; 78 it is not (EX_CONFIG of sysexits(3)).
+not know yet enrols first. What only a machine that becomes an image needs is imported there: an agent waits for this
+program. Exit codes: 0 done; 1 it is worth trying again; 78 it is not (EX_CONFIG of sysexits(3)).
 """
 
 from __future__ import annotations
@@ -19,11 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinyfat.box.baked import bring
 from tinyfat.box.become import BecomeFailed, Machine, become
-from tinyfat.box.folder import write_private
-from tinyfat.box.seal import seal
-from tinyfat.box.site import install
+from tinyfat.box.private_file import write_private
 from tinyfat.domain.enrolment import (
     BODY_BYTES_MAX,
     COMPLAINT_CHARS_MAX,
@@ -75,10 +73,15 @@ def main(machine: Machine) -> int:
         key, ask = machine_key(machine, order), asking(authority)
         identity = identity_of(order, key, ask)
         if identity.sealed:
+            from tinyfat.box.seal import seal
+
             seal(machine)
             return _say(0, "this machine is sealed; its power goes")
         try:
             if identity.runtime_sha256:
+                from tinyfat.box.baked import bring
+                from tinyfat.box.site import install
+
                 bring(machine, order.control_url, key, identity.runtime_sha256, authority)
                 install(machine)  # of Caddy, which an image is to have
             become(machine, identity, authority)

@@ -5,21 +5,17 @@ alone, Python 3.9 or newer.
 
 ENROL_JSON names the control plane and the archive's SHA-256; CONTROL_CA_PEM is the one authority that may vouch for the
 control plane (empty: the system's). Afterwards BOX_FOLDER/current is a link to BOX_FOLDER/SHA256.
+
+An image of ours has the box already: what fetches and unpacks is imported where that is done, for the imports take
+longer than everything else here.
 """
 
 from __future__ import annotations
 
-import compileall
-import hashlib
-import io
 import json
 import os
 import re
-import shutil
-import ssl
 import sys
-import tarfile
-import urllib.request
 from pathlib import Path
 
 ARCHIVE_BYTES_MAX = 8 * 1024 * 1024
@@ -47,6 +43,8 @@ def put_box(control_url: str, sha256: str, ca_file: Path, box_folder: Path) -> N
         raise FetchFailed(f"box_sha256 {sha256!r} is no SHA-256")
     folder = box_folder / sha256
     if not folder.is_dir():
+        import hashlib
+
         archive = fetch(f"{control_url}/box/archive/{sha256}", ca_file)
         if hashlib.sha256(archive).hexdigest() != sha256:
             raise FetchFailed(f"what {control_url} sent is not the archive {sha256}")
@@ -55,6 +53,9 @@ def put_box(control_url: str, sha256: str, ca_file: Path, box_folder: Path) -> N
 
 
 def fetch(url: str, ca_file: Path) -> bytes:
+    import ssl
+    import urllib.request
+
     pem = ca_file.read_text("ascii").strip() if ca_file.exists() else ""
     if not url.startswith("https://"):
         raise FetchFailed(f"{url} is not an https address")
@@ -68,6 +69,11 @@ def fetch(url: str, ca_file: Path) -> bytes:
 
 def unpack(archive: bytes, folder: Path) -> None:
     """Plain files below `folder`, or nothing: it gets its name when it is complete."""
+    import compileall
+    import io
+    import shutil
+    import tarfile
+
     draft = folder.with_name(folder.name + ".partial")
     shutil.rmtree(draft, ignore_errors=True)
     left = UNPACKED_BYTES_MAX

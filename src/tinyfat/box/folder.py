@@ -19,6 +19,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyfat.box.private_file import write_private
 from tinyfat.box.runtime import Places
 from tinyfat.domain.link import FrameRefused, RuntimeSpec, Welcome, decode, encode
 
@@ -139,17 +140,6 @@ class BoxFolder:
         except OSError:
             return None
         return seen.st_dev, seen.st_ino
-
-
-def write_private(path: Path, text: str) -> None:
-    """The whole file or the old one, mode 600, on the disk when this returns."""
-    draft = path.with_name(path.name + ".new")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(fd)
-    draft.replace(path)
 
 
 def _string(value: object, empty: bool = False) -> str:

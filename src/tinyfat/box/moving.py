@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from tinyfat.box.folder import BoxFolder, Identity, write_private
+from tinyfat.box.folder import BoxFolder, Identity
 from tinyfat.box.logbook import Logbook
 from tinyfat.box.pace import backoff
+from tinyfat.box.private_file import write_private
 from tinyfat.box.runtime import Places
 from tinyfat.box.state_archive import PIECE_BYTES, ArchiveRefused, pack, restore, sha256_of
 from tinyfat.box.workplace import Workplace

@@ -38,7 +38,7 @@ from tinyfat.machine_hosts.qemu_command import (
 )
 from tinyfat.machine_hosts.qmp import ask, monitor
 from tinyfat.machine_hosts.records import RECORD, Record, RecordFolder, checked_name
-from tinyfat.machine_hosts.seed import NETWORK_BY_DHCP, make_seed_disk, write_seed
+from tinyfat.machine_hosts.seed import NETWORK_AS_FROZEN, NETWORK_BY_DHCP, make_seed_disk, write_seed
 
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "genisoimage": "genisoimage"}
 GATEWAY = HostAddress("10.0.2.2")  # as QEMU's user network names this host
@@ -112,10 +112,13 @@ class QemuHost:
                 frozen = booted.found(image, await self._kind(order.memory_bytes))
                 if frozen is None and booted.outdated(image):
                     log.warning(
-                        "the frozen machine of %s is of another QEMU or TinyFat: tinyfat image freeze", image.name
+                        "machine %s is booted instead of cloned: what is frozen of %s is of another QEMU, TinyFat, "
+                        "processor or memory: tinyfat image freeze makes another",
+                        order.name,
+                        image.name,
                     )
                 await make_disk(frozen.disk if frozen else image.content / DISK, folder / DISK)
-                write_seed(folder / "seed", record, order.user_data, NETWORK_BY_DHCP)
+                write_seed(folder / "seed", record, order.user_data, NETWORK_AS_FROZEN if frozen else NETWORK_BY_DHCP)
                 await make_seed_disk(folder)
                 self._images.used_by(order.image, folder / RECORD)
                 self._records.write(record)
@@ -123,12 +126,16 @@ class QemuHost:
                     await self._clone(record, folder, frozen)
         await self.start(order.name)
 
-    async def freeze(self, image: str, memory_bytes: int) -> None:
-        """A machine of this image is booted and frozen, unless one is there: from then on machines of this image and
-        memory are its clones, which saves their boot. Raises HostRefused, HostFailed."""
+    async def freeze(self, image: str, memory_bytes: int) -> bool:
+        """A machine of this image is booted and frozen, unless one is there (then False): from then on machines of
+        this image and memory are its clones, which saves their boot. Raises HostRefused, HostFailed."""
         of_image = self._images.chain(image)[0]
         await self.open()
-        await booted.freeze(of_image, await self._kind(memory_bytes), memory_bytes, self.accelerator, self._now)
+        kind = await self._kind(memory_bytes)
+        if booted.found(of_image, kind) is not None:
+            return False
+        await booted.freeze(of_image, kind, memory_bytes, self.accelerator, self._now)
+        return True
 
     async def _kind(self, memory_bytes: int) -> str:
         return await booted.kind(self.accelerator, processor()[1], memory_bytes)
@@ -139,6 +146,7 @@ class QemuHost:
             await self._launch(record, folder, frozen.memory)
             await booted.restore(folder, frozen)
             await booted.wake(folder, self._now().timestamp())
+            log.info("machine %s is a clone of what is frozen of %s", record.name, record.image)
         except HostFailed as error:
             log.warning("machine %s is booted instead of cloned: %s", record.name, error)
             await self._cut(record.name)

@@ -14,6 +14,7 @@ from tinyfat.machine_hosts.records import Record
 
 DISK_BYTES = 1024**2  # of each seed's disk: a clone's system believes the size it was booted with
 NETWORK_BY_HOST = "network:\n  config: disabled\n"  # the host gives it, as a provider's DHCP does
+NETWORK_AS_FROZEN = NETWORK_BY_HOST  # a clone's is up already, and described on its disk for its next boot
 NETWORK_BY_DHCP = """version: 2
 ethernets:
   eth0:

@@ -9,6 +9,7 @@ by that instance). Kept in the image for reading, sent as text: see machine_host
 from __future__ import annotations
 
 import fcntl
+import gc
 import glob
 import importlib
 import json
@@ -49,7 +50,7 @@ def main() -> None:
     os.close(port)
     for folder in glob.glob("/var/log/journal/*"):
         shutil.rmtree(folder, ignore_errors=True)  # named by the machine-id of before
-    subprocess.run(["systemctl", "restart", "systemd-journald.service"], check=False)
+    subprocess.run(["systemctl", "--no-block", "restart", "systemd-journald.service"], check=False)
     for stage in STAGES:
         run(cloud_init, stage)
     subprocess.run(["systemctl", "reset-failed", "ssh.service"], check=False)
@@ -65,6 +66,8 @@ def imported() -> Callable[[list[str]], object]:
     for module in pkgutil.iter_modules(package.__path__):
         if module.name.startswith("cc_"):
             importlib.import_module("cloudinit.config." + module.name)
+    gc.collect()
+    gc.freeze()  # a stage's collections would copy every page of what was imported into its own process
     entry: Callable[[list[str]], object] = main.main
     return entry
 

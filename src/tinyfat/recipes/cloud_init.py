@@ -183,17 +183,17 @@ done
   $apt update && $apt install -y --no-install-recommends $missing || warn "these packages are missing:$missing"
 fi
 systemd-tmpfiles --create /etc/tmpfiles.d/tinyfat.conf || warn "the folders of the box could not be made"
-systemctl daemon-reload
+# For the next boot. systemd finds new units when it is asked for them: nothing waits for it to read all of them anew.
+systemctl --no-reload enable nftables.service
+systemctl --no-reload enable {BOX_UNIT} {IDENTITY_PATH_UNIT} {IDENTITY_TIMER_UNIT} {ENROL_UNIT}
+systemctl restart nftables.service || warn "nftables refused its rules: NO FIREWALL RUNS; see journalctl -u nftables"
+systemctl start --no-block {ENROL_UNIT} {IDENTITY_PATH_UNIT} {IDENTITY_TIMER_UNIT}
+# While that runs.
 systemctl restart systemd-journald
-systemctl enable nftables.service && systemctl restart nftables.service ||
-  warn "nftables refused its rules: NO FIREWALL RUNS; see journalctl -u nftables"
 if ! systemd-detect-virt --container --quiet && [ -z "$(swapon --show --noheadings)" ]; then
   (umask 077 && fallocate -l {SWAP_MEGABYTES}M /swapfile && mkswap /swapfile && swapon /swapfile &&
     echo '/swapfile none swap sw 0 0' >>/etc/fstab) || {{ rm -f /swapfile; warn "there is no swap"; }}
 fi
-systemctl enable {BOX_UNIT} {IDENTITY_PATH_UNIT} {IDENTITY_TIMER_UNIT} {ENROL_UNIT}
-systemctl start {IDENTITY_PATH_UNIT} {IDENTITY_TIMER_UNIT}
-systemctl start --no-block {ENROL_UNIT}
 """
 
 
