@@ -112,7 +112,7 @@ class World:
         self.database = Database(database_url)
         self.signals = Signals(database_url)
         self.agents = AgentStore(self.database)
-        self.records = MachineStore(self.database)
+        self.records = MachineStore(self.database, self.signals)
         self.turns = TurnStore(self.database, self.signals)
         self.ledger = MailStore(self.database, RateCaps(settings.mail_rate_thread, settings.mail_rate_sender))
         self.deliveries = DeliveryStore(self.database, self.host)

@@ -173,7 +173,7 @@ class SmallWorld:
         self.database = database
         self.signals = Signals(database.url)
         self.agents = AgentStore(database)
-        self.records = MachineStore(database)
+        self.records = MachineStore(database, self.signals)
         self.turns = TurnStore(database, self.signals)
         self.ledger = MailStore(database, caps)
         self.deliveries = DeliveryStore(database, HOST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from tinyfat.domain.agents import Agent
 from tinyfat.domain.link import RuntimeState
@@ -36,7 +37,7 @@ class FirstWords:
             wanted = await still_wanted()
             return not wanted
 
-        heard = await until(seen, seconds)
+        heard = await until(seen, seconds, partial(self._records.word, machine_id))
         if not wanted:
             return f"{whose} was destroyed while it was being made."
         if heard:
@@ -52,7 +53,7 @@ class FirstWords:
             last = await self._records.get(machine_id)
             return last is not None and last.link_state in (RuntimeState.READY, RuntimeState.CRASH_LOOP)
 
-        await until(decided, READY_SECONDS_MAX)
+        await until(decided, READY_SECONDS_MAX, partial(self._records.word, machine_id))
         if last is not None and last.link_state == RuntimeState.READY:
             return ""
         words = (last.link_detail if last else "") or "no reason given"

@@ -21,15 +21,17 @@ GONE_SECONDS_MAX = 120.0
 log = logging.getLogger(__name__)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
-    """Look until it holds; False when `seconds` have passed."""
+async def until(
+    condition: Callable[[], Awaitable[bool]], seconds: float, wait: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> bool:
+    """Look until it holds; False when `seconds` have passed. `wait`: for so many seconds, or for a word that it may."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     pause = LOOK_SECONDS_FIRST
     while not await condition():
         if loop.time() > deadline:
             return False
-        await asyncio.sleep(pause)
+        await wait(pause)
         pause = min(pause * 1.5, LOOK_SECONDS_MAX)
     return True
 

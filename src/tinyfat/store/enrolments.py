@@ -9,6 +9,8 @@ import psycopg
 from tinyfat.domain.enrolment import Outcome
 from tinyfat.ports.enrolments import EnrolOutcome
 from tinyfat.store.database import Database, storable
+from tinyfat.store.machines import MACHINES
+from tinyfat.store.signals import signal
 
 
 class EnrolmentStore:
@@ -48,11 +50,12 @@ class EnrolmentStore:
         return str(row[0]) if row else None
 
     async def fetched(self, machine_id: str, serial: int) -> None:
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(
                 "update machines set identity_fetched = greatest(identity_fetched, %s) where id = %s",
                 (serial, machine_id),
             )
+            await signal(connection, MACHINES, machine_id)
 
     async def became(self, machine_id: str, outcome: Outcome) -> None:
         """What it said of a newer one stands."""

@@ -9,9 +9,11 @@ from typing import Any
 from tinyfat.domain.link import LogLine, Status
 from tinyfat.domain.machines import Machine, PoolState
 from tinyfat.store.database import Database, storable
+from tinyfat.store.signals import Signals, Words
 
 LOG_LINES_KEPT = 20_000  # for each agent
 LOG_TRIM_EVERY = 500  # lines written between two looks at the oldest
+MACHINES = "tinyfat_machines"  # payload: "<machine id>"; its box said something new, or it fetched its identity
 
 COLUMNS = (
     "id, agent_id, kind, wanted, link_state, link_detail, seen_at, version, memory_bytes, restarts, runtime, "
@@ -23,10 +25,22 @@ COLUMNS = (
 
 _NAMES = COLUMNS.split(", ")
 
+# A heartbeat that says the same as the last one wakes nobody.
+_HEARD = f"""
+with before as (select link_state, seen_at from machines where id = %(machine)s), said as (
+    update machines set link_state = %(state)s, link_detail = %(detail)s, version = %(version)s,
+        memory_bytes = %(memory)s, restarts = %(restarts)s, seen_at = now()
+    where id = %(machine)s returning id
+)
+select pg_notify('{MACHINES}', said.id::text) from said, before
+where before.seen_at is null or before.link_state <> %(state)s
+"""  # noqa: S608
+
 
 class MachineStore:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, signals: Signals) -> None:
         self._database = database
+        self._words = Words(signals, MACHINES)
         self._since_trim: dict[str, int] = {}
 
     async def create(self, machine_id: str, agent_id: str, kind: str, host: str, token_hash: bytes) -> None:
@@ -85,19 +99,16 @@ class MachineStore:
             )
 
     async def heard(self, machine_id: str, status: Status) -> None:
+        said = {
+            "machine": machine_id, "state": status.state, "detail": storable(status.detail),
+            "version": storable(status.version), "memory": status.memory_bytes, "restarts": status.restarts,
+        }  # fmt: skip
         async with self._database.connection() as connection:
-            await connection.execute(
-                "update machines set link_state = %s, link_detail = %s, version = %s, memory_bytes = %s, "
-                "restarts = %s, seen_at = now() where id = %s",
-                (
-                    status.state,
-                    storable(status.detail),
-                    storable(status.version),
-                    status.memory_bytes,
-                    status.restarts,
-                    machine_id,
-                ),
-            )
+            await connection.execute(_HEARD.encode(), said)
+
+    async def word(self, machine_id: str, seconds: float) -> None:
+        """Returns when this machine said something new, and after so many seconds at the latest: it is looked at."""
+        await self._words.next(machine_id, seconds)
 
     async def add_log(self, agent_id: str, lines: Sequence[LogLine]) -> None:
         """`agent_id` "": of a machine that waits in the warm pool; nobody reads them."""

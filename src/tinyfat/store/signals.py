@@ -45,6 +45,33 @@ class Signals:
             self._handlers[notice.channel](notice.payload)
 
 
+class Words:
+    """Of one channel: whoever waits for the next word about one thing."""
+
+    def __init__(self, signals: Signals, channel: str) -> None:
+        self._waiting: dict[str, asyncio.Event] = {}
+        signals.on(channel, self._wake, self._wake_all)
+
+    async def next(self, payload: str, seconds: float) -> None:
+        """Returns at a signal with this payload, at one that may have been missed, or after so many seconds."""
+        event = self._waiting.setdefault(payload, asyncio.Event())
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting.pop(payload, None)
+
+    def _wake(self, payload: str) -> None:
+        if event := self._waiting.get(payload):
+            event.set()
+
+    def _wake_all(self) -> None:
+        for event in self._waiting.values():
+            event.set()
+
+
 async def signal(connection: Connection, channel: str, payload: str) -> None:
     """Sent when the transaction commits."""
     await connection.execute("select pg_notify(%s, %s)", (channel, payload))
