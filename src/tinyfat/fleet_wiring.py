@@ -33,6 +33,7 @@ from tinyfat.store.agents import AgentStore
 from tinyfat.store.alarms import AlarmStore
 from tinyfat.store.database import Database
 from tinyfat.store.enrolments import EnrolmentStore
+from tinyfat.store.image_machines import ImageMachineStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.notices import NoticeStore
 from tinyfat.store.servers import ServerStore
@@ -76,6 +77,7 @@ class Fleet:
         self.keys = AgentKeyStore(database)
         self.ssh_sessions = SshSessionStore(database)
         self.alarms = AlarmStore(database)
+        self.image_machines = ImageMachineStore(database)
         self.enrolments = EnrolmentStore(database)
         self.identities = ServerIdentities(records, agents, self.keys, orders, side.ssh, side.site_tls)
         self.machine_runs = MachineRuns(kinds, records)
@@ -149,6 +151,7 @@ class Fleet:
             self.addressing,
             self.making,
             self.alarms,
+            self.image_machines,
             _now,
             always,
         )

@@ -136,7 +136,7 @@ class ImageBuilds:
                 async with self._making(servers, door, elsewhere=elsewhere) as (making, reception):
                     if not there:
                         sha256 = next(iter(packed_runtime), "")
-                        order = reception.expect(_id(secret, name, "builder"), runtime, "", sha256)
+                        order = reception.expect(_id(secret, name, "builder"), runtime, "", sha256, makes=name)
                         await making.make(servers, order, name, sealed=True)
                     order = reception.expect(_id(secret, name, "trial"), runtime, name)
                     await making.try_out(order, name, partial(servers.remove_image, name), fresh=not there)

@@ -106,7 +106,9 @@ async def test_a_machine_enrols_its_agent_answers_and_it_is_told_to_forget(
     tmp_path: Path, opened: tuple[ImageReception, ReceptionTerms]
 ) -> None:
     reception, _ = opened
-    made = laid(tmp_path / "m", reception.expect(MACHINE_ID, "echo", "image"))
+    order = reception.expect(MACHINE_ID, "echo", "image")
+    assert order.server is not None and order.server.makes == "image"  # it is tried
+    made = laid(tmp_path / "m", order)
     assert await asyncio.to_thread(main, made) == 0
     box = await boxed(made)
     try:
@@ -135,7 +137,9 @@ async def test_node_and_the_runtime_are_there_before_the_box_starts(
     tmp_path: Path, opened: tuple[ImageReception, ReceptionTerms], runtime_archive: tuple[str, Path]
 ) -> None:
     reception, _ = opened
-    made = laid(tmp_path / "m", reception.expect(MACHINE_ID, "openclaw", "", runtime_archive[0]))
+    order = reception.expect(MACHINE_ID, "openclaw", "", runtime_archive[0], makes="openclaw-1")
+    assert order.server is not None and (order.server.image, order.server.makes) == ("", "openclaw-1")
+    made = laid(tmp_path / "m", order)
     for _ in range(2):  # the second time it has them already
         assert await asyncio.to_thread(main, made) == 0
         node = made.path(f"{NODE_FOLDER}/current/bin/node")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from unittest import mock
 
+import psycopg
 import pytest
 import pytest_asyncio
 import typer
@@ -17,6 +18,7 @@ from rich.console import Console
 from tests.cli.in_process import command
 from tests.running import OWNER, TinyFat
 from tinyfat.cli import agent as agent_command
+from tinyfat.store.embedded import EmbeddedPostgres
 
 pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="module")]
 KEY = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
@@ -86,6 +88,25 @@ async def test_a_fleet_without_servers(tinyfat: TinyFat) -> None:
     assert "--plan fat" in command(tinyfat, "fleet").out
     found = json.loads(command(tinyfat, "fleet", "--look", "--json").out)
     assert (found["machines"], found["alarms"], found["month_nanodollars"]) == ([], [], 0)
+
+
+async def test_machines_that_images_are_made_of_are_shown_and_counted(tinyfat: TinyFat) -> None:
+    price = 30 * 10**9  # nano-dollars a month
+    async with await psycopg.AsyncConnection.connect(EmbeddedPostgres(tinyfat.home).url) as connection:
+        await connection.execute(
+            "insert into image_machines values ('hetzner', '7', 'tinyfat-7', 'echo-1-on-debian', now() - interval "
+            "'30 min', %s)",
+            (price,),
+        )
+    found = command(tinyfat, "fleet")
+    shown = "".join(found.out.split())
+    assert found.code == 0 and "echo-1-on-debian" in shown and "Inall$30.00amonth" in shown
+    as_json = json.loads(command(tinyfat, "fleet", "--json").out)
+    assert as_json["month_nanodollars"] == price and as_json["alarms"] == []
+    assert [one["image"] for one in as_json["image_machines"]] == ["echo-1-on-debian"]
+    [line] = [one for one in json.loads(command(tinyfat, "money", "--json").out)["agents"] if one["plan"] == "image"]
+    half_an_hour = price / (28 * 48)  # of the shortest month; half of that, where one began a moment ago
+    assert 0 < line["machine"] <= half_an_hour and line["machine"] == line["forecast_cost"] == -line["margin"]
 
 
 async def test_a_fat_agent_needs_servers(tinyfat: TinyFat) -> None:

@@ -269,6 +269,20 @@ async def test_everything_is_on_the_bill_with_its_price_and_whose_it_is() -> Non
         assert servers.month_price == CX23_NANODOLLARS + IPV4_NANODOLLARS
 
 
+async def test_a_server_that_an_image_is_made_of_says_so_on_the_bill_and_is_no_image() -> None:
+    async with project() as here:
+        servers = here.servers()
+        ada, builder = order(), order("", makes="openclaw-2026.9.6-78fb54d8-box-1a2b3c4d-debian-12")
+        for one in (ada, builder):
+            await runs(servers, one)
+        bill = await billed(servers)
+        assert bill[BilledKind.SERVER, f"tinyfat-{ada.id}"].makes == ""
+        assert bill[BilledKind.SERVER, f"tinyfat-{builder.id}"].makes == builder.server.makes  # type: ignore[union-attr]
+        foreign = {one.name: one.makes for one in await here.servers("another-installation").billed()}
+        assert foreign[f"tinyfat-{builder.id}"] == ""
+        assert list(await servers.images()) == []
+
+
 async def test_what_is_ours_can_be_removed_and_nothing_else() -> None:
     async with project() as here:
         servers, theirs = here.servers(), here.servers("another-installation")

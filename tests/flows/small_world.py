@@ -42,6 +42,7 @@ from tinyfat.store.agents import AgentStore
 from tinyfat.store.alarms import AlarmStore
 from tinyfat.store.database import Database
 from tinyfat.store.deliveries import DeliveryStore
+from tinyfat.store.image_machines import ImageMachineStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
 from tinyfat.store.notices import NoticeStore
@@ -203,6 +204,7 @@ class SmallWorld:
         self.provision = Provision(self.agents, making, self.records, self.turns, self.orders, self.runs, welcome, HOST)
         self.words = FirstWords(self.records, self.turns)
         self.alarms = AlarmStore(database)
+        self.image_machines = ImageMachineStore(database)
         self.clock_ahead = timedelta(0)
         self.reconcile = Reconcile(
             self.agents,
@@ -214,6 +216,7 @@ class SmallWorld:
             self.addressing,
             making,
             self.alarms,
+            self.image_machines,
             self.clock,
             ["cloud"],
         )

@@ -40,7 +40,9 @@ class Said:
     before_asked: Callable[[], Awaitable[object]] | None = None
     noted: object = None
 
-    def expect(self, machine_id: str, runtime: str, image: str, runtime_sha256: str = "") -> MachineOrder:
+    def expect(
+        self, machine_id: str, runtime: str, image: str, runtime_sha256: str = "", makes: str = ""
+    ) -> MachineOrder:
         raise NotImplementedError  # the test orders
 
     async def ask(self, turn_id: str, text: str) -> None:

@@ -15,6 +15,7 @@ from tinyfat.domain.machines import Address, Billed, BilledKind, MachineOrder, S
 from tinyfat.domain.names import RecordSet, RecordType
 from tinyfat.drivers.dns.memory import DnsLies
 from tinyfat.drivers.machines.memory import Lies
+from tinyfat.drivers.machines.memory_servers import PRICE
 from tinyfat.flows import reconcile
 from tinyfat.flows.orders import machine_id_of
 from tinyfat.ports.server_ledger import AlarmKind
@@ -23,8 +24,8 @@ from tinyfat.store.database import Database
 LATER = timedelta(seconds=reconcile.ORPHAN_SECONDS + 60)
 
 
-async def order_unknown(world: SmallWorld, machine_id: str) -> None:
-    server = ServerOrder("x", "https://x", "", "t", "0" * 64, "k")
+async def order_unknown(world: SmallWorld, machine_id: str, makes: str = "") -> None:
+    server = ServerOrder("x", "https://x", "", "t", "0" * 64, "k", makes=makes)
     await world.cloud.start(MachineOrder(machine_id, "ada", "echo", "wss://x", "t", server))
 
 
@@ -84,6 +85,48 @@ async def test_what_a_flow_is_about_to_know_is_not_removed(database: Database) -
         world.clock_ahead = LATER
         [alarm] = await world.reconcile.run()
         assert alarm.kind is AlarmKind.ORPHAN and "under way" in alarm.detail and len(world.cloud.running()) == 1
+
+
+async def test_what_an_image_is_made_of_is_noted_and_an_orphan_only_when_its_command_must_be_dead(
+    database: Database,
+) -> None:
+    async with small_world(database) as world:
+        agent = await ada(world)
+        builder = str(uuid.uuid4())
+        await order_unknown(world, builder, makes="openclaw-1")
+        firewall = Billed(BilledKind.FIREWALL, "8", "its firewall", True, builder, datetime.now(UTC))
+        idle = Billed(BilledKind.FIREWALL, "9", "of one that went", True, "", datetime.now(UTC))
+        world.cloud.foreign = [firewall, idle]
+        for _ in range(2):
+            assert await world.reconcile.run() == []
+            [noted] = await world.image_machines.all()
+            assert (noted.kind, noted.provider_id, noted.image) == ("cloud", f"s-{builder}", "openclaw-1")
+            assert noted.monthly_nanodollars == PRICE and noted.since == world.cloud._made_at[builder]
+        world.cloud.foreign = []
+        world.cloud.lies = Lies(delete_nothing=1)
+        world.clock_ahead = LATER
+        [alarm] = await world.reconcile.run()
+        assert alarm.kind is AlarmKind.ORPHAN and "image openclaw-1" in alarm.detail
+        assert await world.image_machines.all() == []
+        assert await kinds(world) == [AlarmKind.ORPHAN]
+        assert await world.reconcile.run() == [] and builder not in world.cloud.running()
+        await whole(world, agent)
+
+
+async def test_what_an_image_was_made_of_is_noted_no_longer_than_it_is_there(database: Database) -> None:
+    async with small_world(database) as world:
+        builder, trial = str(uuid.uuid4()), str(uuid.uuid4())
+        await order_unknown(world, builder, makes="openclaw-1")
+        await world.reconcile.run()
+        await world.cloud.delete(builder)
+        await order_unknown(world, trial, makes="openclaw-1")
+        world.cloud.lies = Lies(unreachable=1)
+        await world.reconcile.run()
+        assert [one.provider_id for one in await world.image_machines.all()] == [f"s-{builder}"]  # nothing is known
+        await world.reconcile.run()
+        assert [one.provider_id for one in await world.image_machines.all()] == [f"s-{trial}"]
+        await world.cloud.delete(trial)
+        assert await world.reconcile.run() == [] and await world.image_machines.all() == []
 
 
 async def test_a_ghost_is_told_and_nothing_is_forgotten(database: Database) -> None:

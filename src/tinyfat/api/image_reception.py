@@ -63,7 +63,9 @@ class ImageReception:
 
     # Of the port Reception.
 
-    def expect(self, machine_id: str, runtime: str, image: str, runtime_sha256: str = "") -> MachineOrder:
+    def expect(
+        self, machine_id: str, runtime: str, image: str, runtime_sha256: str = "", makes: str = ""
+    ) -> MachineOrder:
         self._forget()
         self._machine_id, self._runtime, self._runtime_sha256 = machine_id, runtime, runtime_sha256
         terms = self._terms
@@ -78,6 +80,7 @@ class ImageReception:
             image=image,
             size=terms.elsewhere.size,
             locations=terms.elsewhere.locations,
+            makes=makes or image,
         )
         return MachineOrder(machine_id, "", runtime, terms.link_url, self._link_token, server)
 

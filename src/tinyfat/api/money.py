@@ -185,6 +185,7 @@ async def money(world: Here) -> dict[str, Any]:
     month = month_of(now)
     agents = [await _money(world, line, now) for line in await world.usage_reports.month(month.first)]
     agents += await _pool(world, now)
+    agents += await _images(world, now)
     ordered = worst_first(agents)
     total = asdict(in_all(agents))
     for name in ("name", "plan"):
@@ -241,6 +242,16 @@ async def _pool(world: World, now: datetime) -> list[AgentMoney]:
         for m in waiting
     ]
     return [replace(in_all(costs), name=f"(warm pool: {len(waiting)})", plan="pool")]
+
+
+async def _images(world: World, now: datetime) -> list[AgentMoney]:
+    """The machines that images are being made of: they cost what they cost until now, and end within the hour."""
+    making = await world.fleet.image_machines.all()
+    if not making:
+        return []
+    facts = [AgentFacts("", "", one.since, True, 0, one.monthly_nanodollars, 0, 0, 0, None) for one in making]
+    costs = [agent_money(of_one, now) for of_one in facts]
+    return [replace(in_all(costs), name=f"(images being made: {len(making)})", plan="image")]
 
 
 def _cap(kind: str, text: str) -> int | None:

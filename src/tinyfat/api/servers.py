@@ -19,7 +19,7 @@ from tinyfat.domain.ssh_keys import LINE_CHARS_MAX, read_public_key
 from tinyfat.flows import publish, replace
 from tinyfat.flows.orders import machine_id_of
 from tinyfat.ports.ledger import Conflict
-from tinyfat.ports.server_ledger import OwnerKey, SshSession
+from tinyfat.ports.server_ledger import ImageMachine, OwnerKey, SshSession
 from tinyfat.wiring import World
 
 SSH_PORT = 22
@@ -158,9 +158,12 @@ async def fleet(world: Here, look: bool = False) -> dict[str, Any]:
         await world.fleet.reconcile.run()
     names = {agent.id: agent.name for agent in await world.agents.all()}
     machines = [machine for kind in world.fleet.kinds.server_kinds for machine in await world.fleet.servers.all(kind)]
+    making = await world.fleet.image_machines.all()
     return {
         "machines": [_machine(machine, names.get(machine.agent_id, "")) for machine in machines],
-        "month_nanodollars": sum(machine.monthly_nanodollars for machine in machines),
+        "image_machines": [_image_machine(one) for one in making],
+        "month_nanodollars": sum(machine.monthly_nanodollars for machine in machines)
+        + sum(one.monthly_nanodollars for one in making),
         "alarms": [
             {
                 **asdict(alarm),
@@ -223,6 +226,17 @@ def _session(session: SshSession) -> dict[str, Any]:
         "valid_until": session.valid_until.isoformat(),
         "ended_at": session.ended_at and session.ended_at.isoformat(),
         "seconds": seconds,
+    }
+
+
+def _image_machine(one: ImageMachine) -> dict[str, Any]:
+    return {
+        "id": one.provider_id,
+        "kind": one.kind,
+        "name": one.name,
+        "image": one.image,
+        "since": one.since.isoformat(),
+        "month_nanodollars": one.monthly_nanodollars,
     }
 
 

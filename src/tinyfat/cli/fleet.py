@@ -39,6 +39,19 @@ def _print(found: dict[str, Any]) -> None:
         )
         for machine in found["machines"]
     ]
+    rows += [
+        (
+            "(image)",
+            making["kind"],
+            f"makes or tries {making['image']} since {local_time(making['since'])}",
+            "-",
+            "-",
+            "-",
+            money(making["month_nanodollars"]),
+            "-",
+        )
+        for making in found["image_machines"]
+    ]
     columns = ("agent", "kind", "state", "location", "address", "image", "a month", "heard of")
     print_table(columns, rows, "No servers: `tinyfat agent create NAME --owner ADDRESS --plan fat` makes one.")
     if rows:

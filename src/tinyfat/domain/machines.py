@@ -34,6 +34,7 @@ class ServerOrder:
     image: str = ""  # name of a baked image; "": the provider's plain Debian
     size: str = ""  # the provider's word, e.g. cx23; "": the driver's default
     locations: tuple[str, ...] = ()  # in which order they are tried; (): the driver's default
+    makes: str = ""  # name of the image that it is there to make or to try; "": it is an agent's, or the pool's
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Billed:
     created_at: datetime
     detail: str = ""  # the provider's state, in its words
     monthly_nanodollars: int = 0  # as the provider's price list says; 0: free
+    makes: str = ""  # of a server: the image that it is there to make or to try, by its labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 Orphans (ours by their label, unknown to the ledger) and ghosts (known to the ledger, unknown to the provider) are told
 at once. An orphan is removed once it is older than ORPHAN_SECONDS and no flow under way may be about to know it. What
-is not labelled ours is never touched. What can be mended without loss is: a server that stopped is started again.
+is not labelled ours is never touched. A machine that an image is made of, or tried on, is noted as what it is; when it
+is as old as that, its command is dead, and it is an orphan. What can be mended without loss is: a server that stopped
+is started again.
 """
 
 from __future__ import annotations
@@ -23,7 +25,16 @@ from tinyfat.flows.server_making import ServerMaking
 from tinyfat.ports.dns import DnsError
 from tinyfat.ports.ledger import Agents, MachineRecords
 from tinyfat.ports.machines import MachinesError
-from tinyfat.ports.server_ledger import Addresses, Alarm, AlarmKind, Alarms, Names, ServerRecords
+from tinyfat.ports.server_ledger import (
+    Addresses,
+    Alarm,
+    AlarmKind,
+    Alarms,
+    ImageMachine,
+    ImageMachines,
+    Names,
+    ServerRecords,
+)
 
 ORPHAN_SECONDS = 3600.0
 GHOST_SECONDS = 600.0  # ordered that long ago, it is on the provider's list
@@ -58,6 +69,7 @@ class Reconcile:
         addressing: Addressing,
         making: ServerMaking,
         alarms: Alarms,
+        image_machines: ImageMachines,
         clock: Callable[[], datetime],
         always: Collection[str],
     ) -> None:
@@ -72,6 +84,7 @@ class Reconcile:
         self._addressing = addressing
         self._making = making
         self._alarms = alarms
+        self._image_machines = image_machines
         self._clock = clock
         self._always = frozenset(always)
         self._looked = 0
@@ -115,9 +128,13 @@ class Reconcile:
         billed = await self._kinds.servers(kind).billed()
         after = await self._known(kind)
         busy = await self._under_way()
-        orphans = [
+        unknown = [
             one for one in billed if one.ours and one.kind not in _KEPT and not before.has(one) and not after.has(one)
         ]
+        making = [one for one in unknown if one.makes and one.owner_id and not self._is_old(one)]
+        await self._image_machines.now(kind, [_image_machine(kind, one) for one in making])
+        theirs = {one.owner_id for one in making}
+        orphans = [one for one in unknown if one.owner_id not in theirs and not self._is_idle_firewall(one)]
         alarms = [await self._orphan(kind, one, busy) for one in orphans]
         await self._price(billed, after)
         listed = {one.owner_id for one in billed if one.ours and one.kind is BilledKind.SERVER}
@@ -147,10 +164,12 @@ class Reconcile:
     async def _orphan(self, kind: str, billed: Billed, busy: set[str]) -> Alarm:
         age = self._clock() - billed.created_at
         words = f"{billed.name} is billed as ours, and we do not know it"
+        if billed.makes:
+            words = f"{billed.name} was to make or try the image {billed.makes}, and its command did not end it"
         subject = f"{kind} {billed.kind} {billed.provider_id}"
         if billed.owner_id in busy:
             return Alarm(AlarmKind.ORPHAN, subject, f"{words}; a flow is under way that may.")
-        if age < timedelta(seconds=ORPHAN_SECONDS):
+        if not self._is_old(billed):
             minutes = (ORPHAN_SECONDS - age.total_seconds()) / 60
             return Alarm(AlarmKind.ORPHAN, subject, f"{words}; it is removed in {minutes:.0f} min.")
         try:
@@ -159,6 +178,13 @@ class Reconcile:
             return Alarm(AlarmKind.ORPHAN, subject, f"{words}; it could not be removed: {error}")
         log.warning("removed an orphan: %s", subject)
         return Alarm(AlarmKind.ORPHAN, subject, f"{words}; it was told to go and is looked for again.")
+
+    def _is_old(self, billed: Billed) -> bool:
+        return self._clock() - billed.created_at >= timedelta(seconds=ORPHAN_SECONDS)
+
+    def _is_idle_firewall(self, billed: Billed) -> bool:
+        """A server is about to use it, or did until now. It costs nothing, and goes when it is old."""
+        return billed.kind is BilledKind.FIREWALL and not billed.owner_id and not self._is_old(billed)
 
     def _ordered_long_ago(self, machine: Machine) -> bool:
         return machine.ordered_at is not None and self._clock() - machine.ordered_at > timedelta(seconds=GHOST_SECONDS)
@@ -264,3 +290,9 @@ class Reconcile:
                     words = f"{words}: {error}"
             alarms.append(Alarm(AlarmKind.STRAY_NAME, f"{DNS_SCOPE} {known.name}", words, known.agent_id))
         return alarms
+
+
+def _image_machine(kind: str, billed: Billed) -> ImageMachine:
+    return ImageMachine(
+        kind, billed.provider_id, billed.name, billed.makes, billed.created_at, billed.monthly_nanodollars
+    )

@@ -10,9 +10,12 @@ from tinyfat.domain.turns import TurnResult
 
 
 class Reception(Protocol):
-    def expect(self, machine_id: str, runtime: str, image: str, runtime_sha256: str = "") -> MachineOrder:
+    def expect(
+        self, machine_id: str, runtime: str, image: str, runtime_sha256: str = "", makes: str = ""
+    ) -> MachineOrder:
         """What the machine is made from. From now on it is let in, and whoever was before is not. `image` "": the
-        provider's plain one; `runtime_sha256`: what it fetches before its box starts, "": nothing."""
+        provider's plain one; `runtime_sha256`: what it fetches before its box starts, "": nothing; `makes`: the image
+        that comes of it, "": it tries the one it is made from."""
 
     @property
     def status(self) -> Status | None:

@@ -136,6 +136,18 @@ class Alarm:
     ended_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ImageMachine:
+    """A provider lists it, and it is there to make or to try an image: nobody's, and not for long."""
+
+    kind: str
+    provider_id: str
+    name: str  # the provider's
+    image: str
+    since: datetime  # the provider made it
+    monthly_nanodollars: int
+
+
 class ServerRecords(Protocol):
     async def write_down(self, server: NewServer) -> Machine:
         """Twice with the same id: once, and the first stands."""
@@ -252,6 +264,14 @@ class MoveFiles(Protocol):
         """Of the moves that have a file here, or a part of one."""
 
     async def remove(self, move_id: str) -> None: ...
+
+
+class ImageMachines(Protocol):
+    async def now(self, kind: str, seen: Sequence[ImageMachine]) -> None:
+        """These are those of this kind now, and no others."""
+
+    async def all(self) -> list[ImageMachine]:
+        """The oldest first."""
 
 
 class Alarms(Protocol):

@@ -113,8 +113,18 @@ class MemoryServers(MemoryMachines):
     async def billed(self) -> Sequence[Billed]:
         self._reach()
         servers = [
-            Billed(BilledKind.SERVER, f"s-{one}", PREFIX + one, True, one, self._made_at[one], "", PRICE)
-            for one in self._machines
+            Billed(
+                BilledKind.SERVER,
+                f"s-{one}",
+                PREFIX + one,
+                True,
+                one,
+                self._made_at[one],
+                "",
+                PRICE,
+                known.order.server.makes if known.order.server else "",
+            )
+            for one, known in self._machines.items()
         ]
         addresses = [
             Billed(BilledKind.ADDRESS, f"a-{one}", PREFIX + one, True, one, self._made_at[one], "", ADDRESS_PRICE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -65,7 +66,8 @@ class Bill:
         parts = [ip for ip in ips if _part_of(ip, {server.id: server})]
         price = prices.server(server.type, server.location)
         price += sum(prices.address(ip.kind, ip.location) for ip in parts)
-        return self._billed(BilledKind.SERVER, server, server.labels.get(MACHINE, ""), server.status, price)
+        billed = self._billed(BilledKind.SERVER, server, server.labels.get(MACHINE, ""), server.status, price)
+        return replace(billed, makes=server.labels.get(IMAGE, "")) if billed.ours else billed
 
     def _address(self, ip: PrimaryIp, prices: Prices) -> Billed:
         owner = ip.labels.get(ADDRESS) or ip.labels.get(PASSING, "")

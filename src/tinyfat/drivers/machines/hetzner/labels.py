@@ -17,7 +17,7 @@ INSTALLATION = "tinyfat.installation"
 MACHINE = "tinyfat.machine"
 AGENT = "tinyfat.agent"
 ADDRESS = "tinyfat.address"
-IMAGE = "tinyfat.image"
+IMAGE = "tinyfat.image"  # of a snapshot: its name; of a server: the image that it is there to make or to try
 PASSING = "tinyfat.passing"  # an address that came with this machine and is to go, another having taken its place
 MANAGED_BY = "managed-by"
 

@@ -242,7 +242,9 @@ class HetznerServers:
             ssh_keys=api_keys(key),
             firewalls=_api_firewalls(firewall),
             user_data=text,
-            labels=self._labels.all_of(machine=order.id, agent=order.agent_name, address=wanted.address),
+            labels=self._labels.all_of(
+                machine=order.id, agent=order.agent_name, address=wanted.address, image=wanted.makes
+            ),
             location=Location(name=place.location),
             public_net=net,
         )
