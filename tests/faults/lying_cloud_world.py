@@ -180,8 +180,8 @@ class LyingWorld(SmallWorld):
         finally:
             self._reconciling = False
 
-    async def until(self, condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
-        """In place of flows/watch `until`: the same, in the provider's time."""
+    async def until(self, condition: Callable[[], Awaitable[bool]], seconds: float, wait: object = None) -> bool:
+        """In place of flows/watch `until`: the same, in the provider's time, which passes whatever is waited for."""
         clock = self.provider.cloud.clock
         deadline, pause = clock() + seconds, PAUSE_SECONDS_FIRST
         while not await condition():
