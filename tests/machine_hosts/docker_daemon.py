@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,16 +24,18 @@ async def docker_daemon(folder: Path) -> AsyncIterator[str]:
     """Its URL."""
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
         pytest.skip("an engine of one's own needs root and dockerd (Debian: docker.io)")
-    url = f"unix://{folder}/docker.sock"
-    argv = ["--host", url, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/run", "--bridge=none"]
-    argv += ["--pidfile", f"{folder}/docker.pid", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
+    # Sockets lie under this one, whose names may have 104 letters, and containerd's own part of them has 38.
+    run = Path(tempfile.mkdtemp(prefix="tinyfat-engine-"))
+    url = f"unix://{run}/docker.sock"
+    argv = ["--host", url, "--data-root", f"{folder}/data", "--exec-root", f"{run}/run", "--bridge=none"]
+    argv += ["--pidfile", f"{run}/docker.pid", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
     with (folder / "dockerd.log").open("wb") as log:
         daemon = await asyncio.create_subprocess_exec("dockerd", *argv, stdout=log, stderr=log)
     try:
 
         async def answers() -> bool:
             assert daemon.returncode is None, (folder / "dockerd.log").read_text()[-2000:]
-            return (folder / "docker.sock").exists()
+            return (run / "docker.sock").exists()
 
         await until(answers, READY_SECONDS_MAX, "dockerd answers")
         engine = DockerEngine(url)
@@ -44,5 +47,7 @@ async def docker_daemon(folder: Path) -> AsyncIterator[str]:
         async with asyncio.timeout(READY_SECONDS_MAX):
             await daemon.wait()
         for line in Path("/proc/self/mounts").read_text().splitlines():
-            if (mounted := line.split()[1]).startswith(f"{folder}/"):  # the host's own network, which it keeps by name
+            # The host's own network, which it keeps by name.
+            if (mounted := line.split()[1]).startswith((f"{folder}/", f"{run}/")):
                 subprocess.run(["umount", mounted], check=True)
+        shutil.rmtree(run)
