@@ -58,10 +58,10 @@ class SiteWatch:
         seen, now = await self._sites.look(machine.hostname, machine.ipv4 or machine.ipv6), self._clock()
         if seen.complaint:
             since = self._since.setdefault(agent.id, now)
-            words = f"It is not seen since {since:%Y-%m-%d %H:%M} UTC: {seen.complaint}."
+            words = f"Its site is not seen since {since:%Y-%m-%d %H:%M} UTC: {seen.complaint}."
         elif _ends_soon(seen, now):
             since = self._since.setdefault(agent.id, now - timedelta(seconds=SILENT_SECONDS))
-            words = f"Its certificate ends {seen.certificate_until:%Y-%m-%d %H:%M} UTC and was not renewed."
+            words = f"The certificate of its site ends {seen.certificate_until:%Y-%m-%d %H:%M} UTC and was not renewed."
         else:
             self._since.pop(agent.id, None)
             return None
