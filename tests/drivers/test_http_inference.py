@@ -7,13 +7,14 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.certificates import certificate
 from tests.running import until
 from tinyfat.drivers.inference.http import HttpInference
-from tinyfat.ports.inference import Call, VendorUnreachable
+from tinyfat.ports.inference import Call, VendorCut, VendorUnreachable
 
 SECONDS_MAX = 5.0
 
@@ -105,6 +106,84 @@ async def test_a_kept_connection_that_the_vendor_closed_is_not_used() -> None:
         assert await ask(driver, f"http://127.0.0.1:{port}/") == b"hi"
         await driver.close()
     assert len(vendor.heads) == 2
+
+
+async def test_a_kept_connection_that_is_being_closed_is_not_used() -> None:
+    """Between the vendor's end and the loop's word of it, a call may begin."""
+    vendor, driver = Vendor(), HttpInference()
+    async with listening(vendor) as port:
+        await ask(driver, f"http://127.0.0.1:{port}/")
+        [[connection]] = driver._kept.values()
+        connection.transport.close()
+        assert await ask(driver, f"http://127.0.0.1:{port}/") == b"hi"
+        await driver.close()
+    assert len(vendor.heads) == 2
+
+
+async def test_a_closed_answer_gives_nothing_of_the_next_call() -> None:
+    vendor, driver = Vendor(), HttpInference()
+    async with listening(vendor) as port:
+        call = Call(f"http://127.0.0.1:{port}/", {}, b"{}", SECONDS_MAX, SECONDS_MAX)
+        first = await driver.open(call)
+        pieces = first.pieces()
+        assert await anext(pieces) == b"hi"
+        first.close()
+        second = await driver.open(call)
+        with pytest.raises(VendorCut, match="closed"):
+            await anext(pieces)
+        second.close()
+        await driver.close()
+    assert [len(heads) for heads in vendor.heads] == [2]
+
+
+async def test_nothing_is_kept_once_it_is_closed() -> None:
+    vendor, driver = Vendor(), HttpInference()
+    async with listening(vendor) as port:
+        answer = await driver.open(Call(f"http://127.0.0.1:{port}/", {}, b"{}", SECONDS_MAX, SECONDS_MAX))
+        await driver.close()
+        assert [piece async for piece in answer.pieces()] == [b"hi"]
+        answer.close()
+        await until(vendor.none_open, SECONDS_MAX, "the connection is closed")
+
+
+async def test_calls_at_once_share_one_lookup_of_their_vendor(monkeypatch: pytest.MonkeyPatch) -> None:
+    vendor, driver, loop = Vendor(), HttpInference(), asyncio.get_running_loop()
+    vendor.together = asyncio.Barrier(3)
+    found, lookups = loop.getaddrinfo, []
+
+    async def counted(host: str, port: int, **how: Any) -> Any:
+        lookups.append(host)
+        return await found(host, port, **how)
+
+    monkeypatch.setattr(loop, "getaddrinfo", counted)
+    async with listening(vendor) as port:
+        calls = [asyncio.create_task(ask(driver, f"http://127.0.0.1:{port}/")) for _ in range(4)]
+        while not lookups:
+            await asyncio.sleep(0)
+        calls[0].cancel()  # the others need what it began
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(answers[0], asyncio.CancelledError) and answers[1:] == [b"hi"] * 3
+        await driver.close()
+    assert len(lookups) == 1 and not driver._lookups
+
+
+async def test_a_call_that_is_cancelled_leaves_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whatever step: a socket that the loop still watches would be the next connection's, too."""
+    made = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.certificate))
+    vendor, driver = Vendor(), HttpInference()
+    async with listening(vendor, made.server()) as port:
+        url = f"https://localhost:{port}/"
+        for steps in range(60):
+            call = asyncio.create_task(ask(driver, url))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            call.cancel()
+            assert (await asyncio.gather(call, return_exceptions=True))[0].__class__ in (bytes, asyncio.CancelledError)
+        assert await ask(driver, url) == b"hi"
+        assert driver._kept_count == sum(map(len, driver._kept.values()))
+        await driver.close()
+        await until(vendor.none_open, SECONDS_MAX, "the connections are closed")
 
 
 @pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "a\n", "a\r", "a\0", "\ud800"])

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyfat.drivers.inference.connection import FRAME_BYTES_MAX, UNREAD_BYTES_MAX, Connection
+from tinyfat.drivers.inference.connection import FRAME_BYTES_MAX, UNPACKED_BYTES_MAX, UNREAD_BYTES_MAX, Connection
 from tinyfat.ports.inference import VendorCut
 
 SECONDS_MAX = 5.0
@@ -25,6 +25,18 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 def chunked(body: bytes, trailer: bytes = b"") -> bytes:
     return CHUNKED + b"%x\r\n%s\r\n0\r\n%s\r\n" % (len(body), body, trailer)
+
+
+def packed(body: bytes, more: bytes = b"") -> bytes:
+    return counted(gzip.compress(body) + more, b"Content-Encoding: gzip\r\n")
+
+
+def growing(size: int, pieces: int) -> bytes:
+    """Pieces in one packet, each of which unpacks to `size` bytes."""
+    packer = zlib.compressobj()
+    chunks = [packer.compress(bytes(size)) + packer.flush(zlib.Z_SYNC_FLUSH) for _ in range(pieces)]
+    head = HEAD + b"Transfer-Encoding: chunked\r\nContent-Encoding: deflate\r\n\r\n"
+    return head + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
 
 
 def counted(body: bytes, more: bytes = b"") -> bytes:
@@ -166,6 +178,38 @@ async def test_an_answer_without_a_length_ends_with_the_connection() -> None:
     assert found == BODY
 
 
+async def test_what_was_packed_and_broke_off_with_the_connection_is_cut() -> None:
+    with pytest.raises(VendorCut, match="closed"):
+        await read(HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(BODY)[:-1], closed=True)
+
+
+async def test_what_the_vendor_closed_is_not_closed_again() -> None:
+    """asyncio's transport raises AttributeError where it is."""
+    line = Line()
+    line.connection.connection_lost(None)
+    line.connection.close()
+    assert not line.wire.aborted and line.gone == 1
+
+
+async def test_what_is_closed_keeps_nothing_and_gives_nothing() -> None:
+    line = Line()
+    line.connection.data_received(CHUNKED + b"5\r\nhello\r\n")
+    line.connection.close()
+    with pytest.raises(VendorCut, match="closed"):
+        await line.connection.read()
+
+
+async def test_a_connection_is_not_used_again_while_somebody_reads_its_answer() -> None:
+    """He would read the next call's."""
+    line = Line()
+    line.connection.data_received(CHUNKED + b"5\r\nhello\r\n")
+    assert await line.connection.read() == b"hello"
+    reading = asyncio.create_task(line.connection.read())
+    await asyncio.sleep(0)
+    line.connection.data_received(b"0\r\n\r\n")
+    assert not line.connection.rest() and await reading == b""
+
+
 async def test_an_answer_that_broke_off_is_cut_after_what_came() -> None:
     line = Line()
     line.connection.data_received(CHUNKED + b"5\r\nhello\r\n")
@@ -185,6 +229,11 @@ async def test_what_nobody_asked_to_be_packed_is_unpacked() -> None:
     ("answer", "why"),
     [
         (counted(gzip.compress(bytes(32 << 20)), b"Content-Encoding: gzip\r\n"), "unpacks to over"),
+        (growing(UNPACKED_BYTES_MAX - 1, 3), "unpacks to over"),
+        (packed(BODY, b"more"), "more follows"),
+        (packed(BODY, gzip.compress(BODY)), "more follows"),
+        (counted(gzip.compress(BODY)[:-1], b"Content-Encoding: gzip\r\n"), "broke off"),
+        (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n", "framed as"),
         (counted(b"not packed", b"Content-Encoding: gzip\r\n"), "no HTTP"),
         (counted(BODY, b"Content-Encoding: br\r\n"), "nobody asked for"),
         (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "no HTTP"),
@@ -240,3 +289,20 @@ async def test_a_vendor_that_only_clears_its_throat_is_silent() -> None:
     with pytest.raises(VendorCut, match="silent"):
         await line.connection.head()
     await clearing
+
+
+async def test_bytes_that_are_no_piece_are_silence() -> None:
+    line = Line()
+    line.connection.data_received(CHUNKED + b"5\r\nhello\r\n5;")
+    line.connection.wait_at_most(0.02)
+    assert await line.connection.read() == b"hello"
+
+    async def drip() -> None:
+        for _ in range(FRAME_BYTES_MAX - 100):
+            line.connection.data_received(b"x")
+            await asyncio.sleep(0)
+
+    dripping = asyncio.create_task(drip())
+    with pytest.raises(VendorCut, match="silent"):
+        await line.connection.read()
+    assert dripping.cancel(), "it was cut while bytes came"

@@ -15,7 +15,7 @@ from tinyfat.ports.inference import VendorCut
 
 UNREAD_BYTES_MAX = 256 * 1024  # of an answer: as much waits for a slow client; then the vendor waits too
 FRAME_BYTES_MAX = 64 * 1024  # of head, chunk sizes and trailers, between two pieces of a body
-UNPACKED_BYTES_MAX = 16 * 1024 * 1024  # of one packed piece
+UNPACKED_BYTES_MAX = 16 * 1024 * 1024  # of one packed piece, and of all that wait
 KEEPALIVE_SECONDS = 30.0  # unused for so long, it is closed
 
 _BODILESS = (204, 304)  # RFC 9112, 6.3
@@ -61,15 +61,17 @@ class Connection(asyncio.Protocol):
     async def head(self) -> int:
         """The status; then `headers` are there, their names in lower case. Raises VendorCut."""
         while not self.status:
-            await self._more()
+            await self._more(0.0)
         return self.status
 
     async def read(self) -> bytes:
         """All that came; empty at the end. Raises VendorCut."""
+        patience = self._patience
         while not self._unread:
             if self._ended:
                 return b""
-            await self._more()
+            await self._more(patience)
+            patience = 0.0  # bytes that are no piece, of a chunk's frame, do not move the bound
         data = self._unread[0] if len(self._unread) == 1 else b"".join(self._unread)
         self._unread = []
         self._unread_bytes = 0
@@ -81,7 +83,7 @@ class Connection(asyncio.Protocol):
     def rest(self) -> bool:
         """The call is over. True where it can be used for another; else it is closed."""
         unsent = self.transport.get_write_buffer_size()
-        if not self._reusable or self._broken or self._unread or unsent:
+        if not self._reusable or self._broken or self._unread or self._waiter is not None or unsent:
             self.close()
             return False
         self._asleep = True
@@ -89,7 +91,14 @@ class Connection(asyncio.Protocol):
         self._watch_over()
         return True
 
+    @property
+    def closing(self) -> bool:
+        """Also before `gone` says so: the loop has yet to come to it."""
+        return self.transport.is_closing()
+
     def close(self) -> None:
+        """What was not read is forgotten."""
+        self._unread = []
         self._break("it was closed")
 
     def _forget_answer(self) -> None:
@@ -103,11 +112,12 @@ class Connection(asyncio.Protocol):
         self._waiter = None
         self._patience = 0.0
 
-    async def _more(self) -> None:
+    async def _more(self, patience: float) -> None:
+        """Within so many seconds; 0: the bound stands where it is."""
         if self._broken:
             raise VendorCut(self._broken)
-        if self._patience:
-            self._deadline = self._loop.time() + self._patience
+        if patience:
+            self._deadline = self._loop.time() + patience
             self._watch_over()
         self._waiter = self._loop.create_future()
         try:
@@ -120,8 +130,9 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _break(self, why: str) -> None:
-        self._broken = self._broken or why
-        self.transport.abort()
+        if not self._broken:  # asyncio's transport does not bear it twice
+            self._broken = why
+            self.transport.abort()
         self._wake()
 
     def _watch_over(self) -> None:
@@ -161,7 +172,7 @@ class Connection(asyncio.Protocol):
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._until_close and error is None and not self._broken:
+        if self._until_close and error is None and not self._broken and self._unpacked():
             self._ended = True
         self._broken = self._broken or "the connection was closed"
         if self._watch is not None:
@@ -186,6 +197,9 @@ class Connection(asyncio.Protocol):
             self.headers = {}
             return
         self.status = status
+        framing = self.headers.get("transfer-encoding", "chunked").lower()
+        if framing != "chunked":  # llhttp leaves what else was done to the body as it is
+            raise ValueError(f"framed as {framing[:20]!r}, which nobody asked for")
         framed = "content-length" in self.headers or "transfer-encoding" in self.headers
         self._until_close = not framed and status not in _BODILESS
         coding = self.headers.get("content-encoding", "identity").lower()
@@ -198,8 +212,10 @@ class Connection(asyncio.Protocol):
         self._frame_bytes = 0
         if self._unpack is not None:
             body = self._unpack.decompress(body, UNPACKED_BYTES_MAX)
-            if self._unpack.unconsumed_tail:
+            if self._unpack.unconsumed_tail or self._unread_bytes > UNPACKED_BYTES_MAX:
                 raise ValueError(f"a piece unpacks to over {UNPACKED_BYTES_MAX} bytes")
+            if self._unpack.unused_data:
+                raise ValueError("more follows what was packed")
         if not body:
             return
         self._unread.append(body)
@@ -210,5 +226,10 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self.status:
+            if not self._unpacked():
+                raise ValueError("what was packed broke off")
             self._ended = True
             self._reusable = self._parser.should_keep_alive()  # the parser knows it only here
+
+    def _unpacked(self) -> bool:
+        return self._unpack is None or bool(self._unpack.eof)

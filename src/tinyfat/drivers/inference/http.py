@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import aiohappyeyeballs
@@ -19,6 +19,7 @@ CONNECT_SECONDS_MAX = 10.0
 NEXT_ADDRESS_SECONDS = 0.25  # then a vendor's next address is tried beside the first (RFC 8305, 5)
 KEPT_MAX = 256  # connections that wait for their next call
 URLS_MAX = 1024  # that are remembered
+_Found: TypeAlias = Sequence[aiohappyeyeballs.AddrInfoType]
 _SAFE = "/%:@!$&'()*+,;=~"  # of a path; in a query also "?"
 
 
@@ -31,6 +32,8 @@ class HttpInference:
         self._tls.set_alpn_protocols(["http/1.1"])
         self._kept: dict[_Place, dict[Connection, None]] = {}
         self._kept_count = 0
+        self._room = KEPT_MAX
+        self._lookups: dict[_Place, asyncio.Task[_Found]] = {}
 
     async def open(self, call: Call) -> Answer:
         until = asyncio.get_running_loop().time() + call.first_byte_seconds
@@ -55,6 +58,8 @@ class HttpInference:
         return _HttpAnswer(connection, first, lambda: self._keep(place, connection))
 
     async def close(self) -> None:
+        """Calls under way go on; their connections are not kept."""
+        self._room = 0
         for connections in list(self._kept.values()):
             for connection in list(connections):
                 connection.close()
@@ -62,14 +67,15 @@ class HttpInference:
     def _waiting(self, place: _Place) -> Connection | None:
         """The one used last: the others may be closed for want of use."""
         connections = self._kept.get(place)
-        if not connections:
-            return None
-        connection, _ = connections.popitem()
-        self._kept_count -= 1
-        return connection
+        while connections:
+            connection, _ = connections.popitem()
+            self._kept_count -= 1
+            if not connection.closing:
+                return connection
+        return None
 
     def _keep(self, place: _Place, connection: Connection) -> None:
-        if self._kept_count >= KEPT_MAX:
+        if self._kept_count >= self._room:
             connection.close()
         elif connection.rest():
             self._kept.setdefault(place, {})[connection] = None
@@ -87,21 +93,33 @@ class HttpInference:
         """Raises TimeoutError, OSError."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(min(seconds, CONNECT_SECONDS_MAX)):
-            found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+            found = await self._looked_up(place)
             connected = await aiohappyeyeballs.start_connection(
                 found, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1
             )
-            try:
-                _, connection = await loop.create_connection(
-                    lambda: Connection(lambda gone: self._gone(place, gone)),
-                    sock=connected,
-                    ssl=self._tls if place.tls else None,
-                    server_hostname=place.host if place.tls else None,
-                )
+            making = loop.create_connection(
+                lambda: Connection(lambda gone: self._gone(place, gone)),
+                sock=connected,
+                ssl=self._tls if place.tls else None,
+                server_hostname=place.host if place.tls else None,
+                ssl_handshake_timeout=CONNECT_SECONDS_MAX if place.tls else None,
+            )
+            made = asyncio.create_task(making, name="connect to a vendor")
+            try:  # it is never cancelled: where TLS has just begun, both loops would let go of an open socket
+                _, connection = await asyncio.shield(made)
             except BaseException:
-                connected.close()
+                made.add_done_callback(_unwanted)
                 raise
         return connection
+
+    async def _looked_up(self, place: _Place) -> _Found:
+        """By one lookup for all that wait for it: a few threads do them, and one that hangs keeps its thread."""
+        lookup = self._lookups.get(place)
+        if lookup is None:
+            finding = asyncio.get_running_loop().getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+            lookup = self._lookups[place] = asyncio.create_task(finding, name="look a vendor up")
+            lookup.add_done_callback(lambda _: self._lookups.pop(place))
+        return await asyncio.shield(lookup)
 
 
 class _Place(NamedTuple):
@@ -119,13 +137,22 @@ class _HttpAnswer:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         yield self._first
-        while piece := await self._connection.read():
+        while not self._closed:  # afterwards the connection is another call's
+            piece = await self._connection.read()
+            if not piece:
+                return
             yield piece
+        raise VendorCut("it was closed")
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             self._over()
+
+
+def _unwanted(made: asyncio.Task[tuple[asyncio.Transport, Connection]]) -> None:
+    if not made.cancelled() and made.exception() is None:
+        made.result()[1].close()
 
 
 @lru_cache(URLS_MAX)
