@@ -9,7 +9,7 @@ import pytest
 from tests.postgres import Server
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.store import database as module
-from tinyfat.store.database import Database
+from tinyfat.store.database import Database, OneConnection
 
 A_LOCK = 4711
 
@@ -29,3 +29,26 @@ async def test_a_process_that_stands_still_loses_its_locks(server: Server, monke
     finally:
         await still.close()
         await living.close()
+
+
+async def test_one_connection_is_closed_when_its_statement_has_ended(server: Server) -> None:
+    """Under a statement, to close it would leave that one waiting for ever, and libuv abort the process."""
+    one = OneConnection(server.url())
+    asleep = asyncio.create_task(one.fetch("select 1 from pg_sleep(0.3)", ()))
+    async with asyncio.timeout(8):
+        while one._connection is None:
+            await asyncio.sleep(0)
+        await one.close()
+        assert await asleep == [(1,)]
+    assert one._connection is None
+
+
+async def test_a_statement_that_fails_takes_no_other_with_it(server: Server) -> None:
+    one = OneConnection(server.url())
+    doomed = asyncio.create_task(one.fetch("select pg_terminate_backend(pg_backend_pid())", ()))
+    others = [asyncio.create_task(one.fetch("select 1 from pg_sleep(0.05)", ())) for _ in range(3)]
+    async with asyncio.timeout(8):
+        with pytest.raises(StoreUnavailable):
+            await doomed
+        assert await asyncio.gather(*others) == [[(1,)]] * 3
+    await one.close()

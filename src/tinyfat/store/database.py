@@ -112,30 +112,36 @@ class OneConnection:
         """`options`: of its session, as libpq takes them ("-c name=value")."""
         self._url, self._options = url, f"{_session()} {options}"
         self._connection: Connection | None = None
-        self._connecting = asyncio.Lock()
+        # A connection that is closed under a statement takes the process with it: libuv aborts, asyncio waits for ever.
+        self._turn = asyncio.Lock()
 
     async def fetch(self, statement: LiteralString, values: Sequence[Any]) -> list[TupleRow]:
         """A commit of its own. Raises StoreUnavailable where the database is not there."""
-        try:
-            connection = self._connection or await self._connect()
-            cursor = await connection.execute(statement, values, prepare=True)
-            return await cursor.fetchall()
-        except _AWAY as error:
-            await self.close()
-            raise StoreUnavailable(f"The database does not answer: {_first_line(error)}") from error
+        async with self._turn:
+            try:
+                connection = self._connection
+                if connection is None or connection.closed:
+                    connection = self._connection = await self._connect()
+                cursor = await connection.execute(statement, values, prepare=True)
+                return await cursor.fetchall()
+            except _AWAY as error:
+                await self._drop()
+                raise StoreUnavailable(f"The database does not answer: {_first_line(error)}") from error
 
     async def close(self) -> None:
+        """Once the statement that is under way, if any, has ended."""
+        async with self._turn:
+            await self._drop()
+
+    async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
 
     async def _connect(self) -> Connection:
-        async with self._connecting:
-            if self._connection is None:
-                self._connection = await psycopg.AsyncConnection.connect(
-                    self._url, autocommit=True, options=self._options, connect_timeout=round(CONNECTION_SECONDS_MAX)
-                )
-            return self._connection
+        return await psycopg.AsyncConnection.connect(
+            self._url, autocommit=True, options=self._options, connect_timeout=round(CONNECTION_SECONDS_MAX)
+        )
 
 
 def migrations() -> dict[int, tuple[str, str]]:
