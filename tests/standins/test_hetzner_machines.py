@@ -22,7 +22,7 @@ from tinyfat.standins.hetzner.cloud import Cloud, Options
 from tinyfat.standins.hetzner.state import restore, save
 
 SECONDS = 480.0  # a virtual machine without KVM takes a minute to boot, on a busy host several
-PORT = 80
+PORT = 443  # beside SSH the only one that QEMU forwards
 MIB = 1024**2
 USER_DATA = f"""#cloud-config
 write_files:
