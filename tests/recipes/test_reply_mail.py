@@ -16,7 +16,7 @@ from typing import Any
 
 import mailparser
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.rsa_keys import rsa_key
@@ -322,6 +322,7 @@ def test_names_and_subjects_of_all_scripts_come_back(name: str) -> None:
 
 
 @given(TEXT, TEXT, TEXT, TEXT)
+@example("ada", "TEXT/WATCH-HTML", "a file of that type", "watch.html")
 @settings(deadline=None)
 def test_whatever_is_written_nothing_is_added(name: str, subject: str, text: str, filename: str) -> None:
     order = replace(

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from tinyfat.domain.mail.body_text import is_body
+from tinyfat.domain.mail.body_text import is_body, is_named
 from tinyfat.domain.mail.headers import display_text
 from tinyfat.domain.mail.mime import Part
 from tinyfat.domain.turns import Attachment
@@ -38,12 +38,17 @@ _EXTENSIONS = {
 
 def attachments_of(root: Part) -> tuple[Attachment, ...]:
     """Every leaf that is not read in place, inline images included. A part too deep to open is one, as it came."""
-    parts = [part for part in root.leaves() if not is_body(part) and part.media_type not in _OTHER_VERSIONS]
+    parts = [part for part in root.leaves() if not is_body(part) and not _is_other_version(part)]
     names = unique_names(_name(part, number) for number, part in enumerate(parts, 1))
     return tuple(
         Attachment(name, "application/octet-stream" if part.opaque else part.media_type, part.content())
         for name, part in zip(names, parts, strict=True)
     )
+
+
+def _is_other_version(part: Part) -> bool:
+    """What is attached, or has a file's name, is a file of somebody's, whatever its type."""
+    return part.media_type in _OTHER_VERSIONS and not is_named(part)
 
 
 def _name(part: Part, number: int) -> str:

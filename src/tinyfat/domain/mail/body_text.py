@@ -14,8 +14,13 @@ _BODY_TYPES = ("text/plain", "text/html", "text/enriched")
 
 def is_body(part: Part) -> bool:
     """Is this leaf meant to be read in place, rather than to be saved?"""
+    return part.media_type in _BODY_TYPES and not is_named(part)
+
+
+def is_named(part: Part) -> bool:
+    """It was attached, or has a file's name."""
     named = "filename" in part.disposition_parameters or "name" in part.parameters
-    return part.media_type in _BODY_TYPES and part.disposition != "attachment" and not named
+    return part.disposition == "attachment" or named
 
 
 def text_of(root: Part) -> str:
