@@ -4,7 +4,8 @@ looks for itself every few seconds, so a signal lost in an outage costs time and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psycopg
 from psycopg import sql
@@ -49,27 +50,45 @@ class Words:
     """Of one channel: whoever waits for the next word about one thing."""
 
     def __init__(self, signals: Signals, channel: str) -> None:
-        self._waiting: dict[str, asyncio.Event] = {}
+        self._waiting: dict[str, set[asyncio.Event]] = {}
         signals.on(channel, self._wake, self._wake_all)
 
-    async def next(self, payload: str, seconds: float) -> None:
-        """Returns at a signal with this payload, at one that may have been missed, or after so many seconds."""
-        event = self._waiting.setdefault(payload, asyncio.Event())
+    @contextmanager
+    def heard(self, payload: str) -> Iterator[asyncio.Event]:
+        """Set at each signal with this payload, and at any that may have been missed, from now on: who clears it
+        before looking misses none."""
+        event = asyncio.Event()
+        waiting = self._waiting.setdefault(payload, set())
+        waiting.add(event)
         try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            pass
+            yield event
         finally:
-            self._waiting.pop(payload, None)
+            waiting.discard(event)
+            if not waiting:
+                self._waiting.pop(payload, None)
+
+    async def next(self, payload: str, seconds: float) -> None:
+        """Returns at such a signal, or after so many seconds."""
+        with self.heard(payload) as event:
+            await either(event, seconds)
 
     def _wake(self, payload: str) -> None:
-        if event := self._waiting.get(payload):
+        for event in self._waiting.get(payload, ()):
             event.set()
 
     def _wake_all(self) -> None:
-        for event in self._waiting.values():
-            event.set()
+        for waiting in self._waiting.values():
+            for event in waiting:
+                event.set()
+
+
+async def either(event: asyncio.Event, seconds: float) -> None:
+    """Returns when it is set, or after so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
 
 
 async def signal(connection: Connection, channel: str, payload: str) -> None:

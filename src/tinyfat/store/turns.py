@@ -12,7 +12,7 @@ from tinyfat.domain.mail.message import read_mail
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult, TurnState
 from tinyfat.ports.ledger import NotFound, StoreUnavailable, TurnRow
 from tinyfat.store.database import Connection, Database, storable
-from tinyfat.store.signals import Signals
+from tinyfat.store.signals import Signals, Words, either
 
 OFFERS = "tinyfat_offers"  # payload: "<machine id> <turn id>"
 RESULTS = "tinyfat_results"  # payload: "<turn id>"
@@ -62,8 +62,7 @@ select pg_notify('tinyfat_results', id::text) from kept
 class TurnStore:
     def __init__(self, database: Database, signals: Signals) -> None:
         self._database = database
-        self._waiting: dict[str, asyncio.Event] = {}
-        signals.on(RESULTS, self._wake, self._wake_all)
+        self._results = Words(signals, RESULTS)
 
     async def probe(self, turn_id: str, agent_id: str, question: str) -> None:
         """A question of our own: is the agent there? Twice with the same id: once."""
@@ -173,8 +172,7 @@ class TurnStore:
 
     async def wait_for_result(self, turn_id: str) -> TurnRow:
         """Wait for the result, or until the deadline has passed (then `result` is None)."""
-        changed = self._waiting.setdefault(turn_id, asyncio.Event())
-        try:
+        with self._results.heard(turn_id) as changed:
             while True:
                 changed.clear()
                 try:
@@ -185,9 +183,7 @@ class TurnStore:
                 if row.result is not None or row.seconds_left <= 0:
                     return row
                 # Bounded by the deadline: each round ends by a signal, by LOOK_SECONDS or by the deadline.
-                await _until(changed, min(LOOK_SECONDS, row.seconds_left))
-        finally:
-            self._waiting.pop(turn_id, None)
+                await either(changed, min(LOOK_SECONDS, row.seconds_left))
 
     async def finish_probe(self, turn_id: str) -> None:
         async with self._database.connection() as connection:
@@ -213,22 +209,6 @@ class TurnStore:
             await connection.execute(
                 "update turns set attempt = %s where id = %s and attempt = %s", (attempt, turn_id, attempt - 1)
             )
-
-    def _wake(self, turn_id: str) -> None:
-        if event := self._waiting.get(turn_id):
-            event.set()
-
-    def _wake_all(self) -> None:
-        for event in self._waiting.values():
-            event.set()
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
 
 
 def _usage(usage: dict[str, Any]) -> str:
