@@ -238,3 +238,39 @@ async def test_a_connection_that_breaks_off_is_for_later() -> None:
 
 def test_a_certificate_was_made(own_certificate: Certificate) -> None:
     assert Path(own_certificate.certificate).read_text().startswith("-----BEGIN CERTIFICATE-----")
+
+
+@pytest.mark.parametrize("end", ["closes", "resets", "refuses to part", "knows no EHLO"])
+async def test_once_it_said_250_the_mail_is_delivered_whatever_comes_after(end: str) -> None:
+    """A smarthost that ends the session in its own way has the mail: to send it again would double it."""
+    taken = 0
+    ended = asyncio.Event()
+
+    async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        writer.write(b"220 mx.example.org\r\n")
+        while line := (await reader.readline()).upper().split(b" ")[0].strip():
+            if line == b"DATA":
+                writer.write(b"354 Go on\r\n")
+                await reader.readuntil(b"\r\n.\r\n")
+                taken += 1
+                writer.write(b"250 2.0.0 Ok\r\n")
+                await writer.drain()
+                if end in ("closes", "resets"):
+                    break
+            elif line == b"QUIT":
+                writer.write(b"421 4.3.2 No\r\n")
+            else:
+                writer.write(b"502 What?\r\n" if line == b"EHLO" and end == "knows no EHLO" else b"250 Ok\r\n")
+        if end == "resets":
+            assert isinstance(writer.transport, asyncio.Transport)
+            writer.transport.abort()
+        writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(session, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        delivered = await plain(port).send("a@tinyfat.localhost", "owner@example.org", RAW)
+        await ended.wait()
+    assert delivered.response.startswith("250") and taken == 1

@@ -149,6 +149,8 @@ async def test_each_answered_message_has_one_reply_and_it_left(quinn: House) -> 
     sent = [m["turn_id"] for m in rows if m["direction"] == "out"]
     assert {m["state"] for m in rows if m["direction"] == "out"} == {"sent"}
     assert sorted(sent) == sorted(answered) and len(set(sent)) == len(sent)
+    copies = [one for one, times in Counter(one.message_id for one in quinn.office.received).items() if times > 1]
+    assert not copies, [(m["id"], m["attempts"], m["response"]) for m in rows if m["message_id"] in copies]
     assert len(quinn.office.received) == len(sent)
     assert len({one.message_id for one in quinn.office.received}) == len(sent)
     assert {tuple(one.rcpt_to) for one in quinn.office.received} == {(OWNER,)}

@@ -11,7 +11,7 @@ from tinyfat.domain.mail.states import MessageState
 from tinyfat.ports.ledger import Deliveries, ToDeliver
 from tinyfat.ports.mail import DeliveryDeferred, DeliveryRefused, MailOut
 
-LEASE_SECONDS = 300.0  # longer than any attempt can take
+LEASE_SECONDS = 900.0  # longer than any attempt can take: a smarthost may think ten minutes about a mail
 PAUSE_SECONDS_FIRST = 15.0
 PAUSE_SECONDS_MAX = 3600.0
 EXPIRY_SECONDS = 5 * 24 * 3600.0  # RFC 5321 4.5.4.1: at least 4 to 5 days

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 
 import aiosmtplib
@@ -9,7 +10,12 @@ import aiosmtplib
 from tinyfat.drivers.mail.dkim_signing import DkimSigner
 from tinyfat.ports.mail import Delivered, DeliveryDeferred, DeliveryRefused
 
-STEP_SECONDS_MAX = 30.0  # for each command and its answer; all of them stay under the lease of a delivery
+# All of these together stay under the lease of a delivery.
+STEP_SECONDS_MAX = 30.0  # for each command and its answer
+# RFC 5321 4.5.3.2.6: ten minutes for the answer to the mail itself. A smarthost that looks for spam takes its time, and
+# whoever does not wait for its 250 sends the mail a second time.
+DATA_SECONDS_MAX = 600.0
+QUIT_SECONDS_MAX = 5.0
 
 
 class SmtpOut:
@@ -45,13 +51,7 @@ class SmtpOut:
             tls_context=self._context,
         )
         try:
-            async with smtp:
-                if self._user:
-                    await smtp.login(self._user, self._password)
-                _, response = await smtp.sendmail(envelope_from, [recipient], signed)
-        except aiosmtplib.SMTPRecipientsRefused as refused:
-            first = refused.recipients[0]
-            raise _by_code(first.code, f"{where}: {first.code} {first.message}") from refused
+            return Delivered(f"250 {await self._hand_over(smtp, envelope_from, recipient, signed)}")
         except aiosmtplib.SMTPAuthenticationError as error:
             # The password is wrong or changed: an operator mends that, and then the mail should still be there.
             raise DeliveryDeferred(
@@ -61,7 +61,29 @@ class SmtpOut:
             raise _by_code(error.code, f"{where}: {error.code} {error.message}") from error
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             raise DeliveryDeferred(f"{where}: {error}") from error
-        return Delivered(f"250 {response}")
+        finally:
+            await _leave(smtp)
+
+    async def _hand_over(self, smtp: aiosmtplib.SMTP, envelope_from: str, recipient: str, raw: bytes) -> str:
+        """What the smarthost said with its 250: from then on the mail is its own, however the session ends."""
+        await smtp.connect()
+        if self._user:
+            await smtp.login(self._user, self._password)
+        try:
+            await smtp.ehlo()
+        except aiosmtplib.SMTPHeloError:
+            await smtp.helo()
+        options = [f"size={len(raw)}"] if smtp.supports_extension("size") else []
+        await smtp.mail(envelope_from, options=options)
+        await smtp.rcpt(recipient)
+        return (await smtp.data(raw, timeout=DATA_SECONDS_MAX)).message
+
+
+async def _leave(smtp: aiosmtplib.SMTP) -> None:
+    with contextlib.suppress(aiosmtplib.SMTPException, OSError):
+        if smtp.is_connected:
+            await smtp.quit(timeout=QUIT_SECONDS_MAX)
+    smtp.close()
 
 
 class NoSmarthost:
