@@ -27,6 +27,8 @@ from tinyfat.drivers.mail.smtp_out import NoSmarthost, SmtpOut
 from tinyfat.drivers.secrets.envelope import EnvelopeSecrets, MasterKeyRefused
 from tinyfat.drivers.secrets.master_key import kept_master_keys
 from tinyfat.engine.durable import Engine
+from tinyfat.engine.reading import Reading
+from tinyfat.engine.workers import Workers
 from tinyfat.fleet_wiring import Fleet
 from tinyfat.flows import mail_turn, provision, retire
 from tinyfat.flows.delivery import Delivery
@@ -91,6 +93,8 @@ class World:
         self._relay_url = relay_url
         self.host = host
         self.started_at = time.time()
+        self.workers = Workers()
+        self.reading = Reading()
         self._build_models(http_url)
         self._build_store(database_url)
         self._build_usage(database_url)
@@ -286,6 +290,7 @@ class World:
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._authentication.close()
         await self.engine.close()
+        await self.workers.close()
         await self._leave_usage()
         await self.database.close()
 
