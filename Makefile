@@ -18,8 +18,8 @@ demo: $(VENV)/.run ## An agent answers two mails, on this machine, from nothing
 	@$(BIN)/tinyfat demo
 
 test: $(VENV)/.dev ## The tests; what was skipped and why is listed at the end (under 5 minutes)
-	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal -m "not openclaw and not pi and not peer and not long and not nspawn and not vm and not docker"
-	@$(BIN)/python -m tests.skipped
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 10 -m "not openclaw and not pi and not peer and not long and not nspawn and not vm and not docker"; \
+	  code=$$?; $(BIN)/python -m tests.skipped; exit $$code
 
 check: lint types imports ## Lint, types, imports
 

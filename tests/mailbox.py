@@ -10,6 +10,8 @@ from email.message import EmailMessage
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from tests.machine_speed import patient
+
 
 @dataclass(frozen=True)
 class Received:
@@ -72,7 +74,7 @@ class Mailbox:
     async def wait_for(self, count: int, seconds: float = 30.0) -> list[Received]:
         """The first `count` messages, or an AssertionError that says how many came."""
         try:
-            async with asyncio.timeout(seconds), self._arrived:
+            async with asyncio.timeout(patient(seconds)), self._arrived:
                 await self._arrived.wait_for(lambda: len(self.received) >= count)
         except TimeoutError:
             raise AssertionError(f"{len(self.received)} of {count} messages came within {seconds} s") from None

@@ -15,6 +15,8 @@ from typing import Any
 
 import aiosmtplib
 
+from tests.machine_speed import patient
+
 UP_SECONDS_MAX = 60.0
 COMMAND_SECONDS_MAX = 120.0
 OWNER = "owner@example.org"
@@ -29,7 +31,7 @@ def free_port() -> int:
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
     """Look until it holds; AssertionError names `what` did not come true in time."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
+    deadline = loop.time() + patient(seconds)
     turn = asyncio.Event()
     while not await condition():
         assert loop.time() < deadline, f"not within {seconds} s: {what}"
@@ -128,7 +130,7 @@ class TinyFat:
         assert self.process is not None
         if self.process.returncode is None:
             self.process.terminate()
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patient(seconds)):
             return await self.process.wait()
 
     async def command(self, *arguments: str, seconds: float = COMMAND_SECONDS_MAX) -> str:
@@ -137,7 +139,7 @@ class TinyFat:
             sys.executable, "-m", "tinyfat", *arguments, env=self.environment, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=self.home.parent,
         )  # fmt: skip
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patient(seconds)):
             out, err = await process.communicate()
         if process.returncode != 0:
             raise CommandError(arguments, process.returncode or 0, out.decode(), err.decode())

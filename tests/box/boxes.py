@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import tinyfat
+from tests.machine_speed import patient
 from tinyfat.box.process_table import ProcessSeen, everyone
 
 EXIT_SECONDS = 20.0
@@ -50,7 +51,7 @@ class Box:
 
     async def exit(self) -> int:
         assert self.process is not None
-        async with asyncio.timeout(EXIT_SECONDS):
+        async with asyncio.timeout(patient(EXIT_SECONDS)):
             _, errors = await self.process.communicate()
         if errors:
             print(errors.decode())  # pytest shows it where the test fails

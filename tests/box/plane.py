@@ -13,6 +13,7 @@ from typing import TypeVar
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from tests.machine_speed import patient
 from tinyfat.domain.link import (
     FRAME_BYTES_MAX,
     Frame,
@@ -169,7 +170,7 @@ class Plane:
 async def until(look: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
     """Poll until it is so; the failure names what did not come."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patient(seconds)):
             while not look():
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:

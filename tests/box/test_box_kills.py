@@ -13,6 +13,7 @@ from collections import Counter
 
 from tests.box.boxes import Box
 from tests.box.plane import Plane, ran, turn
+from tests.machine_speed import patient
 from tinyfat.domain.turns import TurnOutcome
 
 KILLS = int(os.environ.get("TINYFAT_BOX_KILLS", "8"))
@@ -33,7 +34,7 @@ async def arrivals(plane: Plane, chance: random.Random, offered: list[str], done
         offered.append(f"t{len(offered)}")
         await offer_what_is_open(plane, offered)
         await asyncio.sleep(chance.uniform(0.02, 0.15))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(patient(60)):
         while not all(plane.results(one) for one in offered):
             await offer_what_is_open(plane, offered)
             await asyncio.sleep(0.5)

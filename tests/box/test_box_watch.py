@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.box.plane import Plane, echo_spec, ran, turn, until
+from tests.machine_speed import patient
 from tinyfat.box.folder import BoxFolder
 from tinyfat.box.pace import Pace
 from tinyfat.box.process_table import everyone
@@ -96,7 +97,7 @@ class Run:
 
     async def over(self) -> None:
         assert self.task is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patient(20)):
             await self.task
 
     def left_running(self) -> list[int]:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.box.plane import until
+from tests.machine_speed import patient
 from tinyfat.box import forwarder as forwarding
 from tinyfat.box.forwarder import CallRefused, ModelForwarder, Relay, naming, rewritten
 from tinyfat.box.logbook import Logbook
@@ -88,7 +89,7 @@ class Rig:
     async def ask(self, request: bytes) -> bytes:
         reader, writer = await self.dial()
         writer.write(request)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patient(10)):
             answer = await reader.read()
         writer.close()
         return answer
@@ -148,7 +149,7 @@ async def test_a_runtime_that_goes_away_takes_its_call_with_it(rig: Rig) -> None
     rig.relay.hold = True
     reader, writer = await rig.dial()
     writer.write(post())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patient(10)):
         assert await reader.readuntil(b"data: 1\n\n")
     writer.close()
     await until(lambda: rig.relay.vanished == 1, "the relay sees it")
@@ -158,7 +159,7 @@ async def test_an_answer_reaches_a_runtime_whose_body_the_relay_would_not_read(r
     rig.relay.answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     reader, writer = await rig.dial()
     writer.write(post(b"").replace(b"Content-Length: 0", b"Content-Length: 99999999"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patient(10)):
         assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
     writer.close()
 

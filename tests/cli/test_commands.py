@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from tests.cli.in_process import command
+from tests.machine_speed import patient
 from tests.running import OWNER, TinyFat, free_port, letter, until
 from tests.stories.town import Operator, PostOffice, new_id
 
@@ -257,7 +258,7 @@ async def test_logs_and_logs_that_follow(tinyfat: TinyFat, operator: Operator) -
     )  # fmt: skip
     assert following.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patient(30)):
             seen = json.loads(await following.stdout.readline())
             assert seen["id"] == lines[0]["id"]
             await tinyfat.send(letter("echo: crash", message_id=new_id()))  # the box will have something to say

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from tests.cli.in_process import command
 from tests.drivers.hetzner_project import TOKEN, order, project, runs
+from tests.machine_speed import patient
 from tests.running import TinyFat, free_port, until
 from tinyfat.domain.machines import MachineState
 from tinyfat.drivers.machines.hetzner.servers import HetznerServers
@@ -118,7 +119,7 @@ async def test_a_build_that_is_told_to_end_leaves_no_server_behind(tmp_path: Pat
 
         await until(ordered, 60.0, "a builder is ordered")
         process.send_signal(number)
-        async with asyncio.timeout(60.0):
+        async with asyncio.timeout(patient(60.0)):
             _, said = await process.communicate()
         assert process.returncode in (1, 130), said
         assert b"Traceback" not in said

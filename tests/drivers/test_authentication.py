@@ -10,6 +10,7 @@ import dkim
 import pytest
 
 from tests.dns_server import Zone, dns_server
+from tests.machine_speed import patient
 from tests.rsa_keys import rsa_key
 from tinyfat.domain.mail.message import read_mail
 from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
@@ -131,7 +132,7 @@ class TestSpf:
         zone.txt("example.org", record)
         before = time.process_time()
         assert not (await ask(senders, MAIL, envelope(GOOD_IP, "b@example.org"))).passed
-        assert time.process_time() - before < 1.0
+        assert time.process_time() - before < patient(1.0)
 
     @pytest.mark.parametrize("sender", ["x", "a@b@example.org", '"a@example.org"@bad.example', "@", "x@" + "a." * 300])
     async def test_odd_return_paths(self, senders: DnsSenderAuthentication, sender: str) -> None:
@@ -234,7 +235,7 @@ class TestDkim:
             raw = b"DKIM-Signature: " + value + b"\r\n" + MAIL
             before = time.process_time()
             assert not (await ask(senders, raw, envelope())).passed
-            assert time.process_time() - before < 1.0
+            assert time.process_time() - before < patient(1.0)
 
     @pytest.mark.parametrize(
         "tail",
@@ -245,7 +246,7 @@ class TestDkim:
         raw = signed() + tail
         before = time.process_time()
         assert not (await ask(patient_senders, raw, envelope())).passed
-        assert time.process_time() - before < 3.0
+        assert time.process_time() - before < patient(3.0)
 
     async def test_a_large_signed_body_passes(self, patient_senders: DnsSenderAuthentication) -> None:
         raw = signed(MAIL + b"line with  blanks \t\r\n" * 100_000)

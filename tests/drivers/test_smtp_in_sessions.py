@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from tests.machine_speed import patient
 from tinyfat.drivers.mail import smtp_in
 from tinyfat.drivers.mail.smtp_in import SmtpIn
 
@@ -29,7 +30,7 @@ async def _one_too_many() -> None:
     server = SmtpIn(_NoIntake(), "127.0.0.1", 0, "tinyfat.localhost", 1000)
     await server.start()
     try:
-        async with asyncio.timeout(SECONDS_MAX), AsyncExitStack() as stack:
+        async with asyncio.timeout(patient(SECONDS_MAX)), AsyncExitStack() as stack:
             connections = [await _dial(server, stack) for _ in range(SESSIONS)]
             for reader, _ in connections:
                 assert (await reader.readline()).startswith(b"220")

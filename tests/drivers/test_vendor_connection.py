@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.machine_speed import patient
 from tinyfat.drivers.inference.connection import FRAME_BYTES_MAX, UNPACKED_BYTES_MAX, UNREAD_BYTES_MAX, Connection
 from tinyfat.ports.inference import VendorCut
 
@@ -103,7 +104,7 @@ async def read(*pieces: bytes, closed: bool = False) -> tuple[Line, bytes]:
         line.connection.data_received(piece)
     if closed:
         line.wire.abort()
-    async with asyncio.timeout(SECONDS_MAX):
+    async with asyncio.timeout(patient(SECONDS_MAX)):
         return line, await line.answer()
 
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from tests.faults.lying_cloud_verdict import disagreements, leftovers, two, unknown
 from tests.faults.lying_cloud_world import KIND, LOCATIONS, Death, LyingWorld, lying_world
 from tests.flows.crashing import Crashed
+from tests.machine_speed import patient
 from tests.postgres import Server, _prepare
 from tinyfat.domain.agents import Agent, AgentState, Place
 from tinyfat.domain.machines import MachineOrder, ServerOrder
@@ -256,7 +257,7 @@ async def one(database: Database, seed: int) -> Told:
     flow, lies = plan(seed)
     told, began = Told(seed, flow, lies), time.monotonic()
     try:
-        async with asyncio.timeout(RUN_SECONDS_MAX), lying_world(database, seed) as world:
+        async with asyncio.timeout(patient(RUN_SECONDS_MAX)), lying_world(database, seed) as world:
             await FLOWS[flow](Run(world, seed, lies))
             await _judge(world, told)
             told.deaths = world.deaths

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.machine_speed import patient
 from tests.running import OWNER, letter
 
 STEP_SECONDS_MAX = 30.0  # one answer of the receiving server
@@ -109,7 +110,7 @@ class Sender:
                 await _wait(stop, chance.uniform(0.2, 1.8) * self._pace)
 
     async def _deliver(self, raw: bytes, agent: str, chance: random.Random) -> None:
-        async with asyncio.timeout(DELIVERY_SECONDS_MAX):
+        async with asyncio.timeout(patient(DELIVERY_SECONDS_MAX)):
             while True:
                 self.figures.attempts += 1
                 port = chance.choice(list(self._ports()))
@@ -160,7 +161,7 @@ async def _say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line:
 
 
 async def _expect(reader: asyncio.StreamReader, code: bytes) -> None:
-    async with asyncio.timeout(STEP_SECONDS_MAX):
+    async with asyncio.timeout(patient(STEP_SECONDS_MAX)):
         line = await reader.readline()
         while line[3:4] == b"-":
             line = await reader.readline()
@@ -175,7 +176,7 @@ async def _expect(reader: asyncio.StreamReader, code: bytes) -> None:
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patient(seconds)):
             await event.wait()
     except TimeoutError:
         pass

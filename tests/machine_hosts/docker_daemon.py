@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine_speed import patient
 from tests.running import until
 from tinyfat.drivers.machines.docker_engine import DockerEngine
 
@@ -44,7 +45,7 @@ async def docker_daemon(folder: Path) -> AsyncIterator[str]:
         yield url
     finally:
         daemon.terminate()
-        async with asyncio.timeout(READY_SECONDS_MAX):
+        async with asyncio.timeout(patient(READY_SECONDS_MAX)):
             await daemon.wait()
         for line in Path("/proc/self/mounts").read_text().splitlines():
             # The host's own network, which it keeps by name.

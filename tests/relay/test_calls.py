@@ -286,7 +286,7 @@ async def test_the_head_of_a_stream_leaves_with_the_first_event(together: bool) 
 
     server = await asyncio.start_server(answers, sock=listener)
     patient = target(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
-    async with asyncio.timeout(10), relaying({"patient": [patient]}) as relay:
+    async with asyncio.timeout(patient(10)), relaying({"patient": [patient]}) as relay:
         reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
         wire = json.dumps(chat("x", stream=True) | {"model": "patient"}).encode()
         asked = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\nContent-Length: {len(wire)}\r\n"

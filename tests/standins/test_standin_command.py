@@ -16,6 +16,7 @@ import dns.message
 import httpx2
 import pytest
 
+from tests.machine_speed import patient
 from tests.running import free_port
 
 SECONDS = 60.0
@@ -31,7 +32,7 @@ async def program(*arguments: str) -> AsyncIterator[dict[str, str]]:
     assert process.stdout is not None
     said: dict[str, str] = {}
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(patient(SECONDS)):
             while "api" not in said:
                 line = (await process.stdout.readline()).decode()
                 assert line, f"it ended: {said}"

@@ -13,6 +13,7 @@ import psycopg
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.machine_speed import patient
 from tests.store.ledgers import Ledgers, ask, ended
 from tinyfat.domain.usage import NANODOLLARS_PER_DOLLAR, Caps, Price, Usage
 from tinyfat.ports.usage import Held
@@ -39,7 +40,7 @@ async def test_a_thousand_calls_at_once_against_one_dollar(ledgers: Ledgers) -> 
     first_line = await relays[0].stdout.readline()  # type: ignore[union-attr]
     assert first_line == b"begun\n"
     relays[0].kill()
-    async with asyncio.timeout(PROCESS_SECONDS_MAX):
+    async with asyncio.timeout(patient(PROCESS_SECONDS_MAX)):
         outputs = [await relay.communicate() for relay in relays]
     assert [relay.returncode for relay in relays[1:]] == [0, 0], outputs
     counts = [
@@ -88,7 +89,7 @@ async def test_batches_of_many_agents_in_any_order_never_wait_for_each_other(led
             settled += 3
         return settled
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(patient(60)):
         assert sum(await asyncio.gather(*(relay(n) for n in range(4)))) == 4 * 20 * 3
     assert await ledgers.rows("select call_id from holds") == []
     await ledgers.must_add_up()

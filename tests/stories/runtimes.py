@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 
+from tests.machine_speed import patient
 from tests.running import free_port, until
 from tinyfat.box.runtime import Places, Runtime
 from tinyfat.box.runtimes.install import shared_default
@@ -112,7 +113,7 @@ class Running:
         assert self.process is not None
         if self.process.returncode is None:
             os.killpg(self.process.pid, number)
-        async with asyncio.timeout(EXIT_SECONDS_MAX):
+        async with asyncio.timeout(patient(EXIT_SECONDS_MAX)):
             return await self.process.wait()
 
 

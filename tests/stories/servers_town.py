@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.machine_speed import patient
 from tests.running import OWNER, CommandError, TinyFat, free_port, letter, surroundings
 from tests.stories.town import Operator, PostOffice, new_id
 from tinyfat.machine_hosts.nspawn import NspawnHost
@@ -100,7 +101,7 @@ async def program(*argv: str, fails: bool = False) -> str:
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
-        async with asyncio.timeout(PROGRAM_SECONDS_MAX):
+        async with asyncio.timeout(patient(PROGRAM_SECONDS_MAX)):
             said, _ = await process.communicate()
     except TimeoutError:
         process.kill()
@@ -190,7 +191,7 @@ async def hetzner(state: Path, image: str, memory_mb: int = 1024) -> AsyncIterat
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(PROGRAM_SECONDS_MAX):
+        async with asyncio.timeout(patient(PROGRAM_SECONDS_MAX)):
             first = (await process.stdout.readline()).decode()
         assert first.startswith("api"), first
         yield first.split()[1]

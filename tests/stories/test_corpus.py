@@ -13,6 +13,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from tests.machine_speed import patient
 from tests.mail_corpus import corpus
 from tests.running import OWNER, TinyFat, letter, until
 from tests.stories.test_http import signed
@@ -70,7 +71,7 @@ class Peer:
                 assert answer[:1] in (b"2", b"3"), answer
             stuffed = re.sub(rb"(?m)^\.", b"..", raw)
             writer.write(stuffed + (b".\r\n" if stuffed.endswith(b"\r\n") else b"\r\n.\r\n"))
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(patient(60)):
                 return (await reader.readline()).decode()
         finally:
             writer.close()

@@ -20,6 +20,7 @@ import pytest_asyncio
 from bench.postfix import Postfix
 
 from tests.certificates import Certificate, certificate
+from tests.machine_speed import patient
 from tests.running import OWNER, TinyFat, until
 from tests.stories.town import Operator, new_id
 from tinyfat.store.embedded import EmbeddedPostgres
@@ -84,7 +85,7 @@ async def run(*argv: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(patient(SECONDS)):
         out, _ = await process.communicate()
     assert process.returncode == 0, f"{' '.join(argv)}: exit {process.returncode}\n{out.decode(errors='replace')}"
     return out.decode(errors="replace")

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.box.enrolling import MACHINE_ID, SECRET, TOKEN, ControlPlane, identity
+from tests.machine_speed import patient
 from tests.running import until
 from tinyfat.domain.enrolment import ssh_principal
 from tinyfat.domain.link import (
@@ -131,7 +132,7 @@ class Story:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        async with asyncio.timeout(COMMAND_SECONDS_MAX):
+        async with asyncio.timeout(patient(COMMAND_SECONDS_MAX)):
             said, _ = await process.communicate()
         assert process.returncode is not None
         return process.returncode, said.decode()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from tests.machine_speed import patient
 from tests.running import until
 from tests.stories.servers_town import DOMAIN, READY_SECONDS_MAX, Server, Town, need_machines, town
 from tests.stories.test_site import on_it
@@ -105,7 +106,7 @@ async def visited(here: Town, server: Server) -> AsyncIterator[Visits]:
     async def go_on() -> None:
         while not over.is_set():
             try:
-                async with asyncio.timeout(VISIT_SECONDS_MAX):
+                async with asyncio.timeout(patient(VISIT_SECONDS_MAX)):
                     await visit(server.ipv4, context, visits)
             except (OSError, TimeoutError) as error:
                 visits.refused.append(f"{type(error).__name__}: {error}")

@@ -9,6 +9,7 @@ import aiosmtplib
 import pytest
 import pytest_asyncio
 
+from tests.machine_speed import patient
 from tests.running import OWNER, letter
 from tests.stories.conftest import SIZE_MAX
 from tests.stories.town import House, new_id
@@ -103,7 +104,7 @@ async def test_a_command_pipelined_behind_starttls_is_not_obeyed(house: House) -
     writer.write(b"STARTTLS\r\nMAIL FROM:<injected@example.org>\r\n")
     assert (await reader.readline()).startswith(b"220")
     context = ssl.create_default_context(cafile=house.tinyfat.environment["TINYFAT_SMTP_CERTIFICATE"])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patient(10)):
         try:
             await writer.start_tls(context, server_hostname="localhost")
             writer.write(b"RCPT TO:<dora@tinyfat.localhost>\r\n")
@@ -128,7 +129,7 @@ async def test_only_crlf_dot_crlf_ends_a_mail(house: House, end: bytes) -> None:
         while (await reader.readline())[3:4] == b"-":
             pass
     writer.write(body + end + smuggled)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patient(10)):
         await reader.readline()
     writer.close()
     assert inner not in [m["message_id"] for m in await house.operator.mail("dora")]

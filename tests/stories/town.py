@@ -13,6 +13,7 @@ import aiosmtplib
 import httpx2
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from tests.machine_speed import patient
 from tests.mailbox import Mailbox, Received
 from tests.running import OWNER, TinyFat, until
 from tinyfat.cli.home import Home
@@ -56,7 +57,7 @@ class PostOffice(Mailbox):
     async def reply_to(self, message_id: str, seconds: float = REPLY_SECONDS) -> Received:
         """The reply to this mail; the test waits for it."""
         try:
-            async with asyncio.timeout(seconds), self._arrived:
+            async with asyncio.timeout(patient(seconds)), self._arrived:
                 await self._arrived.wait_for(lambda: self.replies_to(message_id))
         except TimeoutError:
             raise AssertionError(f"no reply to {message_id} within {seconds} s") from None
