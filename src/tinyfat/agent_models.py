@@ -48,12 +48,6 @@ class AgentModels:
         api = spoken_api(self._routes, "")
         return ModelAccess(api, relay_url + ("" if api == ANTHROPIC else "/v1"), NOBODYS_KEY, MAIN)
 
-    async def forget(self, agent_id: str) -> None:
-        """An agent's end: its keys open nothing, and its owner's are no longer here."""
-        await self._keys.revoke_all(agent_id)
-        for key in await self._byok.list(agent_id):
-            await self._byok.clear(agent_id, key.vendor)
-
 
 def paying_vendor(routes: Sequence[ModelRoute], kept: Sequence[KnownVendorKey]) -> str:
     """As the ledger chooses: the vendor of `main` where the owner brought its key, else the newest; "": we pay."""

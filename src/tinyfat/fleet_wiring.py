@@ -32,6 +32,7 @@ from tinyfat.store.addresses import AddressStore, NameStore
 from tinyfat.store.agents import AgentStore
 from tinyfat.store.alarms import AlarmStore
 from tinyfat.store.database import Database
+from tinyfat.store.ended_keys import EndedKeys
 from tinyfat.store.enrolments import EnrolmentStore
 from tinyfat.store.image_machines import ImageMachineStore
 from tinyfat.store.machines import MachineStore
@@ -75,6 +76,7 @@ class Fleet:
         self.addresses = AddressStore(database)
         self.names = NameStore(database)
         self.keys = AgentKeyStore(database)
+        self.ended_keys = EndedKeys(database)
         self.ssh_sessions = SshSessionStore(database)
         self.alarms = AlarmStore(database)
         self.image_machines = ImageMachineStore(database)
@@ -87,7 +89,7 @@ class Fleet:
         self._owner_mail = OwnerMail(settings.domain, NoticeStore(database), delivery)
         welcome = Welcome(self._owner_mail, self.keys, self.addressing, self.host_key)
         self._provision = Provision(agents, self.making, records, turns, orders, self.machine_runs, welcome, host)
-        self._retire = Retire(agents, kinds, self.machine_runs, self.addressing)
+        self._retire = Retire(agents, self.ended_keys, kinds, self.machine_runs, self.addressing)
         sites = side.sites()
         self._publish = Publish(agents, kinds, records, self.servers, orders, sites)
         self._site_watch = SiteWatch(agents, records, sites, self.alarms, _now)

@@ -31,6 +31,7 @@ from tinyfat.engine.reading import Reading
 from tinyfat.engine.workers import Workers
 from tinyfat.fleet_wiring import Fleet
 from tinyfat.flows import mail_turn, provision, retire
+from tinyfat.flows.begun import Begun
 from tinyfat.flows.delivery import Delivery
 from tinyfat.flows.intake import MailIntake
 from tinyfat.flows.machine_kinds import MachineKinds
@@ -69,6 +70,7 @@ DELIVERY_SWEEP_SECONDS = 5.0
 MACHINE_LOOK_SECONDS = 1.0
 OFFER_SWEEP_SECONDS = 3.0
 FORGET_SECONDS = 3600.0
+UNBEGUN_LOOK_SECONDS = 15.0
 USAGE_BEAT_SECONDS = 5.0
 HOLD_SWEEP_SECONDS = 20.0
 ALERT_SECONDS = 5.0
@@ -159,6 +161,7 @@ class World:
             self.kinds,
             self.host,
         )
+        self.begun = Begun(self.agents, self.engine, time.time)
         self.machine_runs = self.fleet.machine_runs
         self.enrolments = self.fleet.enrolments
         self.identities = self.fleet.identities
@@ -264,6 +267,8 @@ class World:
             ("deliveries", DELIVERY_SWEEP_SECONDS, self.delivery.sweep),
             ("offers", OFFER_SWEEP_SECONDS, sweep_offers),
             ("machines", MACHINE_LOOK_SECONDS, self._revive),
+            ("unbegun flows", UNBEGUN_LOOK_SECONDS, self.begun.sweep),
+            ("ended agents' keys", FORGET_SECONDS, self.fleet.ended_keys.sweep),
             ("usage", USAGE_BEAT_SECONDS, self.usage.beat),
             ("holds", HOLD_SWEEP_SECONDS, self.usage_watch.sweep_holds),
             ("usage alerts", ALERT_SECONDS, self.usage_watch.tell_owners),

@@ -121,6 +121,21 @@ async def test_kinds_and_names_do_not_touch_each_other(names: Dns) -> None:
         assert await names.look(one.name, one.kind) == one
 
 
+@pytest.mark.parametrize("wanted", EVERY_KIND, ids=lambda one: f"{one.kind} {one.name}")
+async def test_whatever_stands_at_a_name_is_seen_there_and_nowhere_else(names: Dns, wanted: RecordSet) -> None:
+    before = await names.kinds_at(wanted.name)  # a zone may have its own name servers from the start
+    await names.put(wanted)
+    assert set(await names.kinds_at(wanted.name.upper())) == {*before, str(wanted.kind)}
+    assert await names.kinds_at(f"not-{ADA}") == [] == await names.kinds_at(f"below.{ADA}")
+    await names.remove(wanted.name, wanted.kind)
+    assert await names.kinds_at(wanted.name) == before
+
+
+async def test_a_wildcard_stands_at_no_other_name(names: Dns) -> None:
+    await names.put(a("192.0.2.1", name=f"*.{ZONE}"))
+    assert await names.kinds_at(ADA) == []
+
+
 async def test_names_are_told_apart_by_nothing_but_their_letters(names: Dns) -> None:
     await names.put(RecordSet(f"Ada.{ZONE.upper()}.", RecordType.AAAA, ("2001:DB8:0::1",)))
     assert await names.look(ADA, RecordType.AAAA) == RecordSet(ADA, RecordType.AAAA, ("2001:db8::1",))

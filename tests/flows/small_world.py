@@ -42,6 +42,7 @@ from tinyfat.store.agents import AgentStore
 from tinyfat.store.alarms import AlarmStore
 from tinyfat.store.database import Database
 from tinyfat.store.deliveries import DeliveryStore
+from tinyfat.store.ended_keys import EndedKeys
 from tinyfat.store.image_machines import ImageMachineStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
@@ -240,7 +241,7 @@ class SmallWorld:
         )
         self.flows.known["pool"] = self.pool().run
         self.flows.known["pool_end"] = self.pool().end
-        self.retire = Retire(self.agents, self.kinds, self.runs, self.addressing)
+        self.retire = Retire(self.agents, EndedKeys(database), self.kinds, self.runs, self.addressing)
         self.box = Box(self.turns)
         self.listening = asyncio.Event()
         self.signals.on(OFFERS, self.box.offered, self.listening.set)

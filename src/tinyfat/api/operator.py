@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -19,6 +20,8 @@ from tinyfat.ports.ledger import Message
 from tinyfat.wiring import World
 
 LOG_LINES_MAX = 1000
+DAY_SECONDS = 86_400.0
+ZONE_SECONDS_MAX = 5.0  # for a look at the zone before an agent is made
 
 router = APIRouter(prefix="/api", dependencies=[Depends(require_operator)])
 
@@ -32,6 +35,7 @@ class NewAgent(BaseModel):
     location: str = Field(default="", max_length=100)
     image: str = Field(default="", max_length=200)
     size: str = Field(default="", max_length=100)
+    take_name: bool = False  # though it is kept for the owner of an agent that is gone
 
 
 class Sender(BaseModel):
@@ -59,8 +63,11 @@ async def create(new: NewAgent, world: Here) -> dict[str, Any]:
             f"A fat agent has a server of its own, and a machine of the kind {kind!r} is none; say --machine KIND, or "
             f"set TINYFAT_MACHINE. There are: {', '.join(world.kinds.server_kinds) or 'none here'}."
         )
+    if world.kinds.is_server(kind) and (complaint := await _foreign_name(world, name)):
+        raise ValueError(complaint)
     place = Place(new.plan or "", new.location, new.image, new.size)
-    agent = await world.agents.create(name, owner, new.runtime, kind, place)
+    kept_seconds = 0.0 if new.take_name else world.settings.name_kept_days * DAY_SECONDS
+    agent = await world.agents.create(name, owner, new.runtime, kind, place, kept_seconds)
     await world.engine.start(provision.FLOW, f"{provision.FLOW}:{agent.id}", agent.id)
     return await _shown(world, agent)
 
@@ -92,7 +99,6 @@ async def destroy(name: str, request: Request, world: Here) -> dict[str, Any]:
     agent = await world.agents.find(name.lower())
     links: BoxLinks = request.app.state.links
     await world.agents.become(agent.id, AgentState.DESTROYING)
-    await world.agent_models.forget(agent.id)
     for machine in await world.records.all_of_agent(agent.id):
         await world.records.unwanted(machine.id)
         await links.unwanted(machine.id)
@@ -166,6 +172,15 @@ async def mail_release(row_id: str, world: Here) -> dict[str, Any]:
 @router.get("/status")
 async def status(world: Here) -> dict[str, Any]:
     return await world.status()
+
+
+async def _foreign_name(world: World, name: str) -> str:
+    """A provider of names that is slow does not hold up the answer: the flow asks it again."""
+    try:
+        async with asyncio.timeout(ZONE_SECONDS_MAX):
+            return await world.fleet.addressing.foreign(name)
+    except TimeoutError:
+        return ""
 
 
 async def _shown(world: World, agent: Agent) -> dict[str, Any]:

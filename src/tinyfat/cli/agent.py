@@ -44,13 +44,18 @@ def create(
     location: Annotated[str, typer.Option(help="Where its server is to be; else the first that has room.")] = "",
     image: Annotated[str, typer.Option(help="What its server is made from, from `tinyfat image list`.")] = "",
     size: Annotated[str, typer.Option(help="The provider's word for it, such as cx23.")] = "",
+    take_name: Annotated[
+        bool, typer.Option("--take-name", help="Though the name is kept for another owner, whose agent had it.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until it has answered a first question.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make an agent; its address is NAME@DOMAIN."""
     client = Client(load_settings())
     place = {"plan": plan, "machine": machine, "location": location, "image": image, "size": size}
-    agent = client.post("agents", body={"name": name, "owner": owner, "runtime": runtime, **place})
+    agent = client.post(
+        "agents", body={"name": name, "owner": owner, "runtime": runtime, "take_name": take_name, **place}
+    )
     if wait:
         agent = _wait_until_made(client, agent["name"], quiet=as_json)
     if as_json:

@@ -12,11 +12,22 @@ _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 # RFC 2142 mailboxes, names a domain's own machinery answers to, and names that would pass for the operator.
 _RESERVED = """
-    abuse admin administrator api app autoconfig autodiscover billing bounce bounces cdn daemon dns ftp help hostmaster
-    imap info localhost mail mailer-daemon marketing mta-sts noc no-reply nobody noreply ns ns1 ns2 pop postmaster relay
-    root sales security smtp ssh ssl staff status support sysadmin system tinyfat usenet uucp web webmail webmaster www
+    abuse account accounts admin administrator alerts api app assets auth autoconfig autodiscover backup billing
+    bounce bounces cdn cloud complaints compliance console contact contacts control cpanel daemon dashboard dkim
+    dmarc dns download downloads drive email ftp gateway help helpdesk hostmaster id identity imap img info
+    internal ipv4 ipv6 lists localdomain localhost login logout mail mailer mailer-daemon mailhost mailout
+    mailserver marketing metrics monitor monitoring mta mta-sts mx my no-reply nobody noc noreply notifications ns
+    oauth openid operator password pay payment payments pop portal postfix postmaster privacy proxy public
+    register registrar relay remote root sales secure security server service services sftp signin signup
+    smarthost smtp spam spf ssh ssl sso staff staging standin static stats status submission sudo support sysadmin
+    system test tinyfat tls tlsrpt token unsubscribe update updates upload usenet uucp verify vpn web webdav
+    webdisk webhook webhooks webmail webmaster whois wiki wpad www xmpp
 """
 RESERVED_NAMES = frozenset(_RESERVED.split())
+# Machines of a kind are numbered: mx1, ns-02, smtp10, www2.
+_NUMBERED = re.compile(
+    r"(?:dns|imap|mail|mailhost|mailout|mta|mx|ns|pop|relay|server|smtp|submission|vpn|web|www)-?[0-9]{1,4}"
+)
 
 
 class NameRefused(ValueError):
@@ -86,6 +97,6 @@ def agent_name(text: str) -> str:
         )
     if name.startswith("xn--"):
         raise NameRefused(f"{name!r} cannot be an agent's name: xn-- is kept for encoded names (RFC 5891).")
-    if name in RESERVED_NAMES:
-        raise NameRefused(f"{name!r} is reserved; choose another name.")
+    if name in RESERVED_NAMES or _NUMBERED.fullmatch(name):
+        raise NameRefused(f"{name!r} is reserved: a domain's own machinery has such names. Choose another name.")
     return name

@@ -12,7 +12,7 @@ from tinyfat.domain.names import RecordSet, RecordType
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.progress import StillThere
 from tinyfat.flows.watch import until
-from tinyfat.ports.dns import Dns, DnsUnreachable
+from tinyfat.ports.dns import Dns, DnsError, DnsUnreachable
 from tinyfat.ports.machines import MachinesUnreachable
 from tinyfat.ports.server_ledger import Addresses, KnownAddress, Names
 
@@ -58,19 +58,56 @@ class Addressing:
         return found
 
     async def point(self, agent: Agent) -> str:
-        """Its name leads to its address, as the provider's own list says afterwards. A complaint, or ""."""
+        """Its name leads to its address, as the provider's own list says afterwards. What is there and not written down
+        as ours is somebody else's, and is left as it is. A complaint, or ""."""
         if self._dns is None:
             return ""
         own = await self.of(agent)
         if own is None:
             return f"{agent.name} has no address for its name to lead to."
         name = self.name(agent)
+        if complaint := await self._not_ours(name):
+            return complaint
         if not await self._names.write_down(name, agent.id):
             return f"The name {name} of an earlier agent is still in the DNS; `tinyfat fleet` tells about it."
         for kind, value in zip(_KINDS, (own.ipv4, own.ipv6), strict=True):
-            if not await until(lambda kind=kind, value=value: self._leads(name, kind, value), NAME_SECONDS_MAX):  # type: ignore[misc]
+            if not await until(lambda kind=kind, value=value: self._leads(agent, name, kind, value), NAME_SECONDS_MAX):  # type: ignore[misc]
                 return f"{name} does not lead to {value or 'nothing'} ({kind}) after {NAME_SECONDS_MAX:.0f} s."
         return ""
+
+    async def foreign(self, agent_name: str) -> str:
+        """Why no new agent can have this name, as far as the provider tells now; or ""."""
+        try:
+            return await self._foreign(f"{agent_name}.{self._domain}")
+        except DnsError:
+            return ""  # `point` asks again
+
+    async def _not_ours(self, name: str) -> str:
+        complaint = ""
+
+        async def told() -> bool:
+            nonlocal complaint
+            try:
+                complaint = await self._foreign(name)
+            except DnsUnreachable as error:
+                complaint = str(error)
+                return False
+            return True
+
+        await until(told, NAME_SECONDS_MAX)
+        return complaint
+
+    async def _foreign(self, name: str) -> str:
+        """Raises DnsError."""
+        if self._dns is None or await self._names.known(name):
+            return ""
+        kinds = await self._dns.kinds_at(name)
+        if not kinds:
+            return ""
+        return (
+            f"The zone {self._dns.zone} has records at {name} that no agent's are ({', '.join(kinds)}): choose another "
+            "name, or remove them where the zone is kept."
+        )
 
     async def attach(self, agent: Agent, machine_id: str) -> str:
         """The agent's address is this machine's, which runs. A complaint, or "". Raises MachinesError."""
@@ -101,18 +138,17 @@ class Addressing:
         return (own.ipv4 or own.ipv6) if own else ""
 
     async def unpoint(self, agent: Agent) -> None:
-        """Its names are gone from the provider's list. Raises StillThere."""
+        """The names that are written down as its own are gone from the provider's list. Raises StillThere."""
         if self._dns is None:
             return
-        for name in {self.name(agent), *await self._names.of_agent(agent.id)}:
-            if await self._names.write_down(name, agent.id):  # not another agent's by now
-                await self.remove_name(name)
-                await self._names.forget(name, agent.id)
+        for name in await self._names.of_agent(agent.id):
+            await self.remove_name(name)
+            await self._names.forget(name, agent.id)
 
     async def remove_name(self, name: str) -> None:
-        """Raises StillThere."""
+        """One of ours. Raises StillThere."""
         for kind in _KINDS if self._dns is not None else ():
-            if not await until(lambda kind=kind: self._leads(name, kind, ""), GONE_SECONDS_MAX):  # type: ignore[misc]
+            if not await until(lambda kind=kind: self._gone(name, kind), GONE_SECONDS_MAX):  # type: ignore[misc]
                 raise StillThere(f"{name} ({kind}) is still in the DNS {GONE_SECONDS_MAX:.0f} s after it was removed.")
 
     async def release_all(self, agent: Agent) -> None:
@@ -134,18 +170,28 @@ class Addressing:
             raise StillThere(f"The address {address_id} is still there {GONE_SECONDS_MAX:.0f} s after it was let go.")
         await self._addresses.forget(address_id)
 
-    async def _leads(self, name: str, kind: RecordType, value: str) -> bool:
-        """Looks, and where it is otherwise says so again: a provider may have lost the first word. "": to nothing."""
+    # Each looks, and where it is otherwise says so again: a provider may have lost the first word.
+
+    async def _leads(self, agent: Agent, name: str, kind: RecordType, value: str) -> bool:
+        """ "": to nothing."""
+        if not value:
+            return await self._gone(name, kind)
         assert self._dns is not None
-        wanted = RecordSet(name, kind, (value,)) if value else None
+        wanted = RecordSet(name, kind, (value,))
         with suppress(DnsUnreachable):
-            seen = await self._dns.look(name, kind)
-            if _values(seen) == _values(wanted):
+            if _values(await self._dns.look(name, kind)) == _values(wanted):
                 return True
-            if wanted is None:
-                await self._dns.remove(name, kind)
-            else:
+            # Written down again: an end of the agent may have removed the name, and forgotten it, since `point` began.
+            if await self._names.write_down(name, agent.id):
                 await self._dns.put(wanted)
+        return False
+
+    async def _gone(self, name: str, kind: RecordType) -> bool:
+        assert self._dns is not None
+        with suppress(DnsUnreachable):
+            if await self._dns.look(name, kind) is None:
+                return True
+            await self._dns.remove(name, kind)
         return False
 
 

@@ -41,5 +41,8 @@ class Dns(Protocol):
     async def remove(self, name: str, kind: RecordType) -> None:
         """Gone already is well."""
 
+    async def kinds_at(self, name: str) -> Sequence[str]:
+        """The types of all records at exactly this name, those included that RecordType does not have; sorted."""
+
     async def all(self) -> Sequence[RecordSet]:
         """Every RRset of the zone, whoever made it."""

@@ -152,8 +152,17 @@ class ToDeliver:
 
 class Agents(Protocol):
     async def create(
-        self, name: str, owner: str, runtime: RuntimeKind, machine_kind: str, place: Place = ANYWHERE
-    ) -> Agent: ...
+        self,
+        name: str,
+        owner: str,
+        runtime: RuntimeKind,
+        machine_kind: str,
+        place: Place = ANYWHERE,
+        kept_seconds: float = 0.0,
+    ) -> Agent:
+        """With its budget, in one commit. Raises Conflict where the name is taken, or is kept for another owner whose
+        agent had it until less than `kept_seconds` ago."""
+
     async def find(self, name: str) -> Agent: ...
     async def get(self, agent_id: str) -> Agent: ...
     async def addressee(self, name: str) -> tuple[Agent, list[str]]: ...
@@ -168,7 +177,20 @@ class Agents(Protocol):
     async def steps_again(self, agent_id: str, flow: str) -> None: ...
     async def steps(self, agent_id: str) -> list[Step]: ...
     async def step_begun(self, agent_id: str, flow: str, name: str) -> None: ...
+    async def step_says(self, agent_id: str, flow: str, name: str, detail: str) -> None:
+        """What a step that is under way waits for, in words for people."""
+
     async def step_ended(self, agent_id: str, flow: str, name: str, detail: str = "") -> None: ...
+    async def unbegun(self, flow: str, state: AgentState, seconds: float) -> list[str]:
+        """Ids of agents in this state for longer than that, of whose flow no step has begun."""
+
+    async def unended(self, seconds: float) -> list[str]:
+        """Ids of agents whose end was tried and failed, with the last step over for longer than that."""
+
+
+class KeysEnd(Protocol):
+    async def forget(self, agent_id: str) -> None:
+        """An agent's end: its keys of the relay open nothing more, and its owner's own are deleted. Safe to repeat."""
 
 
 class MachineRecords(Protocol):

@@ -209,6 +209,9 @@ class Names(Protocol):
     async def write_down(self, name: str, agent_id: str) -> bool:
         """False where another agent's name of this kind is not yet seen to be gone."""
 
+    async def known(self, name: str) -> bool:
+        """Some agent's, by our own books: what the DNS has there is ours."""
+
     async def of_agent(self, agent_id: str) -> list[str]: ...
     async def all(self) -> list[KnownName]: ...
     async def forget(self, name: str, agent_id: str) -> None: ...

@@ -56,6 +56,11 @@ class NameStore:
             )
             return await cursor.fetchone() is not None
 
+    async def known(self, name: str) -> bool:
+        async with self._database.connection() as connection:
+            cursor = await connection.execute("select from dns_names where name = %s", (name,))
+            return await cursor.fetchone() is not None
+
     async def of_agent(self, agent_id: str) -> list[str]:
         async with self._database.connection() as connection:
             cursor = await connection.execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -11,7 +12,7 @@ from tinyfat.domain.agents import ANYWHERE, Agent, AgentState, Place, RuntimeKin
 from tinyfat.domain.usage import MANAGED_CAPS
 from tinyfat.ports.ledger import Conflict, NotFound, Step
 from tinyfat.store.budgets import open_budget
-from tinyfat.store.database import Database
+from tinyfat.store.database import Connection, Database
 
 _COLUMNS = (
     "id, name, owner, runtime, machine_kind, state, reason, created_at, plan, location, image, size, address_id, "
@@ -24,11 +25,16 @@ class AgentStore:
         self._database = database
 
     async def create(
-        self, name: str, owner: str, runtime: RuntimeKind, machine_kind: str, place: Place = ANYWHERE
+        self,
+        name: str,
+        owner: str,
+        runtime: RuntimeKind,
+        machine_kind: str,
+        place: Place = ANYWHERE,
+        kept_seconds: float = 0.0,
     ) -> Agent:
-        """Raises Conflict where the name is taken."""
         try:
-            async with self._database.connection() as connection:
+            async with self._database.transaction() as connection:
                 cursor = await connection.execute(
                     "insert into agents (name, owner, runtime, machine_kind, state, plan, location, image, size) "
                     "values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning id",
@@ -36,6 +42,8 @@ class AgentStore:
                 )
                 row = await cursor.fetchone()
                 assert row is not None
+                # After the insert, which waits for an end of that name that is just being committed.
+                await _not_anothers(connection, name, owner, kept_seconds)
                 await open_budget(connection, str(row[0]), MANAGED_CAPS)
         except psycopg.errors.UniqueViolation:
             raise Conflict(f"There is an agent {name!r} already; choose another name.") from None
@@ -82,8 +90,9 @@ class AgentStore:
         """`only_from`: nothing happens where the agent is in another state by now."""
         async with self._database.connection() as connection:
             await connection.execute(
-                "update agents set state = %s, reason = %s where id = %s and state = coalesce(%s, state)",
-                (state, reason, agent_id, only_from),
+                "update agents set state_since = case when state = %(state)s then state_since else now() end, "
+                "state = %(state)s, reason = %(reason)s where id = %(id)s and state = coalesce(%(only)s, state)",
+                {"state": state, "reason": reason, "id": agent_id, "only": only_from},
             )
 
     async def placed(self, agent_id: str, image: str, size: str) -> None:
@@ -139,6 +148,37 @@ class AgentStore:
                 (agent_id, flow, name),
             )
 
+    async def step_says(self, agent_id: str, flow: str, name: str, detail: str) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "update agent_steps set detail = %s where agent_id = %s and flow = %s and name = %s "
+                "and ended_at is null and detail <> %s",
+                (detail, agent_id, flow, name, detail),
+            )
+
+    async def unbegun(self, flow: str, state: AgentState, seconds: float) -> list[str]:
+        """With a reason, its flow ended before."""
+        return await self._ids(
+            "state = %s and reason = '' and state_since < now() - make_interval(secs => %s) "
+            "and not exists (select from agent_steps where agent_id = agents.id and flow = %s)",
+            (state, seconds, flow),
+        )
+
+    async def unended(self, seconds: float) -> list[str]:
+        return await self._ids(
+            "state = 'destroying' and reason <> '' and (select bool_and(coalesce(ended_at < now() - "
+            "make_interval(secs => %s), false)) from agent_steps where agent_id = agents.id and flow = 'retire')",
+            (seconds,),
+        )
+
+    async def _ids(self, where: str, values: tuple[object, ...]) -> list[str]:
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                f"select id::text from agents where {where} order by created_at".encode(),  # noqa: S608
+                values,
+            )
+            return [row[0] for row in await cursor.fetchall()]
+
     async def step_ended(self, agent_id: str, flow: str, name: str, detail: str = "") -> None:
         async with self._database.connection() as connection:
             await connection.execute(
@@ -146,6 +186,27 @@ class AgentStore:
                 "where agent_id = %s and flow = %s and name = %s",
                 (detail, agent_id, flow, name),
             )
+
+
+async def _not_anothers(connection: Connection, name: str, owner: str, kept_seconds: float) -> None:
+    """People go on writing to an agent that is gone: its next owner would get the former's mail. Raises Conflict."""
+    cursor = await connection.execute(
+        "select owner, state_since from agents where name = %s and state = 'destroyed' "
+        "order by state_since desc limit 1",
+        (name,),
+    )
+    row = await cursor.fetchone()
+    if row is None or row[0] == owner:
+        return
+    cursor = await connection.execute("select now()")
+    now = await cursor.fetchone()
+    assert now is not None
+    until = row[1] + timedelta(seconds=kept_seconds)
+    if until > now[0]:
+        raise Conflict(
+            f"The name {name!r} was another owner's agent's, and is kept for that owner until {until:%Y-%m-%d %H:%M} "
+            "UTC: people may still write to it. Choose another name, or take it with --take-name."
+        )
 
 
 def _agent(row: tuple[Any, ...]) -> Agent:

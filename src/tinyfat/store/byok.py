@@ -23,10 +23,11 @@ class ByokStore:
         self._envelopes = envelopes
 
     async def put(self, agent_id: str, vendor: str, key: VendorKey) -> KnownVendorKey:
-        """Instead of the one that was there. Raises NotFound where the agent has no budget."""
+        """Instead of the one that was there. Raises NotFound where the agent has no budget, or is at its end."""
         sealed = self._envelopes.seal(key.value.encode(), agent_id, vendor)
         async with self._database.transaction() as connection:
             await _lock(connection, agent_id)
+            await _see_alive(connection, agent_id)
             cursor = await connection.execute(
                 "insert into byok_keys (agent_id, vendor, key_version, wrapped_key, ciphertext, hint) "
                 "values (%s, %s, %s, %s, %s, %s) on conflict (agent_id, vendor) do update set "
@@ -108,6 +109,14 @@ async def _lock(connection: Connection, agent_id: str) -> None:
     cursor = await connection.execute("select from budgets where agent_id = %s for no key update", (agent_id,))
     if await cursor.fetchone() is None:
         raise NotFound(f"The agent {agent_id} has no budget; `tinyfat agent list` shows the agents there are.")
+
+
+async def _see_alive(connection: Connection, agent_id: str) -> None:
+    """Its end deletes its keys under the same lock, once: a key that came later would stay for ever."""
+    cursor = await connection.execute("select state from agents where id = %s", (agent_id,))
+    row = await cursor.fetchone()
+    if row is None or row[0] in ("destroying", "destroyed"):
+        raise NotFound("This agent is being destroyed: it takes no key any more.")
 
 
 def _sealed(row: tuple[Any, ...]) -> Sealed:

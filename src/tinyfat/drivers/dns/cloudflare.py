@@ -82,6 +82,12 @@ class CloudflareDns:
             for one in await self._entries(api, of_zone(self.zone, name), kind):
                 await self._delete(api, one)
 
+    async def kinds_at(self, name: str) -> Sequence[str]:
+        found = of_zone(self.zone, name)
+        async with self._api() as api:
+            answers = self._pages(api, {"name": found})
+            return sorted({str(one["type"]) async for one in answers if plain(str(one["name"])) == found})
+
     async def all(self) -> Sequence[RecordSet]:
         async with self._api() as api:
             return _sets(await self._entries(api))
@@ -113,14 +119,18 @@ class CloudflareDns:
         )
 
     async def _entries(self, api: httpx2.AsyncClient, name: str = "", kind: RecordType | None = None) -> list[_Entry]:
-        params = {"per_page": str(PER_PAGE)} | ({"name": name, "type": str(kind)} if kind else {})
-        found: list[_Entry] = []
+        wanted = {"name": name, "type": str(kind)} if kind else {}
+        found = [_entry(one) async for one in self._pages(api, wanted) if one["type"] in _OURS]
+        return [one for one in found if kind is None or (one.name == name and one.kind is kind)]
+
+    async def _pages(self, api: httpx2.AsyncClient, wanted: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
+        params = {"per_page": str(PER_PAGE)} | wanted
         for page in range(1, PAGES_MAX + 1):
             answer = await _ask(api, "GET", self._path(), params=params | {"page": str(page)})
-            found += [_entry(one) for one in answer["result"] if one["type"] in _OURS]
+            for one in answer["result"]:
+                yield one
             if page >= int(answer["result_info"]["total_pages"]):
                 break
-        return [one for one in found if kind is None or (one.name == name and one.kind is kind)]
 
     async def _write(self, api: httpx2.AsyncClient, there: _Entry | None, wanted: RecordSet, value: str) -> None:
         body = _body(wanted, value)

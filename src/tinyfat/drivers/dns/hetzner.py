@@ -55,6 +55,14 @@ class HetznerDns:
         except NotFound:
             await self._see_zone()
 
+    async def kinds_at(self, name: str) -> Sequence[str]:
+        found = of_zone(self.zone, name)
+        try:
+            return await self._cloud.call(f"list the records of {found}", partial(self._kinds, self._relative(found)))
+        except NotFound:
+            await self._see_zone()
+            raise
+
     async def all(self) -> Sequence[RecordSet]:
         try:
             return await self._cloud.call(f"list the zone {self.zone}", self._list)
@@ -100,6 +108,10 @@ class HetznerDns:
     def _list(self, client: Client) -> list[RecordSet]:
         rrsets = client.zones.get_rrset_all(Zone(name=self.zone))
         return [self._records(one) for one in rrsets if one.type in _OURS]
+
+    def _kinds(self, relative: str, client: Client) -> list[str]:
+        rrsets = client.zones.get_rrset_all(Zone(name=self.zone), name=relative)
+        return sorted(str(one.type) for one in rrsets if one.name == relative)
 
     def _rrset(self, name: str, kind: RecordType) -> ZoneRRSet:
         return ZoneRRSet(name=self._relative(name), type=_TYPES[kind], zone=Zone(name=self.zone))

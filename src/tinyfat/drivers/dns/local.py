@@ -37,6 +37,10 @@ class LocalDns:
         key = of_zone(self.zone, name), kind
         await asyncio.to_thread(self._change, lambda records: records.pop(key, None))
 
+    async def kinds_at(self, name: str) -> Sequence[str]:
+        found = of_zone(self.zone, name)
+        return sorted(str(kind) for at, kind in self.records() if at == found)
+
     async def all(self) -> Sequence[RecordSet]:
         return list(self.records().values())
 

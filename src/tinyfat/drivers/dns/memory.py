@@ -52,6 +52,11 @@ class MemoryDns:
         if not self.lies.told("remove_nothing"):
             self.records.pop((of_zone(self.zone, name), kind), None)
 
+    async def kinds_at(self, name: str) -> Sequence[str]:
+        self._reach()
+        found = of_zone(self.zone, name)
+        return sorted(str(kind) for at, kind in self.records if at == found)
+
     async def all(self) -> Sequence[RecordSet]:
         self._reach()
         return list(self.records.values())
