@@ -14,13 +14,13 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from tinyfat.ports.ledger import SchemaTooNew, StoreUnavailable
+from tinyfat.store import advisory_locks
 
 CONNECTIONS_MAX = 12
 CONNECTION_SECONDS_MAX = 5.0  # to wait for a free one
 STATEMENT_SECONDS_MAX = 30
 # A process that stands still in a transaction, or whose host is gone, must not hold its locks against the others.
 IDLE_IN_TRANSACTION_SECONDS_MAX = 60
-MIGRATION_LOCK = 0x71F_FA7  # an advisory lock's number: ours, any
 
 _AWAY = (
     PoolTimeout,
@@ -85,7 +85,7 @@ class Database:
         scripts = migrations()
         newest = max(scripts)
         async with self.transaction() as connection:
-            await connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+            await connection.execute("select pg_advisory_xact_lock(%s)", (advisory_locks.MIGRATION,))
             await connection.execute(
                 "create table if not exists schema_versions "
                 "(version int primary key, name text not null, applied_at timestamptz not null default now())"

@@ -7,11 +7,11 @@ from typing import Any
 
 from tinyfat.domain.machines import Machine, PoolState
 from tinyfat.ports.server_ledger import NewServer, Wish
+from tinyfat.store import advisory_locks
 from tinyfat.store.database import Connection, Database
 from tinyfat.store.machines import COLUMNS, machine_of
 from tinyfat.store.signals import signal
 
-POOL_LOCK = 0x71F_FA8  # an advisory lock's number: ours, any
 SPECS = "tinyfat_specs"  # payload: "<machine id>"; its box is to be told anew what it runs, is and has to do
 
 # One statement: whoever asks at the same moment gets another machine. The address goes with the machine, for good.
@@ -97,7 +97,7 @@ class ServerStore:
     async def fill_pool(self, wish: Wish, wanted: int, booting_max: int, new: Callable[[], NewServer]) -> list[Machine]:
         async with self._database.transaction() as connection:
             # Until the commit: whoever counts next, counts what is written down here.
-            await connection.execute("select pg_advisory_xact_lock(%s)", (POOL_LOCK,))
+            await connection.execute("select pg_advisory_xact_lock(%s)", (advisory_locks.POOL,))
             cursor = await connection.execute(
                 "select count(*) filter (where pool = 'booting'), count(*) from machines where agent_id is null "
                 "and pool in ('booting', 'ready') and (kind, runtime, location) = (%s, %s, %s)",
