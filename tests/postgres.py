@@ -38,7 +38,9 @@ class Server:
         await database.open()
         try:
             async with database.connection() as connection:
-                await connection.execute("truncate agents, executors restart identity cascade")
+                await connection.execute(
+                    "truncate agents, executors, message_bodies, call_months restart identity cascade"
+                )
             yield database
         finally:
             await database.close()

@@ -25,6 +25,7 @@ from tinyfat.domain.usage import nanodollars
 from tinyfat.drivers.inference.routes import MAIN, ModelEntry, RouteRefused, routes_of, standin_route, vendor_route
 from tinyfat.drivers.inference.vendors import VENDORS
 from tinyfat.listen_address import Address, address
+from tinyfat.room_settings import RoomSettings
 from tinyfat.server_settings import SERVER_KINDS, ServerSettings
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -189,7 +190,7 @@ def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyfat"
 
 
-class Settings(ServerSettings, BaseSettings):
+class Settings(ServerSettings, RoomSettings, BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TINYFAT_", extra="forbid", frozen=True, populate_by_name=True)
 
     home: Annotated[Path, BeforeValidator(_folder)] = Field(default_factory=_default_home)
@@ -356,6 +357,10 @@ def _complaint(error: Any, from_file: dict[str, Any], origin: dict[str, str]) ->
 
 
 def _refuse_pairs(settings: Settings) -> None:
+    if settings.disk_alarm < settings.disk_floor:
+        raise SettingsRefused(
+            "TINYFAT_DISK_ALARM is under TINYFAT_DISK_FLOOR: the alarm is to come before the refusal."
+        )
     if (settings.smtp_certificate is None) != (settings.smtp_certificate_key is None):
         raise SettingsRefused(
             "TINYFAT_SMTP_CERTIFICATE and TINYFAT_SMTP_CERTIFICATE_KEY are set together or not at all."

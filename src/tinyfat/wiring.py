@@ -53,6 +53,7 @@ from tinyfat.store.executors import ExecutorStore
 from tinyfat.store.keys import KeyStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
+from tinyfat.store.quotas import Quotas
 from tinyfat.store.servers import SPECS
 from tinyfat.store.signals import Signals, signal
 from tinyfat.store.turns import OFFERS, TurnStore
@@ -74,6 +75,7 @@ UNBEGUN_LOOK_SECONDS = 15.0
 USAGE_BEAT_SECONDS = 5.0
 HOLD_SWEEP_SECONDS = 20.0
 ALERT_SECONDS = 5.0
+QUOTA_LOOK_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +122,14 @@ class World:
         self.agents = AgentStore(self.database)
         self.records = MachineStore(self.database, self.signals)
         self.turns = TurnStore(self.database, self.signals)
-        self.ledger = MailStore(self.database, RateCaps(settings.mail_rate_thread, settings.mail_rate_sender))
+        quotas = Quotas(
+            settings.quarantine_bytes,
+            settings.quarantine_mails,
+            settings.quarantine_sender_bytes,
+            settings.quarantine_sender_mails,
+            settings.conversations_bytes,
+        )
+        self.ledger = MailStore(self.database, RateCaps(settings.mail_rate_thread, settings.mail_rate_sender), quotas)
         self.deliveries = DeliveryStore(self.database, self.host)
         self.executors = ExecutorStore(self.database)
         self.engine = Engine(database_url, self.host, self.executors)
@@ -272,6 +281,7 @@ class World:
             ("usage", USAGE_BEAT_SECONDS, self.usage.beat),
             ("holds", HOLD_SWEEP_SECONDS, self.usage_watch.sweep_holds),
             ("usage alerts", ALERT_SECONDS, self.usage_watch.tell_owners),
+            ("quotas", QUOTA_LOOK_SECONDS, self.ledger.quotas.look),
             ("ended turns", FORGET_SECONDS, self.usage.forget_turns),
             ("finished flows", FORGET_SECONDS, self.engine.forget_finished),
             *self.fleet.beats(),

@@ -19,6 +19,9 @@ SECONDS_MAX = 5.0
 
 
 class _NoIntake:
+    def room(self, size: int) -> None:
+        raise AssertionError("nobody names a recipient here")
+
     async def recipient(self, address: str) -> None:
         raise AssertionError("nobody writes here")
 

@@ -9,8 +9,10 @@ import psycopg
 import pytest
 
 from tests.postgres import Server
+from tinyfat.domain.mail.judgement import RateCaps
 from tinyfat.ports.ledger import SchemaTooNew, StoreUnavailable
 from tinyfat.store.database import Database, migrations
+from tinyfat.store.mail import MailStore
 
 # SHA-256 of each released script. A new script gets a new line; a line is never changed: databases that ran the old
 # text would differ from those that run the new one. What is on main is released: people run it.
@@ -25,6 +27,7 @@ RELEASED = {
     8: "588747d53e7c76a25c3a853dfaef0780a10dbf3bad83e37fb810d22ee8ee9bc7",
     9: "39125aa5d48ea030972e2c6fe76ec905bfbc0d88c40f7f44664b3bad07de98d4",
     10: "3c2556231682a5e7edfb412f7a8bc3fd9e4990c699ceb3d96ac60456b4e1b13a",
+    11: "ff83a309893f9b31756630391cb8cb609e5543fbfd7197909279d206c5862b2c",
 }
 
 
@@ -105,5 +108,37 @@ async def test_a_database_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPa
     try:
         with pytest.raises(StoreUnavailable, match="does not answer"):
             await database.ping()
+    finally:
+        await database.close()
+
+
+async def test_a_ledger_from_before_shared_bodies_keeps_every_mail(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await server.make("older")
+    database = Database(url)
+    await database.open()
+    try:
+        older = {number: script for number, script in migrations().items() if number < 11}
+        monkeypatch.setattr("tinyfat.store.database.migrations", lambda: older)
+        await database.migrate()
+        async with database.connection() as connection:
+            await connection.execute(
+                "with a as (insert into agents (name, owner, runtime, machine_kind, state) "
+                "values ('ada', 'o@example.org', 'echo', 'process', 'ready') returning id), t as (insert into threads (agent_id, subject) "
+                "select id, '' from a returning id, agent_id), m as (insert into messages "
+                "(agent_id, thread_id, direction, message_id, sender, recipient, state, size) select agent_id, id, 'in', '<' || n || '>', 'o', 'a', "
+                "'answered', 5 from t, generate_series(1, 50) n returning id, message_id) "
+                "insert into message_bodies select id, convert_to(message_id, 'utf8') from m"
+            )
+        monkeypatch.undo()
+        assert await database.migrate() == max(migrations())
+        store = MailStore(database, RateCaps())
+        async with database.connection() as connection:
+            rows = await (await connection.execute("select id, message_id from messages")).fetchall()
+        assert len(rows) == 50
+        for row_id, message_id in rows:
+            message, raw = await store.show(str(row_id))
+            assert raw == message_id.encode() and message.body_gone_at is None
     finally:
         await database.close()

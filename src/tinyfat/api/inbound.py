@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from tinyfat.api.keys import signature_fits
 from tinyfat.ports.ledger import StoreUnavailable
-from tinyfat.ports.mail import AuthenticationUnknown, Envelope, Intake, UnknownRecipient
+from tinyfat.ports.mail import AuthenticationUnknown, Envelope, Intake, NeverRoom, NoRoom, UnknownRecipient
 
 RETRY_SECONDS = "30"
 
@@ -41,6 +41,10 @@ async def inbound(request: Request) -> JSONResponse:
         kept = await intake.accept(envelope, [recipient], raw)
     except UnknownRecipient as unknown:
         return _answer(404, str(unknown))
+    except NeverRoom as error:
+        return _answer(413, str(error))
+    except NoRoom as error:  # RFC 4918 11.5
+        return JSONResponse({"error": str(error)}, 507, {"Retry-After": RETRY_SECONDS})
     except (StoreUnavailable, AuthenticationUnknown) as error:
         return JSONResponse({"error": str(error)}, 503, {"Retry-After": RETRY_SECONDS})
     return JSONResponse({"kept": kept}, 202)

@@ -240,5 +240,6 @@ async def _turn(world: World, turn_id: str) -> dict[str, Any]:
 def _message(message: Message) -> dict[str, Any]:
     shown = asdict(message)
     shown["at"] = message.at.isoformat()
-    shown["delivered_at"] = message.delivered_at.isoformat() if message.delivered_at else None
+    for moment in ("delivered_at", "body_gone_at"):
+        shown[moment] = shown[moment].isoformat() if shown[moment] else None
     return shown

@@ -58,6 +58,8 @@ def show(row_id: Row, as_json: Json = False) -> None:
         ]
     )
     typer.echo("")
+    if message["body_gone_at"]:
+        typer.echo(f"(Its body was deleted by its age, {local_time(message['body_gone_at'])}: TINYFAT_KEEP_BODIES.)")
     typer.echo(visible(message["text"]))
 
 

@@ -32,7 +32,9 @@ class MailIntake:
         authentication: SenderAuthentication,
         start_turn: StartTurn,
         bounce_secret: bytes,
+        room: Callable[[int], None] = lambda size: None,
     ) -> None:
+        """`room`: raises NoRoom where a mail of so many bytes cannot be taken, whoever it is from."""
         self._domain = domain
         self._trusted = tuple(trusted)
         self._agents = agents
@@ -40,11 +42,16 @@ class MailIntake:
         self._authentication = authentication
         self._start_turn = start_turn
         self._bounce_secret = bounce_secret
+        self._room = room
+
+    def room(self, size: int) -> None:
+        self._room(size)
 
     async def recipient(self, address: str) -> None:
         await self._agent_of(address)
 
     async def accept(self, envelope: Envelope, recipients: Sequence[str], raw: bytes) -> str:
+        self._room(len(raw))
         mail = read_mail(raw) if len(raw) <= READ_ON_LOOP_BYTES_MAX else await asyncio.to_thread(read_mail, raw)
         proof = await self._prove(envelope, mail, raw)
         incoming = [await self._incoming(envelope, address, mail, raw, proof) for address in recipients]

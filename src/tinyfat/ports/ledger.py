@@ -79,6 +79,7 @@ class Message:
     attempts: int = 0
     response: str = ""  # the smarthost's last word
     authentication: str = ""
+    body_gone_at: datetime | None = None  # deleted by its age
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
 MailError
 ├── AuthenticationUnknown  DNS did not answer: the peer should try again (451)
 ├── UnknownRecipient       nobody has this address here (550)
+├── NoRoom                 a quota is used up, or a disk is nearly full: try again later (452)
+│   ├── NeverRoom          it is larger than its whole quota (552)
+│   └── DiskLow            of the two, the disk
 └── DeliveryError
     ├── DeliveryDeferred   4xx, or no answer: try again later
     └── DeliveryRefused    5xx: never
@@ -25,6 +28,18 @@ class AuthenticationUnknown(MailError):
 
 class UnknownRecipient(MailError):
     """No agent has this address."""
+
+
+class NoRoom(MailError):
+    """There is no room for this mail now. The text is for its sender's mail system."""
+
+
+class NeverRoom(NoRoom):
+    """It is larger than all the room there could be."""
+
+
+class DiskLow(NoRoom):
+    """A disk that mail is kept on is nearly full."""
 
 
 class DeliveryError(MailError):
@@ -59,11 +74,16 @@ class Authentication:
 class Intake(Protocol):
     """Where a driver hands over what its peer brings. When `accept` returns, the mail is on disk and ours."""
 
+    def room(self, size: int) -> None:
+        """`size`: bytes, as the peer announces them (RFC 1870); 0 where it does not. Raises NoRoom where nobody's mail
+        of that size is taken now. Touches no disk."""
+
     async def recipient(self, address: str) -> None:
         """Raises UnknownRecipient, or StoreUnavailable (ports/ledger)."""
 
     async def accept(self, envelope: Envelope, recipients: Sequence[str], raw: bytes) -> str:
-        """One word that names what was kept, for the peer's log. Raises as `recipient`, and AuthenticationUnknown."""
+        """One word that names what was kept, for the peer's log. Raises as `recipient` and `room`, and
+        AuthenticationUnknown."""
 
 
 class SenderAuthentication(Protocol):

@@ -11,7 +11,9 @@ from tinyfat.domain.mail.judgement import Facts, Judgement, RateCaps, judge
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.domain.mail.threads import session_key, thread_candidates
 from tinyfat.ports.ledger import Accepted, Incoming
+from tinyfat.ports.mail import NoRoom
 from tinyfat.store.database import Connection, Database, lock_agent, storable
+from tinyfat.store.quotas import UNANSWERED, MailQuotas
 
 RATE_WINDOW_SECONDS = 3600
 
@@ -57,14 +59,14 @@ with found as (
     from found where thread is null and not exists (select from copy)
 ), kept as (
     insert into messages (id, agent_id, thread_id, direction, message_id, in_reply_to, sender, recipient, subject,
-        state, reason, trusted, authentication, envelope_from, question, bounce_of, size, turn_id)
+        state, reason, trusted, authentication, envelope_from, question, bounce_of, size, turn_id, body_id)
     select %(row)s, %(agent)s, coalesce(thread, %(new_thread)s), 'in', %(message_id)s, %(in_reply_to)s, %(sender)s,
         %(recipient)s, %(subject)s, %(state)s, %(reason)s, %(trusted)s, %(authentication)s, %(envelope_from)s,
-        %(question)s, %(bounce_of)s, %(size)s, %(turn)s
+        %(question)s, %(bounce_of)s, %(size)s, %(turn)s, %(body_id)s
     from found where not exists (select from copy)
     returning thread_id
 ), body as (
-    insert into message_bodies select %(row)s, %(raw)s from kept
+    insert into message_bodies select %(row)s, %(raw)s from kept where %(body_id)s::uuid is null
 ), refs as (
     insert into thread_refs (agent_id, message_id, thread_id)
     select %(agent)s, unnest(%(ids)s::text[]), thread_id from kept where %(trusted)s on conflict do nothing
@@ -76,6 +78,11 @@ with found as (
 select (select id from copy), (select state from copy),
     exists (select from turns where thread_id = found.thread and state in ('waiting', 'running'))
 from found
+"""
+
+# One mail for several agents: its body goes once, where any of them keeps it.
+_SHARED_BODY = """
+insert into message_bodies select %(body_id)s, %(raw)s where exists (select from messages where body_id = %(body_id)s)
 """
 
 # The lock on an agent's arrivals ends with the commit, and a commit that waits for the disk would make every mail of an
@@ -94,27 +101,53 @@ class _Known:
 
 
 class MailAcceptance:
-    def __init__(self, database: Database, caps: RateCaps) -> None:
+    def __init__(self, database: Database, caps: RateCaps, quotas: MailQuotas) -> None:
         self._database = database
         self._caps = caps
+        self._quotas = quotas
 
     async def accept(self, incoming: Sequence[Incoming]) -> list[Accepted]:
-        """Commit one mail for each of its agents, all or none. When this returns it is on disk."""
+        """Commit one mail for each of its agents, all or none. When this returns it is on disk. Raises NoRoom."""
         # Always in the same order, or two mails for two agents could each wait for the other.
         ordered = sorted(incoming, key=lambda one: one.agent.id)
         async with self._database.connection() as connection:
             plans = [_plan(one, await _known(connection, one), self._caps) for one in ordered]
+            body_id = uuid.uuid4() if len(plans) > 1 else None
             cursors = []
             async with connection.pipeline():
                 async with connection.transaction():
                     await connection.execute(_NO_WAIT)
                     for plan in plans:
                         await lock_agent(connection, plan.incoming.agent.id)
+                    await self._find_room(connection, plans)
+                    for plan in plans:
                         await _mark_bounced(connection, plan)
-                        cursors.append(await connection.execute(_KEEP, _parameters(plan)))
+                        cursors.append(await connection.execute(_KEEP, _parameters(plan, body_id)))
+                    if body_id:
+                        await connection.execute(_SHARED_BODY, {"body_id": body_id, "raw": ordered[0].raw})
                 await connection.execute(_WAIT_FOR_DISK)
             rows = [await cursor.fetchone() for cursor in cursors]
         return [_accepted(plan, row) for plan, row in zip(plans, rows, strict=True) if row is not None]
+
+    async def _find_room(self, connection: Connection, plans: Sequence[_Plan]) -> None:
+        """For the whole mail: its body is kept once, and its peer hears one answer. So one agent that has room takes it
+        for all of them, and a stranger to one is no reason to refuse another's owner. Raises NoRoom."""
+        complaint: NoRoom | None = None
+        for plan in plans:
+            one = plan.incoming
+            try:
+                if plan.judgement.state not in UNANSWERED:
+                    self._quotas.conversation(one.agent.id, len(one.raw))
+                    return
+                complaint = await self._quotas.unanswered(
+                    connection, one.agent.id, one.mail.from_address, one.mail.message_id, len(one.raw)
+                )
+            except NoRoom as error:
+                complaint = error
+            if complaint is None:
+                return
+        if complaint is not None:
+            raise complaint
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +193,8 @@ async def _known(connection: Connection, one: Incoming) -> _Known:
     return _Known(*row)
 
 
-def _parameters(plan: _Plan) -> dict[str, Any]:
+def _parameters(plan: _Plan, body_id: uuid.UUID | None) -> dict[str, Any]:
+    """`body_id`: of a body that is kept by another statement."""
     one = plan.incoming
     return {
         "row": plan.row_id,
@@ -183,7 +217,8 @@ def _parameters(plan: _Plan) -> dict[str, Any]:
         "question": storable(one.question),
         "bounce_of": plan.known.ours_bounced[0] if plan.known.ours_bounced else None,
         "size": len(one.raw),
-        "raw": one.raw,
+        "body_id": body_id,
+        "raw": None if body_id else one.raw,
     }
 
 

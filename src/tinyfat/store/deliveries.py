@@ -38,7 +38,7 @@ class DeliveryStore:
                 f"and (leased_until is null or leased_until < now() or leased_by = %(me)s) and {_FIRST} "
                 "returning id, recipient, attempts, at, "
                 "(select name from agents where agents.id = agent_id), "
-                "(select raw from message_bodies where message_row = messages.id)",
+                "(select raw from message_bodies where message_row = coalesce(messages.body_id, messages.id))",
                 {"me": self._executor_id, "lease": lease_seconds, "id": row_id},
             )
             row = await cursor.fetchone()

@@ -14,13 +14,14 @@ from tinyfat.domain.turns import TurnState
 from tinyfat.ports.ledger import Accepted, Conflict, Incoming, Message, NotFound, Outgoing
 from tinyfat.store.accepting import MailAcceptance
 from tinyfat.store.database import Connection, Database, lock_agent, storable
+from tinyfat.store.quotas import MailQuotas, Quotas
 
 LIST_MAX = 10_000
 ID_DIGITS_MIN = 6  # of an id's beginning
 
 _COLUMNS = (
     "id, agent_id, direction, message_id, in_reply_to, thread_id, sender, recipient, subject, state, reason, size, at, "
-    "turn_id, delivered_at, attempts, response, authentication"
+    "turn_id, delivered_at, attempts, response, authentication, body_gone_at"
 )
 
 
@@ -49,9 +50,10 @@ select id from messages where agent_id = %(agent)s and direction = 'out' and mes
 
 
 class MailStore:
-    def __init__(self, database: Database, caps: RateCaps) -> None:
+    def __init__(self, database: Database, caps: RateCaps, quotas: Quotas | None = None) -> None:
         self._database = database
-        self._acceptance = MailAcceptance(database, caps)
+        self.quotas = MailQuotas(database, quotas or Quotas())
+        self._acceptance = MailAcceptance(database, caps, self.quotas)
 
     async def accept(self, incoming: Sequence[Incoming]) -> list[Accepted]:
         return await self._acceptance.accept(incoming)
@@ -66,7 +68,8 @@ class MailStore:
             return [_message(row[:-1]) for row in await cursor.fetchall()]
 
     async def show(self, row_id: str) -> tuple[Message, bytes]:
-        """By the id, or by its beginning where that is one message's alone. Raises NotFound."""
+        """By the id, or by its beginning where that is one message's alone. b"" where its body is gone by its age.
+        Raises NotFound."""
         first, last = _id_range(row_id)
         return await self._with_body("id between %s and %s", row_id, first, last)
 
@@ -76,7 +79,8 @@ class MailStore:
     async def _with_body(self, where: str, named: str, *values: uuid.UUID) -> tuple[Message, bytes]:
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                f"select {_COLUMNS}, raw from messages join message_bodies on message_row = id "  # noqa: S608
+                f"select {_COLUMNS}, raw from messages "  # noqa: S608
+                "left join message_bodies on message_row = coalesce(body_id, id) "
                 f"where {where} limit 2",
                 values,
             )
@@ -85,11 +89,13 @@ class MailStore:
             raise NotFound(f"Several messages begin with {named}: give more of the id.")
         if not rows:
             raise _no_message(named)
-        return _message(rows[0][:-1]), bytes(rows[0][-1])
+        return _message(rows[0][:-1]), bytes(rows[0][-1] or b"")
 
     async def release(self, row_id: str) -> Accepted:
         """Let a message out of quarantine (or from over a rate cap): it becomes a turn. Raises Conflict."""
         message, _ = await self.show(row_id)
+        if message.body_gone_at:
+            raise Conflict(f"The body of message {row_id} was deleted by its age: there is nothing left to answer.")
         if not message.sender:
             raise Conflict(f"Message {row_id} has no usable From address: there is nobody to answer.")
         async with self._database.transaction() as connection:
@@ -190,7 +196,7 @@ def _no_message(row_id: str) -> NotFound:
 
 def _message(row: tuple[Any, ...]) -> Message:
     (identity, agent_id, direction, message_id, in_reply_to, thread, sender, recipient, subject, state) = row[:10]
-    (reason, size, at, turn_id, delivered_at, attempts, response, authentication) = row[10:]
+    (reason, size, at, turn_id, delivered_at, attempts, response, authentication, body_gone_at) = row[10:]
     when: datetime = at
     return Message(
         str(identity),
@@ -211,4 +217,5 @@ def _message(row: tuple[Any, ...]) -> Message:
         attempts,
         response,
         authentication,
+        body_gone_at,
     )

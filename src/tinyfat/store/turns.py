@@ -104,7 +104,8 @@ class TurnStore:
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "select t.session, t.question, extract(epoch from t.deadline_at - now())::float, b.raw "  # noqa: S608
-                f"from turns t {_ITS_OWN} left join message_bodies b on b.message_row = t.message_row "
+                f"from turns t {_ITS_OWN} left join messages q on q.id = t.message_row "
+                "left join message_bodies b on b.message_row = coalesce(q.body_id, q.id) "
                 "where m.id = %s and t.id = %s and t.state = 'running' and t.outcome is null",
                 (machine_id, turn_id),
             )

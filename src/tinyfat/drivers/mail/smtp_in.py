@@ -1,7 +1,8 @@
 """Mail comes in by SMTP (RFC 5321), with aiosmtpd: SIZE, STARTTLS where there is a certificate, SMTPUTF8.
 
-What the peer hears: 250 only when the mail is committed, 550 for an address nobody has, 552 over the size, 451 while
-the database or the sender's DNS is away (the peer keeps it and comes again).
+What the peer hears: 250 only when the mail is committed, 550 for an address nobody has, 552 over the size, 452 where a
+quota is used up or a disk nearly full, 451 while the database or the sender's DNS is away (the peer keeps it and comes
+again).
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from aiosmtpd.smtp import SMTP, Session
 from aiosmtpd.smtp import Envelope as Transaction
 
 from tinyfat.ports.ledger import StoreUnavailable
-from tinyfat.ports.mail import AuthenticationUnknown, Envelope, Intake, UnknownRecipient
+from tinyfat.ports.mail import AuthenticationUnknown, DiskLow, Envelope, Intake, NeverRoom, NoRoom, UnknownRecipient
 
 SESSIONS_MAX = 200
 IDLE_SECONDS_MAX = 300.0  # RFC 5321 4.5.3.2.7
 RECIPIENTS_MAX = 100  # RFC 5321 4.5.3.1.8: at least 100
 # RFC 5321 4.5.3.1.6 lets a peer send 1000, and asks us to take more where we can: others do, and a 500 loses the mail.
 LINE_BYTES_MAX = 64 * 1024
+SIZE_DIGITS_MAX = 20  # RFC 1870 3
 ACCEPT_SECONDS_MAX = 120.0  # DNS, reading and committing; then 451
 
 # RFC 5321 4.1.2: a Path whose local part is a Dot-string, as nearly every one is; parameters may follow.
@@ -123,9 +125,12 @@ class _Handler:
         if len(transaction.rcpt_tos) >= RECIPIENTS_MAX:
             return "452 4.5.3 Too many recipients"
         try:
+            self._intake.room(_announced(transaction))
             await self._intake.recipient(address)
         except UnknownRecipient as unknown:
             return f"550 5.1.1 {_one_line(unknown)}"
+        except NoRoom as full:
+            return _no_room(full)
         except StoreUnavailable:
             return "451 4.3.0 The ledger is away; please come again"
         except Exception:
@@ -147,6 +152,8 @@ class _Handler:
                 kept = await self._intake.accept(envelope, transaction.rcpt_tos, raw)
         except UnknownRecipient as unknown:
             return f"550 5.1.1 {_one_line(unknown)}"
+        except NoRoom as full:
+            return _no_room(full)
         except AuthenticationUnknown as error:
             return f"451 4.7.0 {_one_line(error)}"
         except (StoreUnavailable, TimeoutError):
@@ -155,6 +162,22 @@ class _Handler:
             log.exception("a mail from %s could not be taken in", peer)
             return "451 4.3.0 Something went wrong here; please come again"
         return f"250 2.0.0 Ok: kept as {kept}"
+
+
+def _no_room(full: NoRoom) -> str:
+    """RFC 5321 4.2.3: 552 where it can never be taken, 452 where it may be later. RFC 3463 3.3, 3.4: whose fault."""
+    if isinstance(full, NeverRoom):
+        return f"552 5.2.3 {_one_line(full)}"
+    return f"452 {'4.3.1' if isinstance(full, DiskLow) else '4.2.2'} {_one_line(full)}"
+
+
+def _announced(transaction: Transaction) -> int:
+    """The size that MAIL FROM named (RFC 1870), in bytes; 0 where it named none."""
+    for option in transaction.mail_options:
+        name, _, value = option.partition("=")
+        if name.upper() == "SIZE" and value.isascii() and value.isdigit():
+            return int(value[:SIZE_DIGITS_MAX])
+    return 0
 
 
 def _one_line(error: Exception) -> str:
