@@ -124,12 +124,19 @@ async def test_a_ledger_from_before_shared_bodies_keeps_every_mail(
         await database.migrate()
         async with database.connection() as connection:
             await connection.execute(
-                "with a as (insert into agents (name, owner, runtime, machine_kind, state) "
-                "values ('ada', 'o@example.org', 'echo', 'process', 'ready') returning id), t as (insert into threads (agent_id, subject) "
-                "select id, '' from a returning id, agent_id), m as (insert into messages "
-                "(agent_id, thread_id, direction, message_id, sender, recipient, state, size) select agent_id, id, 'in', '<' || n || '>', 'o', 'a', "
-                "'answered', 5 from t, generate_series(1, 50) n returning id, message_id) "
-                "insert into message_bodies select id, convert_to(message_id, 'utf8') from m"
+                """
+                with agent as (
+                    insert into agents (name, owner, runtime, machine_kind, state)
+                    values ('ada', 'o@example.org', 'echo', 'process', 'ready') returning id
+                ), thread as (
+                    insert into threads (agent_id, subject) select id, '' from agent returning id, agent_id
+                ), mail as (
+                    insert into messages (agent_id, thread_id, direction, message_id, sender, recipient, state, size)
+                    select agent_id, id, 'in', '<' || n || '>', 'o', 'a', 'answered', 5
+                    from thread, generate_series(1, 50) n returning id, message_id
+                )
+                insert into message_bodies select id, convert_to(message_id, 'utf8') from mail
+                """
             )
         monkeypatch.undo()
         assert await database.migrate() == max(migrations())
