@@ -23,6 +23,7 @@ from tinyfat.domain.enrolment import CONTROL_CA_FILE, ENROL_FILE, Identity, Outc
 from tinyfat.drivers.authorities.sites import SiteAuthority
 from tinyfat.drivers.authorities.ssh import SshAuthority
 from tinyfat.drivers.authorities.tls import ServerTls, TlsAuthority
+from tinyfat.engine.reading import Reading
 from tinyfat.ports.enrolments import EnrolOutcome
 from tinyfat.ports.ledger import NotFound, StoreUnavailable
 
@@ -123,7 +124,7 @@ class ControlPlane:
         self._listener = socket.socket()
         self._listener.bind((host, 0))
         self.url = f"https://{host}:{self._listener.getsockname()[1]}"
-        app: FastAPI = make_box_app(links or NoLinks(), self.ledger, self.ledger, archives or {})  # type: ignore[arg-type]
+        app: FastAPI = make_box_app(links or NoLinks(), self.ledger, self.ledger, archives or {}, Reading())  # type: ignore[arg-type]
         config = uvicorn.Config(app, log_config=None, lifespan="off", ws="websockets-sansio")
         config.load()
         config.ssl = ServerTls(self.authority, [host], folder, datetime.now(UTC)).context

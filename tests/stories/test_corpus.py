@@ -40,6 +40,7 @@ async def quinn(stories: Path) -> AsyncIterator[House]:
             stories / "corpus",
             TINYFAT_SMARTHOST=f"127.0.0.1:{office.port}",
             TINYFAT_INBOUND_SECRET=SECRET,
+            TINYFAT_MAIL_TRUST="127.0.0.0/8, ::1/128, 198.51.100.0/24",
             TINYFAT_TURN_DEADLINE="60",
         ) as tinyfat,
     ):

@@ -31,6 +31,7 @@ async def test_while_the_database_is_away_peers_are_asked_to_come_again(tmp_path
                 TINYFAT_DATABASE_URL=postgres.url,
                 TINYFAT_SMARTHOST=f"127.0.0.1:{office.port}",
                 TINYFAT_INBOUND_SECRET=SECRET,
+                TINYFAT_MAIL_TRUST="127.0.0.0/8, ::1/128, 198.51.100.0/24",
             ) as tinyfat,
         ):
             await _story(tinyfat, office, postgres)

@@ -13,8 +13,9 @@ import pytest_asyncio
 import websockets
 
 from tests.running import OWNER, letter
-from tests.stories.conftest import INBOUND_SECRET, SIZE_MAX
+from tests.stories.conftest import HEARD_FROM, INBOUND_SECRET, SIZE_MAX
 from tests.stories.town import House, new_id
+from tinyfat.cli.home import Home
 
 pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
 PAULA = "paula@tinyfat.localhost"
@@ -32,15 +33,17 @@ async def http(house: House) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 def signed(
-    raw: bytes, *, secret: str = INBOUND_SECRET, at: float | None = None, to: str = PAULA, mail_from: str = OWNER
-) -> dict[str, str]:
+    raw: bytes, *, secret: str = INBOUND_SECRET, at: float | None = None, to: str = PAULA, mail_from: str = OWNER,
+    client_ip: str = HEARD_FROM,
+) -> dict[str, str]:  # fmt: skip
     """The headers, signed as docs/inbound-http.md says and by nothing of ours."""
     timestamp = str(int(at if at is not None else time.time()))
-    head = f"{timestamp}\n{mail_from}\n{to}\n\n\n".encode()
+    head = f"{timestamp}\n{mail_from}\n{to}\n{client_ip}\n\n".encode()
     return {
         "Content-Type": "message/rfc822",
         "TinyFat-Mail-From": mail_from,
         "TinyFat-Rcpt-To": to,
+        "TinyFat-Client-Ip": client_ip,
         "TinyFat-Timestamp": timestamp,
         "TinyFat-Signature": "v1=" + hmac.new(secret.encode(), head + raw, hashlib.sha256).hexdigest(),
     }
@@ -131,6 +134,45 @@ async def test_a_stranger_by_http_goes_to_quarantine(house: House, http: httpx2.
     raw = letter("Hi.", to=PAULA, sender="stranger@elsewhere.example", message_id=message_id).as_bytes()
     await http.post("/mail/inbound", content=raw, headers=signed(raw))
     assert (await house.operator.incoming("paula", message_id))["state"] == "quarantined"
+
+
+@pytest.mark.parametrize(
+    "client_ip",
+    ["", "127.0.0.1", "::1", "::ffff:127.0.0.1", "::127.0.0.1", "10.1.2.3", "0.0.0.0", "localhost",
+     "198.51.100.7, 1.1.1.1", "198.51.100.07", "[198.51.100.7]", "-"],
+)  # fmt: skip
+async def test_without_the_address_it_was_heard_from_nobody_is_trusted(
+    house: House, http: httpx2.AsyncClient, client_ip: str
+) -> None:
+    message_id = new_id()
+    raw = mail(message_id)
+    assert (await http.post("/mail/inbound", content=raw, headers=signed(raw, client_ip=client_ip))).status_code == 202
+    assert (await house.operator.incoming("paula", message_id))["state"] == "quarantined"
+
+
+async def test_an_address_that_is_named_twice_is_no_address(house: House, http: httpx2.AsyncClient) -> None:
+    raw = mail(new_id())
+    headers = [*signed(raw).items(), ("TinyFat-Client-Ip", HEARD_FROM)]
+    assert (await http.post("/mail/inbound", content=raw, headers=headers)).status_code == 401
+
+
+async def test_what_the_operators_api_can_do_is_told_to_the_operator_alone(
+    house: House, http: httpx2.AsyncClient
+) -> None:
+    for path in (
+        "/api/openapi.json",
+        "/openapi.json",
+        "/docs",
+        "/redoc",
+        "/api",
+        "/api/nothing",
+        "/nothing",
+        "//api/agents",
+    ):
+        assert (await http.get(path)).status_code == 401, path
+    token = {"Authorization": f"Bearer {Home(house.tinyfat.home).operator_token()}"}
+    assert "/api/agents" in (await http.get("/api/openapi.json", headers=token)).json()["paths"]
+    assert (await http.get("/api/nothing", headers=token)).status_code == 404
 
 
 async def test_health_and_readiness(http: httpx2.AsyncClient) -> None:

@@ -9,9 +9,15 @@ from fastapi.responses import JSONResponse
 from tinyfat import __version__
 from tinyfat.api import exports, inbound, money, operator, servers
 from tinyfat.api.box_link import BoxLinks
+from tinyfat.api.gate import MAIL_SECONDS_MAX, STANDIN_BODY_BYTES_MAX, Gate, Group, Headers, Refusal, operator_group
+from tinyfat.domain.link import STATE_PATH
 from tinyfat.ports.ledger import Conflict, NotFound, StoreUnavailable
 from tinyfat.relay_wiring import Relay
 from tinyfat.wiring import World
+
+STANDIN_PATH = "/standin/model"
+PUBLIC_BODY_BYTES_MAX = 1024
+INBOUND_AT_ONCE_MAX = 16
 
 
 def make_app(world: World, links: BoxLinks, relay: Relay, operator_token: str) -> FastAPI:
@@ -37,8 +43,27 @@ def make_app(world: World, links: BoxLinks, relay: Relay, operator_token: str) -
         await links.serve(socket)
 
     if world.model_standin is not None:
-        app.mount("/standin/model", world.model_standin)
+        app.mount(STANDIN_PATH, world.model_standin)
+    groups = _groups(operator_token, app.state.inbound_secret, world.settings.mail_size_max)
+    app.add_middleware(Gate, groups=groups, reading=world.reading)
     return app
+
+
+def _groups(operator_token: str, inbound_secret: str, mail_size_max: int) -> list[tuple[str, Group]]:
+    """Who may ask what: everything that is not named here is the operator's."""
+
+    def signed(headers: Headers) -> Refusal | None:
+        return inbound.head_refusal(headers, inbound_secret)
+
+    public = Group("public", body_max=PUBLIC_BODY_BYTES_MAX)
+    return [
+        ("/healthz", public),
+        ("/readyz", public),
+        ("/mail/inbound", Group("inbound", mail_size_max, MAIL_SECONDS_MAX, INBOUND_AT_ONCE_MAX, signed)),
+        (STATE_PATH, Group("states", body_max=0)),  # its route asks for the machine's token before it reads
+        (STANDIN_PATH, Group("standin", STANDIN_BODY_BYTES_MAX)),
+        ("", operator_group(operator_token)),
+    ]
 
 
 def _add_health(app: FastAPI, world: World) -> None:

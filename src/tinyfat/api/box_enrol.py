@@ -7,11 +7,13 @@ token.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Protocol
 
 from fastapi import APIRouter, FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
 
+from tinyfat.api.gate import Gate, Group, Headers, Refusal
 from tinyfat.domain.enrolment import (
     ARCHIVE_PATH,
     ENROL_PATH,
@@ -24,6 +26,8 @@ from tinyfat.domain.enrolment import (
     read_outcome,
     write_identity,
 )
+from tinyfat.domain.link import STATE_PATH
+from tinyfat.engine.reading import Reading
 from tinyfat.ports.enrolments import Enrolments, EnrolOutcome, Identities
 from tinyfat.ports.ledger import NotFound, StoreUnavailable
 
@@ -42,8 +46,12 @@ class Links(Protocol):
         """The whole life of one connection."""
 
 
-def make_box_app(links: Links, enrolments: Enrolments, identities: Identities, archives: dict[str, bytes]) -> FastAPI:
-    """What is served where boxes call from elsewhere, over TLS, and nothing else. `archives`: by SHA-256."""
+def make_box_app(
+    links: Links, enrolments: Enrolments, identities: Identities, archives: dict[str, bytes],
+    reading: Reading, more: Sequence[tuple[str, Group]] = (),
+) -> FastAPI:  # fmt: skip
+    """What is served where boxes call from elsewhere, over TLS, and nothing else. `archives`: by SHA-256. `more`: the
+    bounds of what is mounted beside it."""
     app = FastAPI(title="TinyFat for boxes", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.enrolments, app.state.identities, app.state.archives = enrolments, identities, archives
     app.include_router(router)
@@ -53,7 +61,22 @@ def make_box_app(links: Links, enrolments: Enrolments, identities: Identities, a
     async def box_link(socket: WebSocket) -> None:
         await links.serve(socket)
 
+    app.add_middleware(Gate, groups=[*more, *_GROUPS], reading=reading)
     return app
+
+
+def _with_key(headers: Headers) -> Refusal | None:
+    """Its route looks the key up; who shows none is not read."""
+    kind, _, key = headers.get("authorization", "").partition(" ")
+    return None if kind.lower() == "bearer" and key.strip() else (401, "this needs a machine's key")
+
+
+_GROUPS = (
+    (ENROL_PATH, Group("enrolments", REQUEST_BYTES_MAX)),
+    (IDENTITY_PATH, Group("identities", REQUEST_BYTES_MAX, judge=_with_key)),
+    (STATE_PATH, Group("states", 0, judge=_with_key)),  # its route reads it piece by piece
+    ("", Group("boxes", REQUEST_BYTES_MAX)),
+)
 
 
 @router.post(ENROL_PATH)

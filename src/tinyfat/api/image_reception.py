@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from tinyfat.api.box_enrol import make_box_app
+from tinyfat.api.gate import STANDIN_BODY_BYTES_MAX, Group
 from tinyfat.domain.enrolment import KEY_BYTES, RUNTIME_PATH, Identity, Outcome, key_hash
 from tinyfat.domain.link import (
     CLOSE_TOKEN_REFUSED,
@@ -34,6 +35,7 @@ from tinyfat.domain.link import (
 )
 from tinyfat.domain.machines import MachineOrder, ServerOrder
 from tinyfat.domain.turns import Turn, TurnResult
+from tinyfat.engine.reading import Reading
 from tinyfat.image_wiring import ReceptionTerms
 from tinyfat.ports.enrolments import EnrolOutcome
 from tinyfat.ports.ledger import NotFound
@@ -193,7 +195,9 @@ class ImageReception:
 
 def reception_app(reception: ImageReception, terms: ReceptionTerms) -> FastAPI:
     """The box's archive, enrolment, identity and link; node and the runtime where the terms have them; a model."""
-    app = make_box_app(reception, reception, reception, {terms.box.sha256: terms.box.data})
+    model = (_MODEL_PATH, Group("standin", STANDIN_BODY_BYTES_MAX))
+    archives = {terms.box.sha256: terms.box.data}
+    app = make_box_app(reception, reception, reception, archives, Reading(), [model])
 
     @app.get(RUNTIME_PATH + "/{sha256}")
     async def runtime(request: Request, sha256: str) -> Response:

@@ -125,7 +125,7 @@ async def _servers(world: World, links: BoxLinks, relay: Relay) -> AsyncIterator
             except OSError as error:
                 raise UpFailed(f"TINYFAT_DNS_LISTEN: {listen} cannot be listened on: {error.strerror}.") from error
         if side.door is not None:
-            app = make_box_app(links, world.enrolments, world.identities, side.archives)
+            app = make_box_app(links, world.enrolments, world.identities, side.archives, world.reading)
             serve_states(app, world.records, world.fleet.moves, world.fleet.move_files)
             await stack.enter_async_context(http_served("boxes", app, side.door.box_listener, side.door.tls.context))
             await relay.listen(side.door.relay_listener, side.door.tls.context)
