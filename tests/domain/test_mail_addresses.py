@@ -12,6 +12,7 @@ from tinyfat.domain.mail.addresses import (
     SenderPatternRefused,
     bounce_address,
     bounce_of,
+    owner_address,
     parse_recipient,
     plain_address,
     sender_allowed,
@@ -136,3 +137,18 @@ def test_any_text_is_an_address_or_none(text: str) -> None:
         assert address.isprintable()
         assert " " not in address
         assert address == address.lower()
+
+
+@pytest.mark.parametrize("text", ["you@example.org", "you@nottinyfat.example", "Pat <"])
+def test_an_owner_is_elsewhere(text: str) -> None:
+    if text.endswith("<"):
+        with pytest.raises(SenderPatternRefused):
+            owner_address(text, "tinyfat.example")
+    else:
+        assert owner_address(text, "tinyfat.example") == text
+
+
+@pytest.mark.parametrize("text", ["ada@tinyfat.example", "Ada@TinyFat.Example", "a@b.tinyfat.example", "@example.org"])
+def test_an_owner_is_no_agent_and_no_domain(text: str) -> None:
+    with pytest.raises(SenderPatternRefused):
+        owner_address(text, "tinyfat.example")

@@ -65,7 +65,7 @@ def signed(raw: bytes = MAIL, domain: str = "example.org", key: bytes = KEY.priv
 
 
 def signed_with(raw: bytes = MAIL, **options: object) -> bytes:
-    arguments = {"include_headers": [b"from", b"subject"], **options}
+    arguments = {"include_headers": [b"from", b"to", b"subject", b"message-id"], **options}
     return dkim.sign(raw, b"s1", b"example.org", KEY.private_pem, **arguments) + raw
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from tinyfat.api.box_link import BoxLinks
 from tinyfat.api.keys import require_operator
 from tinyfat.domain.agents import Agent, AgentState, Place, Plan, RuntimeKind, agent_name
-from tinyfat.domain.mail.addresses import sender_pattern
+from tinyfat.domain.mail.addresses import owner_address, sender_pattern
 from tinyfat.domain.mail.message import read_mail
 from tinyfat.flows import provision, retire
 from tinyfat.ports.ledger import Message
@@ -53,9 +53,7 @@ Here = Annotated[World, Depends(_world)]
 @router.post("/agents", status_code=201)
 async def create(new: NewAgent, world: Here) -> dict[str, Any]:
     name = agent_name(new.name)
-    owner = sender_pattern(new.owner)
-    if owner.startswith("@"):
-        raise ValueError(f"{new.owner!r} is a whole domain; an owner is one address, such as you@example.org.")
+    owner = owner_address(new.owner, world.settings.domain)
     kind = new.machine or world.settings.machine
     world.check_machine_kind(kind)  # a kind we do not have is refused before anything is written
     if new.plan is Plan.FAT and not world.kinds.is_server(kind):

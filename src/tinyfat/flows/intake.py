@@ -16,6 +16,8 @@ from tinyfat.recipes.turn_text import turn_text
 
 READ_ON_LOOP_BYTES_MAX = 64 * 1024  # a larger mail is read in a thread, so that others are not kept waiting
 
+_NOT_ADDRESSED = "DKIM alone, and no signed To or Cc names this agent"
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 StartTurn = Callable[[str, int], Awaitable[None]]
 
@@ -109,6 +111,8 @@ class MailIntake:
         self, envelope: Envelope, address: str, mail: Mail, raw: bytes, proof: Authentication
     ) -> Incoming:
         agent, patterns, recipient = await self._agent_of(address)
+        # A signature alone does not say whom its signer wrote to: anybody could pass the mail on (RFC 6376 8.6).
+        addressed = proof.recipients is None or any(self._names(one, agent) for one in proof.recipients)
         sealed = bounce_of(address.rpartition("@")[0], self._bounce_secret) or ""
         return Incoming(
             agent=agent,
@@ -118,8 +122,8 @@ class MailIntake:
             envelope=envelope,
             raw=raw,
             question=turn_text(mail, f"{agent.name}@{self._domain}"),
-            proved=proof.passed,
-            authentication=proof.detail,
+            proved=proof.passed and addressed,
+            authentication=proof.detail if addressed else f"{proof.detail} ({_NOT_ADDRESSED})",
             allowed=bool(mail.from_address) and sender_allowed(patterns, mail.from_address),
             from_own_agent=await self._is_own_agent(mail.from_address),
             from_itself=self._names(mail.from_address, agent),

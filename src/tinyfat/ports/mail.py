@@ -69,6 +69,7 @@ class Authentication:
 
     passed: bool
     detail: str  # as in an Authentication-Results header, e.g. "spf=pass dkim=none dmarc=pass"
+    recipients: tuple[str, ...] | None = None  # a DKIM signature alone vouches only to whom its To and Cc name
 
 
 class Intake(Protocol):

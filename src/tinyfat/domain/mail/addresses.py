@@ -104,6 +104,20 @@ def sender_pattern(text: str) -> str:
     return normal
 
 
+def owner_address(text: str, own_domain: str) -> str:
+    """An owner's address in its normal form. Raises SenderPatternRefused.
+
+    One under `own_domain`, where agents have theirs, is refused: it is an agent, or the next one to get that name.
+    """
+    address = sender_pattern(text)
+    domain, own = address.rpartition("@")[2], own_domain.lower()
+    if address.startswith("@"):
+        raise SenderPatternRefused(f"{text!r} is a whole domain; an owner is one address, such as you@example.org.")
+    if domain == own or domain.endswith(f".{own}"):
+        raise SenderPatternRefused(f"{text!r} is under {own}, where agents live: give an owner's address elsewhere.")
+    return address
+
+
 def sender_allowed(patterns: Iterable[str], address: str) -> bool:
     """Is this (normal, lower-case) address on the list? "" never is."""
     if not address:

@@ -34,7 +34,7 @@ class Part:
 
     def content(self) -> bytes:
         """The body with its Content-Transfer-Encoding undone (RFC 2045 6)."""
-        encoding = self.headers.first("content-transfer-encoding").lower().strip(' "')
+        encoding = transfer_encoding(self.headers)
         if encoding == "base64":
             return decode_base64(self.body)
         return binascii.a2b_qp(self.body) if encoding == "quoted-printable" else self.body
@@ -45,6 +45,24 @@ class Part:
             yield self
         for child in self.children:
             yield from child.leaves()
+
+
+_COMMENT = re.compile(r"\([^()]*\)")
+_ENCODINGS = {
+    **dict.fromkeys(("base64", "base-64", "b64", "x-base64", "b"), "base64"),
+    **dict.fromkeys(("quoted-printable", "quotedprintable", "quoted_printable", "qp", "q"), "quoted-printable"),
+    **dict.fromkeys(("x-uuencode", "uuencode", "x-uue", "uue"), "uuencode"),
+}
+
+
+def transfer_encoding(headers: Headers) -> str:
+    """ "base64", "quoted-printable", "uuencode", or "" for all that changes nothing (RFC 2045 6).
+
+    Comments, parameters, quotes and the near spellings of real senders are seen through.
+    """
+    value = _COMMENT.sub(" ", headers.first("content-transfer-encoding")[:200].lower())
+    word = re.split(r"[;,\s]", value.replace('"', " ").replace("'", " ").strip(), maxsplit=1)[0]
+    return _ENCODINGS.get(word, "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""DKIM (RFC 6376, RFC 8301): does a signature of this domain, or of one related to it, hold?
+"""DKIM (RFC 6376, RFC 8301, RFC 8463): does a signature of this domain, or of one related to it, hold?
 
 dkimpy does the cryptography. What it leaves to its callers is decided here: which signatures count at all, and that no
 message can make it work for more than moments (its parser and its expressions take quadratic time on some).
@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dkim
 from dkim.util import InvalidTagValueList, parse_tag_value
 
 from tinyfat.domain.mail.addresses import domain_name
-from tinyfat.drivers.mail.dns_lookups import Lookups, TemporaryDnsError
+from tinyfat.domain.mail.headers import read_headers
+from tinyfat.drivers.mail.dkim_coverage import coverage
+from tinyfat.drivers.mail.dns_lookups import Lookups, LookupsSpent, TemporaryDnsError
 
 SIGNATURES_VERIFIED_MAX = 5
 SIGNATURES_READ_MAX = 20
@@ -26,6 +28,8 @@ HEADER_FIELDS_MAX = 1_000
 LINES_MAX = 500_000
 KEY_RECORD_BYTES_MAX = 1_200  # a 4096-bit RSA key with room; more bits would hold the processor for seconds
 KEY_BITS_MIN = 1_024  # RFC 8301 3.2
+
+ALGORITHMS = (b"rsa-sha256", b"ed25519-sha256")  # RFC 8301 3.1: never sha1
 
 _SELECTOR = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,118}[A-Za-z0-9])?")
 _SILENT = logging.getLogger("tinyfat.dkim.silent")
@@ -38,12 +42,16 @@ class DkimResult:
     domain: str  # d=, lower case
     result: str  # "pass", "fail", "policy", "permerror", "temperror" (RFC 8601 2.7.1)
     detail: str = ""
+    recipients: tuple[str, ...] = ()  # of a pass: whom its signed To and Cc name; it stands for mail to nobody else
 
 
 def dkim_results(
-    raw: bytes, header_bytes: int, lookups: Lookups, could_align: Callable[[str], bool]
+    raw: bytes, header_bytes: int, lookups: Lookups, could_align: Callable[[str], bool], now: float
 ) -> list[DkimResult]:
-    """Verify the signatures whose domain could align; the others prove nothing here and cost nothing."""
+    """Verify the signatures whose domain could align; the others prove nothing here and cost nothing.
+
+    `now`: Unix seconds, for their age.
+    """
     if header_bytes > HEADER_BYTES_MAX or raw.count(b"\n") > LINES_MAX:
         return [DkimResult("", "policy", "too many lines")] if re.search(rb"(?i)dkim-signature", raw[:4096]) else []
     try:
@@ -60,7 +68,13 @@ def dkim_results(
         tags = _tags(value)
         domain = domain_name(tags.get(b"d", b"").decode("ascii", "replace")) or ""
         if domain and could_align(domain) and len(results) < SIGNATURES_VERIFIED_MAX:
-            results.append(_verify(message, index, domain, tags, lookups))
+            covered = coverage(read_headers(raw).headers, message.body, tags, now)
+            if refusal := _refusal(tags) or covered.refusal:
+                results.append(DkimResult(domain, "policy", refusal))
+            else:
+                results.append(_verify(message, index, domain, tags, lookups))
+                if results[-1].result == "pass":
+                    results[-1] = replace(results[-1], recipients=covered.recipients)
     return results
 
 
@@ -74,8 +88,6 @@ def _tags(value: bytes) -> dict[bytes, bytes]:
 
 
 def _verify(message: dkim.DKIM, index: int, domain: str, tags: dict[bytes, bytes], lookups: Lookups) -> DkimResult:
-    if refusal := _refusal(tags):
-        return DkimResult(domain, "policy", refusal)
     key = _KeyLookup(lookups, tags)
     body = message.body
     if tags.get(b"c", b"").partition(b"/")[2].strip() == b"relaxed":
@@ -99,7 +111,7 @@ def _verify(message: dkim.DKIM, index: int, domain: str, tags: dict[bytes, bytes
 def _refusal(tags: dict[bytes, bytes]) -> str:
     """Why a signature cannot count, before any key is asked for."""
     signed = [name.strip().lower() for name in tags.get(b"h", b"").split(b":")]
-    if tags.get(b"a") != b"rsa-sha256":
+    if tags.get(b"a") not in ALGORITHMS:
         return "a=" + tags.get(b"a", b"").decode("ascii", "replace")[:30]
     if b"l" in tags:
         return "l= leaves the end of the body unsigned"  # RFC 6376 8.2
@@ -127,6 +139,8 @@ class _KeyLookup:
         except TemporaryDnsError:
             self.unanswered = True
             return None
+        except LookupsSpent:
+            return None
         record = next((one for one in records if b"p=" in one), None)
         if record is not None:
             self.refused = self._key_refusal(record)
@@ -146,6 +160,8 @@ class _KeyLookup:
             return "its domain is testing DKIM"
         if b"s" in flags and identity != self._tags[b"d"].strip().lower():
             return "i= is not d=, which t=s asks for"
+        if key.get(b"k", b"rsa").strip().lower() != self._tags[b"a"].partition(b"-")[0]:
+            return "its key is of another kind than a= says"
         hashes = [one.strip() for one in key.get(b"h", b"sha256").split(b":")]
         return "" if b"sha256" in hashes else "its key is for another hash"
 

@@ -10,7 +10,10 @@ from dkim.crypto import UnparsableKeyError, parse_pem_private_key
 KEY_BITS_MIN = 1024  # RFC 8301 3.2: a verifier may refuse less
 
 # Signed once more than they occur, absent ones too, so that nobody can add one to a signed mail (RFC 6376 8.15).
-_FROZEN = (b"from", b"to", b"subject", b"date", b"message-id", b"in-reply-to", b"references", b"reply-to", b"cc")
+_FROZEN = (
+    *(b"from", b"to", b"cc", b"reply-to", b"subject", b"date", b"message-id", b"in-reply-to", b"references"),
+    *(b"mime-version", b"content-type", b"content-transfer-encoding", b"content-disposition"),
+)
 
 
 class DkimKeyRefused(ValueError):

@@ -27,6 +27,10 @@ class TemporaryDnsError(Exception):
     """No nameserver gave an answer in time."""
 
 
+class LookupsSpent(Exception):
+    """This mail's records ask for more lookups than we do: they always will."""
+
+
 def nameserver(text: str) -> dns.nameserver.Do53Nameserver:
     """ "192.0.2.1", "192.0.2.1:5353", "2001:db8::1" or "[2001:db8::1]:5353". Raises ValueError."""
     host, port = text.strip(), str(DNS_PORT)
@@ -114,17 +118,20 @@ class Lookups:
     """What one mail may ask. Not shared between threads."""
 
     resolver: DnsResolver
+    seconds: float = 0.0  # for all of them; 0: the resolver's timeout
     deadline: float = field(init=False)
     left: int = LOOKUPS_MAX
 
     def __post_init__(self) -> None:
-        self.deadline = self.resolver.clock() + self.resolver.timeout_seconds
+        self.deadline = self.resolver.clock() + (self.seconds or self.resolver.timeout_seconds)
 
     def values(self, name: str, kind: str) -> Values:
-        """Raises TemporaryDnsError, also where this mail has asked too much."""
+        """Raises TemporaryDnsError, also where this mail's time is over; LookupsSpent where it has asked too much."""
         seconds = self.deadline - self.resolver.clock()
-        if self.left == 0 or seconds <= 0:
-            raise TemporaryDnsError(f"{kind} of {name}: this mail has used up its lookups")
+        if self.left == 0:
+            raise LookupsSpent(f"{kind} of {name}: this mail has used up its lookups")
+        if seconds <= 0:
+            raise TemporaryDnsError(f"{kind} of {name}: this mail has used up its time")
         self.left -= 1
         return self.resolver.resolve(name, kind, seconds)
 

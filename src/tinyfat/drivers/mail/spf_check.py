@@ -6,7 +6,7 @@ import ipaddress
 import threading
 import warnings
 
-from tinyfat.drivers.mail.dns_lookups import TXT_BYTES_MAX, Lookups, TemporaryDnsError
+from tinyfat.drivers.mail.dns_lookups import TXT_BYTES_MAX, Lookups, LookupsSpent, TemporaryDnsError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -25,6 +25,8 @@ def _dns_lookup(name: str, kind: str, strict: bool = True, timeout: float = 0) -
         values = lookups.values(name, kind)
     except TemporaryDnsError as error:
         raise spf.TempError(str(error)) from error
+    except LookupsSpent as error:  # RFC 7208 4.6.4: as with its own, smaller limits
+        raise spf.PermError(str(error)) from error
     return [((name, kind), value) for value in values if not _overlong(value)]
 
 
