@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
+from tinyfat.ports.room import Kept
+
 MIB = 1024**2
 CALLS_DAYS_MIN = 62  # the sums of the running month are made from its calls
 DAYS_MAX = 36_500
+ATTACHMENTS_DAYS = 1  # of an answer whose reply, with them in it, is written down
 
 
 class RoomSettings(BaseModel):
@@ -29,3 +32,16 @@ class RoomSettings(BaseModel):
     conversations_bytes: int = Field(default=10 * 1024 * MIB, ge=MIB)  # of one agent
     disk_alarm: int = Field(default=3 * 1024 * MIB, ge=0)  # bytes free; under it an alarm
     disk_floor: int = Field(default=512 * MIB, ge=0)  # bytes free; under it no mail is taken
+
+    @property
+    def days_kept(self) -> dict[Kept, int]:
+        """0: for ever."""
+        return {
+            Kept.BODIES: self.keep_bodies,
+            Kept.QUARANTINE: self.keep_quarantine,
+            Kept.ATTACHMENTS: ATTACHMENTS_DAYS,
+            Kept.LOGS: self.keep_logs,
+            Kept.CALLS: self.keep_calls,
+            Kept.ENDED: self.keep_ended,
+            Kept.AUDIT: self.keep_audit,
+        }

@@ -37,6 +37,7 @@ from tinyfat.flows.intake import MailIntake
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.mail_turn import MailTurn
 from tinyfat.flows.orders import Orders
+from tinyfat.flows.retention import Retention
 from tinyfat.flows.usage_alerts import UsageWatch
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import MailOut
@@ -54,6 +55,7 @@ from tinyfat.store.keys import KeyStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
 from tinyfat.store.quotas import Quotas
+from tinyfat.store.retention import RetentionStore
 from tinyfat.store.servers import SPECS
 from tinyfat.store.signals import Signals, signal
 from tinyfat.store.turns import OFFERS, TurnStore
@@ -76,6 +78,7 @@ USAGE_BEAT_SECONDS = 5.0
 HOLD_SWEEP_SECONDS = 20.0
 ALERT_SECONDS = 5.0
 QUOTA_LOOK_SECONDS = 60.0
+RETENTION_SECONDS = 900.0
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +136,7 @@ class World:
         self.deliveries = DeliveryStore(self.database, self.host)
         self.executors = ExecutorStore(self.database)
         self.engine = Engine(database_url, self.host, self.executors)
+        self.retention = Retention(RetentionStore(self.database), self.engine, settings.days_kept, settings.keep_flows)
 
     def _build_usage(self, database_url: str) -> None:
         settings = self.settings
@@ -283,7 +287,7 @@ class World:
             ("usage alerts", ALERT_SECONDS, self.usage_watch.tell_owners),
             ("quotas", QUOTA_LOOK_SECONDS, self.ledger.quotas.look),
             ("ended turns", FORGET_SECONDS, self.usage.forget_turns),
-            ("finished flows", FORGET_SECONDS, self.engine.forget_finished),
+            ("retention", RETENTION_SECONDS, self.retention.run),
             *self.fleet.beats(),
         )
         self._loops = [asyncio.create_task(_again_and_again(*beat), name=beat[0]) for beat in beats]

@@ -30,7 +30,6 @@ BACKGROUND_SECONDS = 60.0
 STALE_SECONDS = 20.0  # a process that was silent this long is dead
 OUTAGE_SECONDS_MAX = 6 * 3600.0  # a step waits this long for a database that is away
 OUTAGE_PAUSE_SECONDS_MAX = 2.0
-KEPT_SECONDS = 7 * 24 * 3600.0  # finished flows are kept this long to look into
 DELETE_BATCH = 500
 RECOVERIES_MAX = (
     100_000  # a flow that waits for a slow turn sees every restart of its process; that is no fault of its own
@@ -112,14 +111,16 @@ class Engine:
         status = await DBOS.get_workflow_status_async(flow_id)
         return status is not None and status.status in _BROKEN
 
-    async def forget_finished(self) -> None:
-        """Delete the records of flows that ended KEPT_SECONDS ago: the ledger, not the engine, is what people read."""
-        before = datetime.now(UTC) - timedelta(seconds=KEPT_SECONDS)
+    async def forget_finished(self, days: int) -> bool:
+        """Delete records of flows that ended so many days ago, DELETE_BATCH of them at most; whether there may be more.
+        The ledger, not the engine, is what people read."""
+        before = datetime.now(UTC) - timedelta(days=days)
         old = await DBOS.list_workflows_async(
             status=_ENDED, completed_before=before.isoformat(), limit=DELETE_BATCH, load_input=False, load_output=False
         )
         if old:
             await DBOS.delete_workflows_async([status.workflow_id for status in old])
+        return len(old) >= DELETE_BATCH
 
     async def _keep_beating(self) -> None:
         while True:

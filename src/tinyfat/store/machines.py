@@ -117,7 +117,9 @@ class MachineStore:
         rows = [(agent_id, _time(line.at), line.source, storable(line.text)) for line in lines]
         async with self._database.transaction() as connection:
             async with connection.cursor() as cursor:
-                await cursor.executemany("insert into logs (agent_id, at, source, line) values (%s, %s, %s, %s)", rows)
+                await cursor.executemany(
+                    "insert into logs (agent_id, at, source, line) values (%s, least(%s, now()), %s, %s)", rows
+                )
             if self._trim_is_due(agent_id, len(rows)):
                 await connection.execute(
                     "delete from logs where agent_id = %(agent)s and id < (select id from logs "
