@@ -37,11 +37,12 @@ from tinyfat.flows.intake import MailIntake
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.mail_turn import MailTurn
 from tinyfat.flows.orders import Orders
-from tinyfat.flows.retention import Retention
+from tinyfat.flows.readiness import Readiness
 from tinyfat.flows.usage_alerts import UsageWatch
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import MailOut
 from tinyfat.ports.secrets import Unopenable
+from tinyfat.room_wiring import Room, quotas_of
 from tinyfat.server_wiring import ServerSide
 from tinyfat.settings import Settings, SettingsRefused
 from tinyfat.store.agents import AgentStore
@@ -54,8 +55,6 @@ from tinyfat.store.executors import ExecutorStore
 from tinyfat.store.keys import KeyStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
-from tinyfat.store.quotas import Quotas
-from tinyfat.store.retention import RetentionStore
 from tinyfat.store.servers import SPECS
 from tinyfat.store.signals import Signals, signal
 from tinyfat.store.turns import OFFERS, TurnStore
@@ -77,8 +76,6 @@ UNBEGUN_LOOK_SECONDS = 15.0
 USAGE_BEAT_SECONDS = 5.0
 HOLD_SWEEP_SECONDS = 20.0
 ALERT_SECONDS = 5.0
-QUOTA_LOOK_SECONDS = 60.0
-RETENTION_SECONDS = 900.0
 
 log = logging.getLogger(__name__)
 
@@ -125,18 +122,14 @@ class World:
         self.agents = AgentStore(self.database)
         self.records = MachineStore(self.database, self.signals)
         self.turns = TurnStore(self.database, self.signals)
-        quotas = Quotas(
-            settings.quarantine_bytes,
-            settings.quarantine_mails,
-            settings.quarantine_sender_bytes,
-            settings.quarantine_sender_mails,
-            settings.conversations_bytes,
+        self.ledger = MailStore(
+            self.database, RateCaps(settings.mail_rate_thread, settings.mail_rate_sender), quotas_of(settings)
         )
-        self.ledger = MailStore(self.database, RateCaps(settings.mail_rate_thread, settings.mail_rate_sender), quotas)
         self.deliveries = DeliveryStore(self.database, self.host)
         self.executors = ExecutorStore(self.database)
         self.engine = Engine(database_url, self.host, self.executors)
-        self.retention = Retention(RetentionStore(self.database), self.engine, settings.days_kept, settings.keep_flows)
+        self.room = Room(settings, self.database, self.ledger.quotas, self.engine, self.host)
+        self.ready = Readiness(lambda: self.executors.beat(self.host), self.room.disks.room, time.monotonic)
 
     def _build_usage(self, database_url: str) -> None:
         settings = self.settings
@@ -198,6 +191,7 @@ class World:
             self._authentication,
             self.mail_turn.start,
             bounce_secret,
+            self.room.disks.room,
         )
         self.engine.flow(mail_turn.FLOW, self.mail_turn.run)
         self.fleet.make_known(self.engine)
@@ -243,6 +237,7 @@ class World:
         """The database is there and of our schema. Raises SchemaTooNew, StoreUnavailable."""
         await self.database.open()
         await self.database.migrate()
+        await self.room.open()
         await self.usage.beat()
         await self._rewrap()
         await self.deliveries.retry_now()
@@ -285,9 +280,8 @@ class World:
             ("usage", USAGE_BEAT_SECONDS, self.usage.beat),
             ("holds", HOLD_SWEEP_SECONDS, self.usage_watch.sweep_holds),
             ("usage alerts", ALERT_SECONDS, self.usage_watch.tell_owners),
-            ("quotas", QUOTA_LOOK_SECONDS, self.ledger.quotas.look),
             ("ended turns", FORGET_SECONDS, self.usage.forget_turns),
-            ("retention", RETENTION_SECONDS, self.retention.run),
+            *self.room.beats(),
             *self.fleet.beats(),
         )
         self._loops = [asyncio.create_task(_again_and_again(*beat), name=beat[0]) for beat in beats]

@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from tinyfat import __version__
-from tinyfat.api import exports, inbound, money, operator, servers
+from tinyfat.api import exports, inbound, money, operator, room, servers
 from tinyfat.api.box_link import BoxLinks
 from tinyfat.api.gate import MAIL_SECONDS_MAX, STANDIN_BODY_BYTES_MAX, Gate, Group, Headers, Refusal, operator_group
 from tinyfat.domain.link import STATE_PATH
@@ -34,6 +34,7 @@ def make_app(world: World, links: BoxLinks, relay: Relay, operator_token: str) -
     app.include_router(money.router)
     app.include_router(servers.router)
     app.include_router(exports.router)
+    app.include_router(room.router)
     app.include_router(inbound.router)
     _add_health(app, world)
     _add_errors(app)
@@ -74,10 +75,8 @@ def _add_health(app: FastAPI, world: World) -> None:
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
         """Can a mail be taken in now?"""
-        try:
-            await world.database.ping()
-        except StoreUnavailable as error:
-            return JSONResponse({"ok": False, "error": str(error)}, 503)
+        if complaint := await world.ready.complaint():
+            return JSONResponse({"ok": False, "error": complaint}, 503)
         return JSONResponse({"ok": True})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -13,14 +12,15 @@ from typing import Annotated, Any
 import typer
 
 from tinyfat.cli.client import Client, CommandFailed
+from tinyfat.cli.disk import disk_words, size_words
 from tinyfat.cli.doctor_dns import dkim_public_key, dns_findings, resolver_of
 from tinyfat.cli.output import console, print_json, visible
+from tinyfat.domain.disks import DiskState
 from tinyfat.listen_address import Address
 from tinyfat.recipes.dns_records import MailTerms
 from tinyfat.settings import Settings, load_settings
 
 CONNECT_SECONDS_MAX = 5.0
-DISK_BYTES_LOW = 2 * 1024**3
 MARKS = {"ok": "[green]✓[/green]", "note": "[yellow]•[/yellow]", "wrong": "[red]✗[/red]"}
 
 
@@ -55,7 +55,7 @@ def _look(settings: Settings) -> Iterator[Finding]:
     status = _running(settings)
     yield Finding("python", "ok", sys.version.split()[0])
     yield _home(settings)
-    yield _disk(settings)
+    yield from _disks(settings, status is not None)
     yield _database(settings, status)
     yield _up(settings, status)
     if status is not None:
@@ -98,17 +98,31 @@ def _home(settings: Settings) -> Finding:
     return Finding("home", "wrong", f"{settings.home} cannot be written", "Set TINYFAT_HOME to a folder of yours.")
 
 
-def _disk(settings: Settings) -> Finding:
-    place = settings.cache
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    words = f"{free / 1e9:.0f} GB free at {place}"
-    if free < DISK_BYTES_LOW:
-        return Finding(
-            "disk", "wrong", words, "OpenClaw alone takes 0.7 GB: free some space, or set TINYFAT_CACHE elsewhere."
-        )
-    return Finding("disk", "ok", words)
+def _disks(settings: Settings, running: bool) -> Iterator[Finding]:
+    """Each that the running process writes to, as it says; else those it would."""
+    if running:
+        try:
+            disks = Client(settings).get("disks")
+        except CommandFailed as error:
+            yield Finding("disk", "wrong", str(error))
+            return
+    else:
+        from tinyfat.room_wiring import disks_now  # only here: it brings the engine with it
+
+        disks = [disk.shown() for disk in disks_now(settings)]
+    yield from (_disk_finding(settings, disk) for disk in disks)
+
+
+def _disk_finding(settings: Settings, disk: dict[str, Any]) -> Finding:
+    words = disk_words(disk)
+    if disk["complaint"]:
+        return Finding("disk", "wrong", words, "It cannot be read: is it still there?")
+    if disk["state"] == DiskState.OK:
+        return Finding("disk", "ok", words)
+    said = f"Under {size_words(settings.disk_alarm)} (TINYFAT_DISK_ALARM) it is an alarm."
+    if disk["state"] == DiskState.FULL and disk["mail"]:
+        said = f"Under {size_words(settings.disk_floor)} (TINYFAT_DISK_FLOOR) no mail is taken."
+    return Finding("disk", "wrong", words, f"{said} `tinyfat disk` shows what takes room.")
 
 
 def _database(settings: Settings, status: dict[str, Any] | None) -> Finding:
@@ -145,7 +159,7 @@ def _up(settings: Settings, status: dict[str, Any] | None) -> Finding:
 def _fleet(status: dict[str, Any]) -> Finding:
     if count := status["alarms"]:
         advice = "`tinyfat fleet` tells what, and what to do."
-        return Finding("fleet", "wrong", f"{count} things do not agree with the providers' lists", advice)
+        return Finding("fleet", "wrong", f"{count} alarms: of a disk, a site, or what a provider lists", advice)
     return Finding("fleet", "ok", "what the providers list is what we know")
 
 

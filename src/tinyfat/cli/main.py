@@ -9,7 +9,23 @@ from typing import Annotated
 import typer
 
 from tinyfat import __version__
-from tinyfat.cli import agent, byok, cap, doctor, fleet, image, key, mail, models, money, serve, ssh, standin, usage
+from tinyfat.cli import (
+    agent,
+    byok,
+    cap,
+    disk,
+    doctor,
+    fleet,
+    image,
+    key,
+    mail,
+    models,
+    money,
+    serve,
+    ssh,
+    standin,
+    usage,
+)
 from tinyfat.cli.client import CommandFailed
 from tinyfat.cli.output import errors, visible
 from tinyfat.settings import SettingsRefused, load_settings
@@ -71,6 +87,7 @@ app.add_typer(cap.app, name="cap", rich_help_panel=_MONEY)
 app.add_typer(key.app, name="key", rich_help_panel=_MONEY)
 app.add_typer(byok.app, name="byok", rich_help_panel=_MONEY)
 app.command(rich_help_panel=_SERVERS)(fleet.fleet)
+app.command(rich_help_panel=_SERVERS)(disk.disk)
 app.add_typer(image.app, name="image", rich_help_panel=_SERVERS)
 app.command(rich_help_panel=_PARTS)(box)
 app.add_typer(serve.app, name="serve", rich_help_panel=_PARTS)

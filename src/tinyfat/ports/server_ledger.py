@@ -122,6 +122,7 @@ class AlarmKind(StrEnum):
     STUCK = "stuck"  # told to end, or to run, and the provider does otherwise
     POOL = "pool"  # a machine for the warm pool could not be made
     SITE = "site"  # what an agent publishes is not seen, or its certificate is not renewed
+    DISK = "disk"  # a disk that we write to has little room left
     UNREAD = "unread"  # what a provider has could not be read for a while: nothing is compared
 
 
@@ -283,3 +284,6 @@ class Alarms(Protocol):
 
     async def open(self, scope: str = "") -> list[Alarm]:
         """`scope` "": of every one."""
+
+    async def end_stale(self, kind: AlarmKind, seconds: float) -> None:
+        """End those of this kind that nobody has seen for so long: who saw them is gone."""

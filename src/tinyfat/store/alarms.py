@@ -40,3 +40,11 @@ class AlarmStore:
                 {"scope": scope},
             )
             return [Alarm(AlarmKind(row[0]), *row[1:]) for row in await cursor.fetchall()]
+
+    async def end_stale(self, kind: AlarmKind, seconds: float) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "update alarms set ended_at = now() where kind = %s and ended_at is null "
+                "and seen_at < now() - make_interval(secs => %s)",
+                (kind, seconds),
+            )
