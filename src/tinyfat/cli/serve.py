@@ -36,9 +36,11 @@ def relay() -> None:
 
 
 async def _relay() -> None:
+    from tinyfat.engine.connections import raise_file_limit
     from tinyfat.listen_address import bound, url_of
     from tinyfat.relay_wiring import RelayAlone, embedded_url, spare_the_collector
 
+    raise_file_limit()
     settings = load_settings()
     listener = bound(settings.relay_listen, "TINYFAT_RELAY_LISTEN")
     stop = asyncio.Event()

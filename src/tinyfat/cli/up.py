@@ -22,6 +22,7 @@ from tinyfat.cli.client import CommandFailed
 from tinyfat.cli.home import Home, HomeRefused, Running
 from tinyfat.cli.serving_http import http_served
 from tinyfat.dns_server.serving import dns_served
+from tinyfat.engine.connections import raise_file_limit
 from tinyfat.listen_address import Address, ListenFailed, bound, url_of
 from tinyfat.ports.ledger import LedgerError
 from tinyfat.relay_wiring import Relay, spare_the_collector
@@ -48,6 +49,7 @@ class Listeners:
 
 async def up(settings: Settings) -> None:
     """Raises HomeRefused, UpFailed, and what the store raises, before anything is accepted."""
+    raise_file_limit()
     home = Home(settings.home)
     home.make()
     home.take()

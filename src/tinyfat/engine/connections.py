@@ -23,6 +23,7 @@ ACCEPT_PAUSE_SECONDS = 0.5  # where the system has no file for a connection, the
 FILES_KEPT = 256  # for the database, the agents' programs and logs
 LISTENERS = 5  # HTTP, SMTP, the relay; boxes and relay for servers: each has at most its part of the files
 FILES_WANTED = 65536
+PLACES_MIN = 16  # where there are hardly any files
 IPV6_PREFIX = 64  # what one customer has (RFC 6177): their addresses are one peer
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -43,7 +44,7 @@ def raise_file_limit() -> int:
 def affordable(in_all: int) -> int:
     """Of one listener's connections so many that all listeners together leave files to the rest."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return in_all if soft == resource.RLIM_INFINITY else max(16, min(in_all, (soft - FILES_KEPT) // LISTENERS))
+    return in_all if soft == resource.RLIM_INFINITY else min(in_all, max(PLACES_MIN, (soft - FILES_KEPT) // LISTENERS))
 
 
 def peer_of(address: object) -> str:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from aiohttp import web
 
 from tinyfat.domain.relay_keys import key_hash
+from tinyfat.engine.connections import Connections, Door, affordable
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.relay.batches import Overloaded
 from tinyfat.relay.calls import JSON, UNKNOWN_KEY_WORDS, Calls
@@ -35,7 +36,8 @@ HEADER_SECONDS_MAX = 30.0
 KEEPALIVE_SECONDS = 75.0
 WORD_CHARS_MAX = 200
 STOP_SECONDS_MAX = 5.0
-BACKLOG = 1024
+CONNECTIONS_MAX = 4096  # over its listeners; the boxes of this machine have half of them
+CONNECTIONS_OF_PEER_MAX = 512  # a server's agents: a call each, and more of them than a key may make at once
 
 _PASSED = ("anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key")
 _MODELS = "/v1/models"
@@ -73,16 +75,18 @@ class RelayServer:
         self._server = _Server(self._handle)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=STOP_SECONDS_MAX)
         await self._runner.setup()
+        self._door = Door("relay", self._server, Connections(affordable(CONNECTIONS_MAX), CONNECTIONS_OF_PEER_MAX))
         await self.listen(listener)
 
     async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """On one more socket, once it was started; with `tls` for boxes that are on other machines."""
         assert self._runner is not None, "start comes first"
-        await web.SockSite(self._runner, listener, backlog=BACKLOG, ssl_context=tls).start()
+        self._door.listen(listener, tls)
 
     async def stop(self) -> None:
         """Calls under way get STOP_SECONDS_MAX; then they are cut, and settled as such."""
         if self._runner is not None:
+            await self._door.close()
             await self._runner.cleanup()
         await self._calls.close()
 
