@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.box.boxes import Box
 from tests.box.plane import MODEL_KEY, TOKEN, Plane, echo_spec, ran, turn, until
 from tinyfat.box.process_table import boot, look
+from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.link import CLOSE_NOT_WANTED, Hello, Log, RuntimeState, TurnSettled
 from tinyfat.domain.turns import Attachment, TurnOutcome
 
@@ -168,7 +169,7 @@ async def test_a_turn_ends_at_its_deadline_in_plain_words(box: Box, plane: Plane
     for turn_id in ("t1", "t2"):
         result = await plane.result(turn_id)
         assert result.outcome is TurnOutcome.FAILED
-        assert "ada could not answer this in time" in result.failure
+        assert result.failure is not None and result.failure.id is FailureId.TOO_LATE
         assert "deadline" in result.detail
 
 

@@ -12,8 +12,10 @@ import pytest
 from tests.box.scripted_gateway import TOKEN, Handler, Request, ScriptedGateway, history, question, said
 from tinyfat.box.runtime import RuntimeUnavailable
 from tinyfat.box.runtimes import gateway_sessions
-from tinyfat.box.runtimes.gateway import MODEL_FAILED, NOTHING_SAID, GatewayClient, split_files
+from tinyfat.box.runtimes.gateway import NOTHING_SAID, GatewayClient, split_files
 from tinyfat.box.runtimes.gateway_connection import Limits
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome
 
 NOTE = Attachment("note.txt", "text/plain", b"the key is under the mat")
@@ -151,7 +153,7 @@ async def test_a_failed_run_is_a_failed_turn(workspace: Path) -> None:
     async with gateway(workspace, agent=fails) as (_, client):
         result = await client.answer(turn(), False, "")
 
-    assert (result.outcome, result.failure) == (TurnOutcome.FAILED, MODEL_FAILED)
+    assert (result.outcome, result.failure) == (TurnOutcome.FAILED, Failure(FailureId.MODEL_UNREACHABLE))
     assert "HTTP 500" in result.detail
     assert (result.received_at, result.answered_at) == (1000.0, 1001.0)
 

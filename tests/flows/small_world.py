@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tinyfat.domain.agents import ANYWHERE, Agent, AgentState, Place, RuntimeKind
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.link import RuntimeState, Status
 from tinyfat.domain.mail.judgement import RateCaps
 from tinyfat.domain.turns import Turn, TurnOutcome, TurnResult
@@ -136,11 +138,12 @@ class Box:
         self.most_at_once = max(self.most_at_once, self.running[turn.session])
         await asyncio.sleep(0)
         self.running[turn.session] -= 1
-        failed = self.outcome is TurnOutcome.FAILED
+        failed = self.outcome is not TurnOutcome.ANSWERED
+        named = FailureId.SILENT if self.outcome is TurnOutcome.SILENT else FailureId.MODEL_FAILED
         result = TurnResult(
             self.outcome,
             text="" if failed else f"You wrote: {turn.text}",
-            failure="I could not think." if failed else "",
+            failure=Failure(named) if failed else None,
             detail="the model refused" if failed else "",
         )
         await self._turns.answered(turn.id, machine_id, result)

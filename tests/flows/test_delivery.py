@@ -166,4 +166,4 @@ async def test_bad_news_is_delivered_like_any_reply(database: Database) -> None:
         (row,) = await replied(world)
         assert await state(world, row) == "sent"
         (sent,) = world.out.sent
-        assert b"I could not think." in sent.raw and sent.envelope_from.partition("+")[2].startswith("bounce.")
+        assert b"model could not answer." in sent.raw and sent.envelope_from.partition("+")[2].startswith("bounce.")

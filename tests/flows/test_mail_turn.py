@@ -83,7 +83,7 @@ async def test_killed_at_any_step_there_is_one_turn_and_one_reply(
         assert len({one.raw for one in world.out.sent}) == 1, "sent again, it is the same mail"
         assert len(world.out.sent) == 1
         rows = await world.rows("select direction, state from messages where agent_id = %s order by position", agent.id)
-        assert rows == [("in", "answered" if outcome is TurnOutcome.ANSWERED else "failed"), ("out", "sent")]
+        assert rows == [("in", outcome.value), ("out", "sent")]
         assert steps.number >= STEPS
 
 

@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 
 from tests.machine_speed import patient
 from tests.rsa_keys import rsa_key
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.mail.charsets import clean_text, one_line
 from tinyfat.domain.mail.message import Mail, read_mail
 from tinyfat.domain.turns import Attachment
@@ -292,14 +294,19 @@ class TestRefusals:
 
 def test_bad_news_is_plain_and_is_the_turns_one_mail() -> None:
     order = replace(ORDER, text="partial", attachments=(Attachment("a", "b/c", b""),))
-    message = parsed(failure_reply(order, "The agent's machine did not answer within 10 minutes.\r\nBcc: x@y.z"))
+    message = parsed(failure_reply(order, Failure(FailureId.MACHINE_UNREACHABLE, {"minutes": "10\r\nBcc: x@y.z"})))
     assert message["Message-ID"] == ORDER.message_id
     text = plain_of(message)
     assert "I could not answer this mail" in text
-    assert "The agent's machine did not answer within 10 minutes. Bcc: x@y.z" in text
+    assert f"{ORDER.agent_name} could not be reached for 10 Bcc: x@y.z min: its machine does not answer." in text
     assert "partial" not in text
     assert message["Bcc"] is None
     assert not list(message.iter_attachments())
+
+
+def test_silence_is_told_as_no_failure() -> None:
+    text = plain_of(parsed(failure_reply(ORDER, Failure(FailureId.SILENT))))
+    assert "has read your mail and decided that it needs no answer" in text and "could not" not in text
 
 
 TEXT = st.text(st.one_of(st.sampled_from('\r\n\v\x00\x85\u2028.:<>"\\=?_ ,;@-`*#[](!'), st.characters()), max_size=200)

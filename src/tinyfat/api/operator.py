@@ -224,9 +224,11 @@ async def _turn(world: World, turn_id: str) -> dict[str, Any]:
     row = await world.turns.load(turn_id)
     shown: dict[str, Any] = {"id": row.id, "state": row.state, "attempt": row.attempt}
     if row.result:
+        failure, agent = row.result.failure, await world.agents.get(row.agent_id)
         shown |= {
             "outcome": row.result.outcome,
-            "failure": row.result.failure,
+            "failure": failure.text(agent.name) if failure else "",
+            "failure_id": failure.id if failure else "",
             "detail": row.result.detail,
             "asked_at": row.result.received_at,
             "answered_at": row.result.answered_at,

@@ -14,6 +14,8 @@ from tinyfat.box.outbox import Outbox
 from tinyfat.box.pace import Pace, backoff
 from tinyfat.box.runtime import RuntimeUnavailable
 from tinyfat.box.workplace import Workplace
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.link import FRAME_BYTES_MAX, TurnAnswer, encode
 from tinyfat.domain.turns import Turn, TurnOutcome, TurnResult
 
@@ -197,7 +199,7 @@ class TurnDesk:
             result = self._too_late(held.trouble or "the runtime was still at it")
         except Exception as error:  # a mistake of ours: the sender must hear of it, and the operator see it
             self._logbook.box(f"turn {turn_id} failed: {type(error).__name__}: {error}")
-            result = self._failed(f"{type(error).__name__}: {error}")
+            result = self._failed(FailureId.TURN_FAILED, f"{type(error).__name__}: {error}")
         self._answered(turn_id, result)
 
     async def _ask(self, held: _Held) -> TurnResult:
@@ -228,10 +230,10 @@ class TurnDesk:
     def _answered(self, turn_id: str, result: TurnResult) -> None:
         # Whoever writes the mail, no key of ours leaves in the answer.
         clean = self._logbook.clean
-        result = replace(result, text=clean(result.text), failure=clean(result.failure), detail=clean(result.detail))
+        result = replace(result, text=clean(result.text), detail=clean(result.detail))
         frame = encode(TurnAnswer(turn_id, result))
         if len(frame) > FRAME_BYTES_MAX:
-            words = f"{result.text}\n\n(The files that belong to this answer are too large to send.)"
+            words = f"{result.text}\n\n[{Failure(FailureId.FILES_TOO_LARGE).text(self.agent_name)}]"
             frame = encode(TurnAnswer(turn_id, replace(result, text=words, attachments=())))
         try:
             self._journal.answer(turn_id, frame)
@@ -243,13 +245,8 @@ class TurnDesk:
 
     def _too_late(self, why: str) -> TurnResult:
         state = "" if self._workplace.ready else f" (the runtime now: {self._workplace.why_not})"
-        return self._failed(f"its deadline passed: {why}{state}")
+        failure = FailureId.TOO_LATE if self._workplace.ready else FailureId.RUNTIME_DOWN
+        return self._failed(failure, f"its deadline passed: {why}{state}")
 
-    def _failed(self, detail: str) -> TurnResult:
-        words = f"{self.agent_name} could not answer this in time. Nothing else of yours is lost; please send it again."
-        return TurnResult(
-            TurnOutcome.FAILED,
-            failure=words,
-            detail=detail,
-            answered_at=self._now(),
-        )
+    def _failed(self, failure: FailureId, detail: str) -> TurnResult:
+        return TurnResult(TurnOutcome.FAILED, failure=Failure(failure), detail=detail, answered_at=self._now())

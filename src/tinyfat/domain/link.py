@@ -30,6 +30,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure, read_failure
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 
 PROTOCOL = 1
@@ -193,11 +195,20 @@ _TYPES: dict[type, str] = {
 def encode(frame: Frame) -> str:
     """ASCII only: half a surrogate pair in somebody's text still makes a text message (RFC 6455 8.1)."""
     body = asdict(frame)
+    if isinstance(frame, TurnAnswer):
+        body["result"] |= _failure_fields(frame.result)
     for holder in ("turn", "result"):
         if holder in body:
             for attachment in body[holder]["attachments"]:
                 attachment["content"] = base64.b64encode(attachment["content"]).decode("ascii")
     return json.dumps({"type": _TYPES[type(frame)], **body}, ensure_ascii=True)
+
+
+def _failure_fields(result: TurnResult) -> dict[str, Any]:
+    """A side that is older than a failure's id, or than `silent`, reads a failure as it always did."""
+    silent = result.outcome is TurnOutcome.SILENT
+    written = result.failure.written() if result.failure else ""
+    return {"outcome": TurnOutcome.FAILED if silent else result.outcome, "failure": written}
 
 
 def decode(text: str | bytes) -> Frame | None:
@@ -276,12 +287,19 @@ def _result(body: dict[str, Any]) -> TurnResult:
     usage = _plain(body.get("usage") or {}, USAGE_DEPTH_MAX)
     if not isinstance(usage, dict):
         raise FrameRefused("usage is not an object")
+    outcome = TurnOutcome(body["outcome"])
+    written = _text(body.get("failure", ""), WORDS_CHARS_MAX)
+    failure = None if outcome is TurnOutcome.ANSWERED else read_failure(written) or Failure(FailureId.TURN_FAILED)
+    if failure is not None:
+        outcome = TurnOutcome.SILENT if failure.id is FailureId.SILENT else TurnOutcome.FAILED
+    # A box older than the list of failures sends its own words: they are for the operator alone.
+    old_words = "" if failure is None or written.startswith("{") else written
     return TurnResult(
-        TurnOutcome(body["outcome"]),
+        outcome,
         _text(body.get("text", ""), ANSWER_CHARS_MAX),
         _attachments(body),
-        _text(body.get("failure", ""), WORDS_CHARS_MAX),
-        _text(body.get("detail", ""), WORDS_CHARS_MAX),
+        failure,
+        _text(body.get("detail", ""), WORDS_CHARS_MAX) or old_words,
         _number(body.get("received_at", 0), _MOMENT_MAX),
         _number(body.get("answered_at", 0), _MOMENT_MAX),
         usage,

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure, Value
+
 NANODOLLARS_PER_DOLLAR = 1_000_000_000
 DOLLARS_MAX = 1_000_000  # of one cap or one call: what is more is a slip of the keyboard
 AMOUNT_MAX = DOLLARS_MAX * NANODOLLARS_PER_DOLLAR
@@ -145,28 +148,20 @@ class Standing:
 
 def refusal_words(refusal: Refusal, agent: str, standing: Standing) -> str:
     """For the owner: which cap, how much, what to do."""
-    if refusal is Refusal.UNKNOWN_KEY:
-        return "This key opens nothing: it is unknown or was revoked. `tinyfat key add NAME` makes a new one."
-    if refusal is Refusal.REPEATED:
-        return f"This call of {agent} was made and paid before; it is not made again."
-    if refusal is Refusal.OTHER_KEY:
-        return f"The keys that {agent}'s owner brought have changed at this moment; try again."
-    if refusal is Refusal.KILLED:
-        return f"{agent} is switched off: it may not call a model. `tinyfat cap unkill {agent}` switches it on again."
-    if refusal is Refusal.TURN_CALLS:
-        return (
-            f"{agent} has called the model {standing.spent} times for one answer, which is as often as it may, and was "
-            f"stopped: it was likely going in circles. Ask again in other words; `tinyfat cap set {agent} "
-            "--turn-calls N` allows more."
-        )
-    what, option, when = {
-        Refusal.MONTH: ("this month", "--month", "It starts anew on the first of next month (UTC)."),
-        Refusal.DAY: ("today", "--day", "It starts anew at midnight (UTC)."),
-        Refusal.TURN_MONEY: ("for one answer", "--turn", "Ask again, perhaps for less at once."),
-    }[refusal]
-    waiting = f" and {money(standing.reserved)} is held for calls under way" if standing.reserved else ""
-    return (
-        f"{agent} has reached what it may spend {what}: {money(standing.spent)} of {money(standing.cap)} is spent"
-        f"{waiting}, and the next call could cost up to {money(standing.amount)}. {when} "
-        f"`tinyfat cap set {agent} {option} DOLLARS` allows more."
-    )
+    fields: dict[str, Value] = {"calls": standing.spent}
+    if refusal is not Refusal.TURN_CALLS:
+        fields = {"spent": money(standing.spent), "cap": money(standing.cap), "amount": money(standing.amount)}
+        fields |= {"reserved": money(standing.reserved)} if standing.reserved else {}
+    return Failure(_REFUSED[refusal], fields).text(agent)
+
+
+_REFUSED = {
+    Refusal.UNKNOWN_KEY: FailureId.KEY_UNKNOWN,
+    Refusal.KILLED: FailureId.SWITCHED_OFF,
+    Refusal.MONTH: FailureId.CAP_MONTH,
+    Refusal.DAY: FailureId.CAP_DAY,
+    Refusal.TURN_MONEY: FailureId.CAP_TURN_MONEY,
+    Refusal.TURN_CALLS: FailureId.CAP_TURN_CALLS,
+    Refusal.REPEATED: FailureId.CALL_REPEATED,
+    Refusal.OTHER_KEY: FailureId.OWNER_KEYS_CHANGED,
+}

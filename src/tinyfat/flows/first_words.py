@@ -9,7 +9,7 @@ from functools import partial
 from tinyfat.domain.agents import Agent
 from tinyfat.domain.link import RuntimeState
 from tinyfat.domain.machines import Machine
-from tinyfat.domain.turns import TurnOutcome
+from tinyfat.domain.turns import TurnOutcome, result_words
 from tinyfat.flows.watch import until
 from tinyfat.ports.ledger import MachineRecords, Turns
 
@@ -69,5 +69,5 @@ class FirstWords:
         if row.result is None:
             return f"{agent.name} did not answer a first question within {PROBE_SECONDS_MAX:.0f} s."
         if row.result.outcome is not TurnOutcome.ANSWERED:
-            return f"{agent.name} could not answer a first question: {row.result.detail or row.result.failure}"
+            return f"{agent.name} could not answer a first question: {result_words(row.result)}"
         return ""

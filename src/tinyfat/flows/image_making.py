@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from tinyfat.domain.link import RuntimeState
 from tinyfat.domain.machines import MachineOrder, MachineState
-from tinyfat.domain.turns import TurnOutcome
+from tinyfat.domain.turns import TurnOutcome, result_words
 from tinyfat.flows.first_words import PROBE_QUESTION
 from tinyfat.flows.watch import until
 from tinyfat.ports.image_reception import Reception
@@ -114,7 +114,7 @@ class ImageMaking:
         await until(_now(lambda: reception.result is not None), ANSWER_SECONDS_MAX)
         result = reception.result
         if result is None or result.outcome is not TurnOutcome.ANSWERED or not result.text.strip():
-            words = (result.detail or result.failure or "an empty answer") if result else "no answer"
+            words = (result_words(result) or "an empty answer") if result else "no answer"
             raise ImageNotMade(f"The agent did not answer the question ({words}).\n{reception.last_lines}")
         self._say("it answered")
 

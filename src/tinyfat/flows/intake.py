@@ -7,6 +7,8 @@ import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 
 from tinyfat.domain.agents import Agent, AgentState
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.mail.addresses import AddressRefused, Recipient, bounce_of, parse_recipient, sender_allowed
 from tinyfat.domain.mail.judgement import came_back
 from tinyfat.domain.mail.message import Mail, read_mail
@@ -69,14 +71,14 @@ class MailIntake:
         try:
             recipient = parse_recipient(address)
             if recipient.domain != self._domain:
-                raise UnknownRecipient(f"<{address}>: this is not an address of {self._domain}")
+                raise UnknownRecipient(_not_taken(address, Failure(FailureId.NOT_OUR_DOMAIN, {"domain": self._domain})))
             agent, patterns = await self._agents.addressee(recipient.name)
         except AddressRefused as refused:
             raise UnknownRecipient(str(refused)) from None
         except NotFound:
-            raise UnknownRecipient(f"<{address}>: there is no agent of this name here") from None
+            raise UnknownRecipient(_not_taken(address, Failure(FailureId.NO_SUCH_AGENT))) from None
         if agent.state in (AgentState.DESTROYING, AgentState.FAILED):
-            raise UnknownRecipient(f"<{address}>: this agent is not here")
+            raise UnknownRecipient(_not_taken(address, Failure(FailureId.AGENT_GONE)))
         return agent, patterns, recipient
 
     def _names(self, address: str, agent: Agent) -> bool:
@@ -129,3 +131,8 @@ class MailIntake:
             from_itself=self._names(mail.from_address, agent),
             bounced_message=sealed if came_back(mail, envelope.mail_from) else "",
         )
+
+
+def _not_taken(address: str, why: Failure) -> str:
+    """The reply to RCPT TO, which the sender's mail system quotes in its bounce."""
+    return f"<{address}>: {why.words()}"

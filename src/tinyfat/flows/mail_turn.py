@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.mail.addresses import parse_recipient, sender_allowed
 from tinyfat.domain.mail.message import Mail, read_mail
 from tinyfat.domain.mail.threads import reply_message_id
@@ -86,8 +88,7 @@ class MailTurn:
         minutes = max(1, round(self._deadline_seconds / 60))
         return TurnResult(
             TurnOutcome.FAILED,
-            failure=f"{agent.name} could not be reached for {minutes} min. Your mail was received, but not answered. "
-            "Please send it again later.",
+            failure=Failure(FailureId.MACHINE_UNREACHABLE, {"minutes": minutes}),
             detail=f"no answer from the box of {agent.name} within {self._deadline_seconds:.0f} s; "
             f"`tinyfat agent show {agent.name}` tells how it is",
         )
@@ -101,9 +102,9 @@ class MailTurn:
         patterns = [agent.owner, *await self._agents.senders(agent.id)] if mail.reply_to else []
         order = self._order(agent.name, turn, message, mail, patterns)
         answered = turn.result.outcome is TurnOutcome.ANSWERED
+        failure = turn.result.failure or Failure(FailureId.TURN_FAILED)
         # Markdown to HTML, attachments to base64: not on the loop.
-        words = turn.result.failure
-        raw_reply = await asyncio.to_thread(compose_reply, order) if answered else failure_reply(order, words)
+        raw_reply = await asyncio.to_thread(compose_reply, order) if answered else failure_reply(order, failure)
         reply = Outgoing(
             turn_id=turn.id,
             agent_id=agent.id,
@@ -115,7 +116,7 @@ class MailTurn:
             subject=reply_subject(mail.subject),
             raw=raw_reply,
         )
-        return await self._ledger.record_reply(reply, TurnState.ANSWERED if answered else TurnState.FAILED)
+        return await self._ledger.record_reply(reply, TurnState(turn.result.outcome))
 
     def _order(self, agent_name: str, row: TurnRow, message: Message, mail: Mail, patterns: list[str]) -> ReplyOrder:
         assert row.result is not None

@@ -13,6 +13,8 @@ from datetime import datetime
 from email.utils import format_datetime
 from hashlib import sha256
 
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.mail.addresses import plain_address
 from tinyfat.domain.mail.attached import safe_filename, unique_names
 from tinyfat.domain.mail.automatic import LOOP_HEADER
@@ -67,14 +69,17 @@ def compose_reply(order: ReplyOrder) -> bytes:
     return "\r\n".join([*_fields(order), content]).encode("ascii")
 
 
-def failure_reply(order: ReplyOrder, failure: str) -> bytes:
-    """The bad news in plain words; `failure` says what happened. It has the turn's one Message-ID: one is sent."""
-    words = one_line(failure) or "Something went wrong that I cannot name."
-    text = (
-        f"I could not answer this mail, and I have stopped trying.\n\n{words}\n\n"
-        "Your mail is kept. To try again, simply answer this message."
-    )
-    return compose_reply(replace(order, text=text, attachments=()))
+def failure_reply(order: ReplyOrder, failure: Failure) -> bytes:
+    """The bad news, in the words of the list of failures alone. It has the turn's one Message-ID: one is sent."""
+    words, help_ = failure.words(order.agent_name), failure.help(order.agent_name)
+    stopped = "" if failure.id is FailureId.SILENT else f"{Failure(FailureId.STOPPED).words()}\n\n"
+    return compose_reply(replace(order, text=f"{stopped}{words}\n\n{help_}", attachments=()))
+
+
+def with_note(text: str, note: Failure) -> str:
+    """An answer that is not whole says so under its own text."""
+    said = f"[{note.text()}]"
+    return f"{text.rstrip()}\n\n{said}" if text.strip() else said
 
 
 def reply_subject(subject: str) -> str:
@@ -121,7 +126,7 @@ def _fields(order: ReplyOrder) -> list[str]:
 def _bounded(text: str) -> str:
     if len(text) <= REPLY_TEXT_CHARS_MAX:
         return text
-    return text[:REPLY_TEXT_CHARS_MAX] + "\n\n[This answer was cut here: it is too long for a mail.]"
+    return with_note(text[:REPLY_TEXT_CHARS_MAX], Failure(FailureId.ANSWER_CUT))
 
 
 def _quotation(mail: Mail) -> tuple[str, list[str]]:

@@ -13,6 +13,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.prices import PriceList
 from tinyfat.domain.usage import AMOUNT_MAX, Price, Refusal
 from tinyfat.ports.inference import Inference, OwnerKeys, Target, VendorCut
@@ -265,7 +267,7 @@ _DOWN = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "req
 
 
 async def _refuse(surface: Surface, request: ModelRequest, refused: Refused, call_id: str, sink: Sink) -> None:
-    words = refused.words or "This agent may not call a model now; its owner can ask the operator."
+    words = refused.words or Failure(FailureId.CALL_REFUSED).text()
     if refused.refusal is Refusal.UNKNOWN_KEY:
         return await sink.whole(401, JSON, surface.error(401, UNKNOWN_KEY_WORDS))
     log.info("agent %s: a call was refused: %s", refused.agent_id, refused.refusal)

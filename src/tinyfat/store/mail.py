@@ -116,7 +116,6 @@ class MailStore:
 
     async def record_reply(self, reply: Outgoing, state: TurnState) -> str:
         """Close the turn and write its reply down, in one commit. Twice: once. Returns the reply's row id."""
-        answered = state is TurnState.ANSWERED
         async with self._database.connection() as connection, connection.pipeline(), connection.transaction():
             # So that a mail that arrives now either finds the turn open and is found by `next_turn`, or is first.
             await lock_agent(connection, reply.agent_id)
@@ -134,7 +133,7 @@ class MailStore:
                     "size": len(reply.raw),
                     "raw": reply.raw,
                     "turn_state": state,
-                    "question_state": MessageState.ANSWERED if answered else MessageState.FAILED,
+                    "question_state": MessageState(state),
                 },
             )
             row = await cursor.fetchone()

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from tinyfat.domain.failures import read_failure
 from tinyfat.domain.mail.message import read_mail
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult, TurnState
 from tinyfat.ports.ledger import NotFound, StoreUnavailable, TurnRow
@@ -142,7 +143,7 @@ class TurnStore:
                     "machine": machine_id,
                     "outcome": result.outcome,
                     "answer": storable(result.text),
-                    "failure": storable(result.failure),
+                    "failure": storable(result.failure.written()) if result.failure else "",
                     "detail": storable(result.detail),
                     "asked_at": result.received_at,
                     "answered_at": result.answered_at,
@@ -242,8 +243,9 @@ def _turn_row(turn_id: str, row: tuple[Any, ...], attachments: tuple[Attachment,
     result = None
     if outcome:
         result = TurnResult(
-            TurnOutcome(outcome), answer, attachments, failure, detail, asked_at or 0.0, answered_at or 0.0, usage
-        )
+            TurnOutcome(outcome), answer, attachments, read_failure(failure), detail, asked_at or 0.0,
+            answered_at or 0.0, usage,
+        )  # fmt: skip
     return TurnRow(
         turn_id,
         str(agent_id),

@@ -23,6 +23,9 @@ from tinyfat.box.runtimes.gateway_connection import CALL_SECONDS_MAX, GatewayCon
 from tinyfat.box.runtimes.gateway_history import ATTEMPTS_MAX, Reading, Seen, attempt_key, read_history, usage_of
 from tinyfat.box.runtimes.gateway_sessions import GatewaySessions
 from tinyfat.box.runtimes.loopback import http_get
+from tinyfat.box.runtimes.model_failure import failure_of
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 
 TURN_SECONDS_MAX = 24 * 3600.0
@@ -34,8 +37,7 @@ ABORT_SECONDS_MAX = 5.0
 REQUEST_BYTES_RESERVED = 64 * 1024  # for the frame around the text and the files
 DETAIL_CHARS_MAX = 4000
 
-MODEL_FAILED = "The agent's model could not answer. Please try again later."
-NOTHING_SAID = "The agent finished without an answer."
+NOTHING_SAID = Failure(FailureId.EMPTY_ANSWER)
 
 
 class GatewayClient:
@@ -176,7 +178,7 @@ class GatewayClient:
         parts = [part for part in _list(result.get("payloads")) if isinstance(part, dict)]
         text = "\n\n".join(str(part["text"]).strip() for part in parts if part.get("text"))
         if payload.get("status") != "ok" or any(part.get("isError") for part in parts):
-            return self._failed(MODEL_FAILED, text or str(payload.get("summary", "")), received_at)
+            return self._model_failed(text or str(payload.get("summary", "")), received_at)
         text, paths = media.split_media_lines(text)
         named = [str(url) for part in parts for url in _list(part.get("mediaUrls"))]
         collected = await asyncio.to_thread(media.collect, self._workspace, [*named, *paths])
@@ -190,7 +192,7 @@ class GatewayClient:
     ) -> TurnResult:
         received_at = received_at or reading.received_at
         if reading.seen is Seen.FAILED:
-            return self._failed(MODEL_FAILED, reading.text, received_at)
+            return self._model_failed(reading.text, received_at)
         text, paths = media.split_media_lines(reading.text)
         collected = await asyncio.to_thread(media.collect, self._workspace, paths)
         fetched = await self._fetch(connection, turn.session, reading.artifacts)
@@ -239,9 +241,9 @@ class GatewayClient:
     def _refused(self, refused: GatewayRefused, received_at: float) -> TurnResult:
         """A run that failed comes as a refusal with a runId; without one the gateway itself could not take it."""
         if refused.payload.get("runId"):
-            return self._failed(MODEL_FAILED, refused.message, received_at)
+            return self._model_failed(refused.message, received_at)
         if refused.code == "INVALID_REQUEST":
-            return self._failed("The agent's runtime could not take this message.", str(refused), received_at)
+            return self._failed(Failure(FailureId.MESSAGE_REFUSED), str(refused), received_at)
         raise RuntimeUnavailable(str(refused)) from refused
 
     def _answered(
@@ -260,13 +262,17 @@ class GatewayClient:
             usage=usage,
         )
 
-    def _failed(self, failure: str, detail: str, received_at: float) -> TurnResult:
+    def _model_failed(self, detail: str, received_at: float) -> TurnResult:
+        now = self._clock()
+        return self._failed(failure_of(detail, now), detail, received_at, now)
+
+    def _failed(self, failure: Failure, detail: str, received_at: float, now: float | None = None) -> TurnResult:
         return TurnResult(
             TurnOutcome.FAILED,
             failure=failure,
             detail=detail[:DETAIL_CHARS_MAX],
             received_at=received_at,
-            answered_at=self._clock(),
+            answered_at=self._clock() if now is None else now,
         )
 
 

@@ -18,10 +18,12 @@ from pathlib import Path
 
 from tinyfat.box.runtime import Places, Progress, RuntimeUnavailable
 from tinyfat.box.runtimes import install, media
-from tinyfat.box.runtimes.gateway import DETAIL_CHARS_MAX, MODEL_FAILED, NOTHING_SAID, TURN_SECONDS_MAX
+from tinyfat.box.runtimes.gateway import DETAIL_CHARS_MAX, NOTHING_SAID, TURN_SECONDS_MAX
+from tinyfat.box.runtimes.model_failure import failure_of
 from tinyfat.box.runtimes.openclaw import PASSED_ON
 from tinyfat.box.runtimes.pi_session import Answer, Session
 from tinyfat.box.runtimes.prompt import mail_prompt
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.link import RuntimeSpec
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 
@@ -121,7 +123,7 @@ class PiRuntime:
 
     async def _result(self, answer: Answer) -> TurnResult:
         if answer.failed:
-            return self._failed(answer, MODEL_FAILED, answer.detail)
+            return self._failed(answer, failure_of(answer.detail, self._clock()), answer.detail)
         text, paths = media.split_media_lines(answer.text)
         collected = await asyncio.to_thread(media.collect, self._places.workspace, paths)
         detail = "\n".join(collected.refused)
@@ -137,7 +139,7 @@ class PiRuntime:
             usage=answer.usage,
         )
 
-    def _failed(self, answer: Answer, failure: str, detail: str) -> TurnResult:
+    def _failed(self, answer: Answer, failure: Failure, detail: str) -> TurnResult:
         return TurnResult(
             TurnOutcome.FAILED,
             failure=failure,

@@ -13,6 +13,7 @@ class MessageState(StrEnum):
     RUNNING = "running"  # the runtime has it
     ANSWERED = "answered"
     FAILED = "failed"  # answered with bad news, for good
+    SILENT = "silent"  # the agent chose not to answer; its sender was told so
     QUARANTINED = "quarantined"  # a stranger's, or unproved: the owner may release it
     IGNORED = "ignored"  # automatic, or a loop: never answered
     HELD = "held"  # over a rate cap: the owner may release it
