@@ -65,7 +65,7 @@ def show(row_id: Row, as_json: Json = False) -> None:
 
 @app.command()
 def release(row_id: Row, as_json: Json = False) -> None:
-    """Let a message out of quarantine: the agent answers it."""
+    """Let out what was quarantined, held or ignored: the agent answers it."""
     message = Client(load_settings()).post("mail", row_id, "release")
     if as_json:
         print_json(message)

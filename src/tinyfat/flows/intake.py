@@ -9,7 +9,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.failures import Failure
-from tinyfat.domain.mail.addresses import AddressRefused, Recipient, bounce_of, parse_recipient, sender_allowed
+from tinyfat.domain.mail.addresses import (
+    AddressRefused,
+    Recipient,
+    bounce_of,
+    is_bounce_form,
+    parse_recipient,
+    sender_allowed,
+)
 from tinyfat.domain.mail.judgement import came_back
 from tinyfat.domain.mail.message import Mail, read_mail
 from tinyfat.ports.ledger import Agents, Incoming, MailLedger, NotFound
@@ -115,10 +122,11 @@ class MailIntake:
         agent, patterns, recipient = await self._agent_of(address)
         # A signature alone does not say whom its signer wrote to: anybody could pass the mail on (RFC 6376 8.6).
         addressed = proof.recipients is None or any(self._names(one, agent) for one in proof.recipients)
-        sealed = bounce_of(address.rpartition("@")[0], self._bounce_secret) or ""
+        local = address.strip("<> ").rpartition("@")[0]
+        sealed, to_return_path = bounce_of(local, self._bounce_secret) or "", is_bounce_form(local)
         return Incoming(
             agent=agent,
-            tag="" if sealed else recipient.tag,
+            tag="" if to_return_path else recipient.tag,
             recipient=address,
             mail=mail,
             envelope=envelope,
@@ -129,6 +137,8 @@ class MailIntake:
             allowed=bool(mail.from_address) and sender_allowed(patterns, mail.from_address),
             from_own_agent=await self._is_own_agent(mail.from_address),
             from_itself=self._names(mail.from_address, agent),
+            named=mail.from_address in patterns,
+            to_return_path=to_return_path,
             bounced_message=sealed if came_back(mail, envelope.mail_from) else "",
         )
 

@@ -112,7 +112,7 @@ class MailTurn:
             message_id=order.message_id,
             in_reply_to=mail.message_id,
             sender=order.agent_address,
-            recipient=order.recipient or mail.from_address,
+            recipient=order.recipient or mail.from_address,  # `_order` names one where From does not
             subject=reply_subject(mail.subject),
             raw=raw_reply,
         )
@@ -132,7 +132,8 @@ class MailTurn:
             at=row.result_at or message.at,
             text=row.result.text,
             attachments=row.result.attachments,
-            recipient=elsewhere,
+            # Of a mail whose From is in doubt, and that a person released all the same.
+            recipient=elsewhere or ("" if mail.from_address else mail.answer_to),
         )
 
     async def _start_next(self, turn: TurnRow) -> None:

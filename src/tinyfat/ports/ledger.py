@@ -96,6 +96,8 @@ class Incoming:
     proved: bool  # an aligned pass, or a trusted network
     authentication: str
     allowed: bool  # on the allow-list
+    named: bool  # the owner, or on the list by the address itself
+    to_return_path: bool  # it came to an address that only our envelopes have
     from_own_agent: bool  # of this TinyFat
     from_itself: bool  # the very agent it is for
     bounced_message: str  # id of our message this is a bounce of; "" otherwise

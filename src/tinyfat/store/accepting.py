@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinyfat.domain.mail.judgement import Facts, Judgement, RateCaps, judge
+from tinyfat.domain.mail.judgement import Facts, Judgement, RateCaps, gave_up, judge
+from tinyfat.domain.mail.same_content import content_digest
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.domain.mail.threads import session_key, thread_candidates
 from tinyfat.ports.ledger import Accepted, Incoming
@@ -16,6 +17,7 @@ from tinyfat.store.database import Connection, Database, lock_agent, storable
 from tinyfat.store.quotas import UNANSWERED, MailQuotas
 
 RATE_WINDOW_SECONDS = 3600
+ANOTHER_MAIL = "another mail with this Message-ID was taken already, and says something else"
 
 # What the judgement asks of the ledger: how many turns the mail's conversation and its sender had of late, and which
 # mails of ours it is a report about. What a mail answers decides the conversation (RFC 5322 3.6.4), whatever became of
@@ -40,8 +42,9 @@ from found
 
 # Everything a mail leaves behind, at once: in its conversation, or in one it begins. Only what the owner's side wrote
 # may name a conversation: a stranger must not steer who ends up in which. Nor may a stranger's copy of a Message-ID
-# stand in the way of the owner's mail; only one that was released, of the same sender, is the same mail. The last lines
-# look at things as they were.
+# stand in the way of the owner's mail; only one that was released, of the same sender, is the same mail. A copy says
+# the same: another mail under the Message-ID of one that has its turn is held, for a person to look at: it may be the
+# same words with a gateway's footer. The last lines look at things as they were.
 _KEEP = """
 with found as (
     select coalesce(
@@ -52,19 +55,25 @@ with found as (
 ), copy as (
     select id, state from messages where agent_id = %(agent)s and direction = 'in' and message_id = %(message_id)s
         and (trusted = %(trusted)s or (turn_id is not null and sender = %(sender)s))
+        and content in ('', %(content)s)
     order by trusted = %(trusted)s desc limit 1
+), judged as (
+    select %(turn)s::uuid is not null and exists (select from messages where agent_id = %(agent)s and direction = 'in'
+        and message_id = %(message_id)s and trusted and turn_id is not null) as another
 ), begun as (
     insert into threads (id, agent_id, tag, subject)
     select %(new_thread)s, %(agent)s, nullif(%(tag)s, ''), %(subject)s
     from found where thread is null and not exists (select from copy)
 ), kept as (
     insert into messages (id, agent_id, thread_id, direction, message_id, in_reply_to, sender, recipient, subject,
-        state, reason, trusted, authentication, envelope_from, question, bounce_of, size, turn_id, body_id)
+        state, reason, trusted, authentication, envelope_from, question, bounce_of, size, turn_id, body_id, content)
     select %(row)s, %(agent)s, coalesce(thread, %(new_thread)s), 'in', %(message_id)s, %(in_reply_to)s, %(sender)s,
-        %(recipient)s, %(subject)s, %(state)s, %(reason)s, %(trusted)s, %(authentication)s, %(envelope_from)s,
-        %(question)s, %(bounce_of)s, %(size)s, %(turn)s, %(body_id)s
-    from found where not exists (select from copy)
-    returning thread_id
+        %(recipient)s, %(subject)s, case when another then 'held' else %(state)s end,
+        case when another then %(another)s else %(reason)s end, %(trusted)s, %(authentication)s, %(envelope_from)s,
+        %(question)s, %(bounce_of)s, %(size)s, case when another then null else %(turn)s::uuid end, %(body_id)s,
+        %(content)s
+    from found, judged where not exists (select from copy)
+    returning thread_id, turn_id, state
 ), body as (
     insert into message_bodies select %(row)s, %(raw)s from kept where %(body_id)s::uuid is null
 ), refs as (
@@ -72,10 +81,10 @@ with found as (
     select %(agent)s, unnest(%(ids)s::text[]), thread_id from kept where %(trusted)s on conflict do nothing
 ), turn as (
     insert into turns (id, agent_id, thread_id, message_row, session, question)
-    select %(turn)s, %(agent)s, thread_id, %(row)s, %(session)s || thread_id, %(question)s
-    from kept where %(turn)s::uuid is not null
+    select turn_id, %(agent)s, thread_id, %(row)s, %(session)s || thread_id, %(question)s
+    from kept where turn_id is not null
 )
-select (select id from copy), (select state from copy),
+select (select id from copy), coalesce((select state from copy), (select state from kept)),
     exists (select from turns where thread_id = found.thread and state in ('waiting', 'running'))
 from found
 """
@@ -166,6 +175,8 @@ def _plan(one: Incoming, known: _Known, caps: RateCaps) -> _Plan:
         allowed=one.allowed,
         from_own_agent=one.from_own_agent,
         from_itself=one.from_itself,
+        named=one.named,
+        to_return_path=one.to_return_path,
         is_bounce=bool(one.bounced_message or known.ours_bounced),
         turns_in_thread=known.turns_in_thread,
         turns_of_sender=known.turns_of_sender,
@@ -218,23 +229,24 @@ def _parameters(plan: _Plan, body_id: uuid.UUID | None) -> dict[str, Any]:
         "bounce_of": plan.known.ours_bounced[0] if plan.known.ours_bounced else None,
         "size": len(one.raw),
         "body_id": body_id,
+        "content": content_digest(one.mail),
+        "another": ANOTHER_MAIL,
         "raw": None if body_id else one.raw,
     }
 
 
 def _accepted(plan: _Plan, row: tuple[Any, ...]) -> Accepted:
-    copy_id, copy_state, others_open = row
+    copy_id, state, others_open = row
     agent_id = plan.incoming.agent.id
     if copy_id is not None:
-        return Accepted(str(copy_id), agent_id, MessageState(copy_state), True)
-    start = str(plan.turn_id) if plan.turn_id and not others_open else ""
-    return Accepted(str(plan.row_id), agent_id, plan.judgement.state, False, start)
+        return Accepted(str(copy_id), agent_id, MessageState(state), True)
+    start = str(plan.turn_id) if state == MessageState.QUEUED and not others_open else ""
+    return Accepted(str(plan.row_id), agent_id, MessageState(state), False, start)
 
 
 async def _mark_bounced(connection: Connection, plan: _Plan) -> None:
     """A report of a delay changes nothing: the mail may yet arrive."""
-    report = plan.incoming.mail.report
-    if plan.known.ours_bounced and (report is None or report.failed):
+    if plan.known.ours_bounced and gave_up(plan.incoming.mail):
         await connection.execute(
             "update messages set state = 'bounced', reason = %s where id = any(%s::uuid[])",
             (storable(plan.judgement.reason), list(plan.known.ours_bounced)),
@@ -247,6 +259,6 @@ def _ids(one: Incoming) -> list[str]:
 
 def _reported(one: Incoming) -> list[str]:
     """The Message-IDs a report names. Only where it comes from a mail system, with nobody to answer to."""
-    if one.mail.report is None or one.envelope.mail_from:
+    if one.mail.report is None or not one.mail.report.of_delivery or one.envelope.mail_from:
         return []
     return [storable(i) for i in one.mail.report.original_message_ids]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from tinyfat.domain.mail.judgement import RateCaps
+from tinyfat.domain.mail.message import read_mail
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.domain.mail.threads import session_key
 from tinyfat.domain.turns import TurnState
@@ -32,7 +34,7 @@ with reply as (
         turn_id, size, next_attempt_at)
     values (%(agent)s, %(thread)s, 'out', %(message_id)s, %(in_reply_to)s, %(sender)s, %(recipient)s, %(subject)s,
         'queued', %(turn)s, %(size)s, now())
-    on conflict (agent_id, direction, message_id, trusted) do nothing returning id
+    on conflict (agent_id, direction, message_id, trusted, content) do nothing returning id
 ), body as (
     insert into message_bodies select id, %(raw)s from reply
 ), refs as (
@@ -92,23 +94,23 @@ class MailStore:
         return _message(rows[0][:-1]), bytes(rows[0][-1] or b"")
 
     async def release(self, row_id: str) -> Accepted:
-        """Let a message out of quarantine (or from over a rate cap): it becomes a turn. Raises Conflict."""
-        message, _ = await self.show(row_id)
+        """A message that was kept from an answer, for whatever reason, becomes a turn. Raises Conflict."""
+        message, raw = await self.show(row_id)
         if message.body_gone_at:
             raise Conflict(f"The body of message {row_id} was deleted by its age: there is nothing left to answer.")
-        if not message.sender:
+        if not message.sender and not (await asyncio.to_thread(read_mail, raw)).answer_to:
             raise Conflict(f"Message {row_id} has no usable From address: there is nobody to answer.")
         async with self._database.transaction() as connection:
             await lock_agent(connection, message.agent_id)
             cursor = await connection.execute(
                 "update messages set state = 'queued', reason = '' where id = %s and direction = 'in' "
-                "and state in ('quarantined', 'held') returning question",
+                "and state in ('quarantined', 'held', 'ignored') returning question",
                 (message.id,),
             )
             row = await cursor.fetchone()
             if row is None:
                 raise Conflict(
-                    f"Message {row_id} is {message.state}: only one in quarantine or held back can be released."
+                    f"Message {row_id} is {message.state}: only what is quarantined, held or ignored can be released."
                 )
             await _add_references(connection, message.agent_id, message.thread, [message.message_id])
             start = await _add_turn(connection, message.id, message.agent_id, message.thread, row[0])

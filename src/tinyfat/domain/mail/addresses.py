@@ -148,6 +148,11 @@ def bounce_of(local_part: str, secret: bytes) -> str | None:
         return None
 
 
+def is_bounce_form(local_part: str) -> bool:
+    """Has it the form of a bounce address, whoever made it? Nobody is told one to write to."""
+    return bool(_BOUNCE.fullmatch(local_part.lower().partition("+")[2]))
+
+
 def _bounce_mac(name: str, packed: str, secret: bytes) -> str:
     digest = hmac.new(secret, f"bounce:{name}:{packed}".encode("utf-8", "replace"), "sha256")
     return digest.hexdigest()[:BOUNCE_MAC_CHARS]

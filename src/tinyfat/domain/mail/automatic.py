@@ -3,66 +3,126 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import cache
 
+from tinyfat.domain.mail.automatic_marks import MARKS, ROLES, SUBJECTS, Kind, Mark
 from tinyfat.domain.mail.headers import Headers, parse_parameters
+from tinyfat.domain.mail.mime import Part
 
 LOOP_HEADER = "X-TinyFat-Loop"
 RECEIVED_MAX = 25  # RFC 5321 6.3 asks for at least 100 in a relay; an answer is due long before
+CALENDAR_BYTES_MAX = 4_000  # where an invitation's METHOD stands
 
 # threads.reply_message_id. Relays take marks off that they do not know, but seldom the Message-ID.
 _AGENTS_MESSAGE_ID = re.compile(r"\s*<turn\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}@")
-
-_ROLE = re.compile(
-    r"mailer-daemon|postmaster|bounces?|majordomo|listserv|owner-.+|.+-(?:owner|request|bounces?)|bounces?[-._].+"
-)
-_NO_REPLY = re.compile(r"(?:no|donot|dont)reply.*")
-_PRECEDENCE = ("bulk", "junk", "list", "auto_reply")
-_SUPPRESSED = ("all", "oof", "autoreply")  # MS-OXCMAIL 2.2.3.2.14; DR, RN and NRN are about receipts alone
-_RESPONDERS = ("x-autoreply", "x-autorespond", "x-autoresponder", "x-auto-reply", "x-mail-autoreply")
+_NOTHING = ("", "no", "none", "false", "0")
+_SEPARATORS = re.compile(r"[-_.]")
+_BOUNCES = re.compile(r"bounces?[-_.=].+|.+[-_.]bounces?|microsoftexchange[0-9a-f]{32}")
+_NO_REPLY_INSIDE = re.compile(r"[-_.](?:no|do[-_.]?not|dont|never)[-_.]?repl(?:y|ies)(?:[-_.\d].*)?")
+_CALENDARS = ("text/calendar", "application/ics")
+_CALENDAR_REPLY = re.compile(rb"(?im)^METHOD:\s*REPLY\s*$")
 
 
-def automatic_reason(headers: Headers, from_address: str) -> str:
-    """Why it counts as automatic, for a person to read; "" where it does not. The null return path is the caller's."""
+@dataclass(frozen=True, slots=True)
+class Automatic:
+    reason: str  # for a person to read
+    responder: bool = False  # a program's answer to one person, such as an absence note
+
+
+def automatic_mail(root: Part, subject: str) -> Automatic | None:
+    """Why a mail counts as automatic; None where it does not. The null return path is the caller's.
+
+    X-Auto-Response-Suppress is no mark: it asks others for silence (MS-OXCMAIL 2.2.3.2.14), and people's mail has it.
+    """
+    headers = root.headers
     auto_submitted = _first_word(headers.first("auto-submitted"))
     if auto_submitted not in ("", "no"):
-        return f"Auto-Submitted: {auto_submitted}"
+        return Automatic(f"Auto-Submitted: {auto_submitted}", auto_submitted == "auto-replied")
     names = list(headers.names())
     if LOOP_HEADER.lower() in names:
-        return f"{LOOP_HEADER}: it is a TinyFat agent's own"
+        return Automatic(f"{LOOP_HEADER}: it is a TinyFat agent's own")
     if _AGENTS_MESSAGE_ID.match(headers.first("message-id")):
-        return "a TinyFat agent's own, by its Message-ID"
-    if parse_parameters(headers.first("content-type"))[0] == "multipart/report":
-        return "a report (multipart/report)"
-    precedence = _first_word(headers.first("precedence"))
-    if precedence in _PRECEDENCE:
-        return f"Precedence: {precedence}"
-    if listed := next((name for name in names if name.startswith("list-")), ""):
-        return f"a mailing list ({listed.title()})"
-    if suppressed := _suppressed(headers):
-        return f"X-Auto-Response-Suppress: {suppressed}"
-    responders = [name for name in names if name in _RESPONDERS and _first_word(headers.first(name)) != "no"]
-    if responders:
-        return f"an automatic responder ({responders[0]})"
-    if _is_role(from_address):
-        return f"a role's address ({from_address})"
+        return Automatic("a TinyFat agent's own, by its Message-ID")
+    if sign := _marked(headers, names) or _by_its_parts(root):
+        return sign
+    if begins := _subject_pattern().match(subject):
+        return Automatic(f"an automatic answer, by its subject ({begins[0].strip(' :：-–—[]()')})", responder=True)
     hops = sum(1 for name in names if name == "received")
-    return f"{hops} Received headers: it is going in circles" if hops > RECEIVED_MAX else ""
+    return Automatic(f"{hops} Received headers: it is going in circles") if hops > RECEIVED_MAX else None
 
 
-def _is_role(address: str) -> bool:
-    local = address.rpartition("@")[0].partition("+")[0]
-    return bool(_ROLE.fullmatch(local) or _NO_REPLY.fullmatch(re.sub(r"[-_.]", "", local)))
+def role_reason(address: str) -> str:
+    """Why nobody reads what is sent to this address; "" where somebody may."""
+    local = address.rpartition("@")[0].partition("+")[0].lower()
+    joined = _SEPARATORS.sub("", local)
+    if _role_pattern().fullmatch(joined) or _BOUNCES.fullmatch(local) or _NO_REPLY_INSIDE.search(local):
+        return f"a role's address ({address})"
+    return ""
+
+
+def _marked(headers: Headers, names: list[str]) -> Automatic | None:
+    for name in names:
+        for mark in _marks().get("list-*" if name.startswith("list-") else name, ()):
+            if found := next((word for value in headers.all(name) if (word := _holds(mark, value)) is not None), None):
+                return Automatic(_words(mark, name, found), mark.kind is Kind.RESPONDER)
+    return None
+
+
+def _holds(mark: Mark, value: str) -> str | None:
+    word = _first_word(value)
+    if not mark.values:
+        return None if word in _NOTHING[1:] else word or "set"
+    return word if word.startswith(mark.values) else None
+
+
+def _words(mark: Mark, name: str, value: str) -> str:
+    if mark.kind is Kind.LIST and not mark.values:
+        return f"a mailing list ({name.title()})"
+    shown = "-".join(part.upper() if part == "x" else part.title() for part in name.split("-"))
+    return f"{shown}: {value}"
+
+
+def _by_its_parts(root: Part) -> Automatic | None:
+    if parse_parameters(root.headers.first("content-type"))[0] == "multipart/report":
+        return Automatic("a report (multipart/report)")
+    for part in root.leaves():
+        if part.media_type == "message/disposition-notification":
+            return Automatic("a receipt (RFC 8098)")
+        if part.media_type in _CALENDARS and _is_calendar_reply(part):
+            return Automatic("an answer to an invitation (RFC 5546 3.2.3)", responder=True)
+    return None
+
+
+def _is_calendar_reply(part: Part) -> bool:
+    method = part.parameters.get("method", "").strip().lower()
+    return method == "reply" if method else bool(_CALENDAR_REPLY.search(part.content()[:CALENDAR_BYTES_MAX]))
 
 
 def _first_word(value: str) -> str:
     """RFC 3834 5.1: the keyword before parameters and comments."""
-    words = re.split(r"[;\s(]", value.strip().lower(), maxsplit=1)
+    words = re.split(r"[;,\s(]", value.strip().lower(), maxsplit=1)
     return words[0][:40]
 
 
-def _suppressed(headers: Headers) -> str:
-    for value in headers.all("x-auto-response-suppress"):
-        for word in value.lower().split(",")[:20]:
-            if word.strip() in _SUPPRESSED:
-                return word.strip()
-    return ""
+@cache
+def _marks() -> dict[str, tuple[Mark, ...]]:
+    fields = dict.fromkeys(mark.field.lower() for mark in MARKS)
+    return {field: tuple(mark for mark in MARKS if mark.field.lower() == field) for field in fields}
+
+
+@cache
+def _subject_pattern() -> re.Pattern[str]:
+    """Anchored, and the phrase must end there: "Automatic reply settings?" is a person's question."""
+    phrases = sorted({phrase for all_of in SUBJECTS.values() for phrase in all_of}, key=len, reverse=True)
+    either = "|".join(re.escape(phrase).replace("'", "['’]") for phrase in phrases)
+    return re.compile(
+        rf"\s*(?:[\[(【]\s*(?:{either})\s*[\])】]|(?:{either})(?:\s+(?:to|from|re))?\s*(?:[:：]|[-–—]\s|[!.]*\s*$))",
+        re.IGNORECASE,
+    )
+
+
+@cache
+def _role_pattern() -> re.Pattern[str]:
+    plain = (re.escape(_SEPARATORS.sub("", role)) for role in ROLES)
+    return re.compile("|".join(role.replace(r"\*", ".*") for role in plain))

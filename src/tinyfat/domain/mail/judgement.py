@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from tinyfat.domain.mail.automatic import role_reason
 from tinyfat.domain.mail.message import Mail
 from tinyfat.domain.mail.states import MessageState
 
 # Two agents that answer each other, their marks lost on the way, stop here. Within the window of the rate caps.
 OWN_AGENT_TURNS_MAX = 3
-MAIL_SYSTEMS = ("mailer-daemon", "postmaster")  # whom a bounce is from
+WORDS_CHARS_MAX = 2_000  # of a bounce's text, in which it says what became of our mail
+
+_ARRIVED = re.compile(
+    r"\s*(?:delivered|relayed|expanded|delayed|zugestellt|delivery (?:delayed|receipt|confirmation|report: ok)"
+    r"|successful mail delivery|success notice|delivery status notification \((?:success|relay|delay|expand)"
+    r"|mail delivery: (?:delayed|success)|warning: (?:message|could not send)|delayed mail|verzögert|retardé)",
+    re.IGNORECASE,
+)
+_NOT_YET = re.compile(
+    r"warning only|will be retried|will (?:continue|keep) (?:to try|trying)|still trying|not yet been delivered"
+    r"|do not need to resend|was successfully (?:delivered|relayed)|no action is required on your part",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +46,8 @@ class Facts:
     turns_in_thread: int  # within the window
     turns_of_sender: int  # to this agent, within the window
     from_itself: bool = False  # the From address is the very agent's
+    named: bool = False  # the From address itself is the owner's, or on the allow-list: not by its domain alone
+    to_return_path: bool = False  # it came to an address of ours that only envelopes have
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +61,8 @@ def judge(mail: Mail, facts: Facts, caps: RateCaps) -> Judgement:
 
     1. A bounce of ours is tied to its mail before anything else: it is automatic and unproved by nature.
     2. Automatic mail and an agent's mail to itself are ignored, whoever sent them: an answer to an automatic mail is
-       how loops begin (RFC 3834 2), and asking for a proof first would fill the quarantine with newsletters.
+       how loops begin (RFC 3834 2), and asking for a proof first would fill the quarantine with newsletters. A
+       role's address counts as automatic, unless it is the owner's or was allowed by name.
     3. What is not proved, and then who is not allowed, goes to quarantine: an unproved From could be anyone's, so
        the allow-list is asked only of a proved one.
     4. An agent of ours whose mail does not say it is automatic gets OWN_AGENT_TURNS_MAX answers: two agents that
@@ -57,7 +74,8 @@ def judge(mail: Mail, facts: Facts, caps: RateCaps) -> Judgement:
     if automatic := _automatic(mail, facts):
         return Judgement(MessageState.IGNORED, automatic)
     if not mail.from_address:
-        return Judgement(MessageState.QUARANTINED, "it has no single usable From address")
+        guess = f"; an answer would go to {mail.answer_to}" if mail.answer_to else ""
+        return Judgement(MessageState.QUARANTINED, f"its From does not name one address beyond doubt{guess}")
     if not facts.proved:
         return Judgement(
             MessageState.QUARANTINED, f"no aligned SPF or DKIM pass proves that it is from {mail.from_address}"
@@ -76,15 +94,23 @@ def judge(mail: Mail, facts: Facts, caps: RateCaps) -> Judgement:
 
 
 def came_back(mail: Mail, return_path: str) -> bool:
-    """Does what came to a bounce address say that our mail did not arrive, and not that its reader is on holiday?
+    """Is what came to a bounce address a mail system's, and not of somebody who is on holiday?
 
-    Automatic answers go to the return path too (RFC 3834 4). A report says what it is; without one (qmail, old Exims)
-    it is the mail system that writes, and nobody it could be answered to.
+    A sealed address and the null path are enough: many a bounce is no report. Automatic answers go to the return path
+    too (RFC 3834 4), most of them with a null one (RFC 5230 5.1), but they are a person's, by their From.
     """
     if mail.report is not None:
-        return True
-    writer = mail.from_address.rpartition("@")[0]
-    return not return_path and writer in ("", *MAIL_SYSTEMS)
+        return mail.report.of_delivery
+    if return_path:
+        return False
+    return not mail.responder or not mail.from_address or bool(role_reason(mail.from_address))
+
+
+def gave_up(mail: Mail) -> bool:
+    """Does what came back say that our mail will not arrive? Yes, unless it says it is delayed or was delivered."""
+    if mail.report is not None and mail.report.says_what_became:
+        return mail.report.failed
+    return not (_ARRIVED.match(mail.subject) or _NOT_YET.search(mail.text[:WORDS_CHARS_MAX]))
 
 
 def _automatic(mail: Mail, facts: Facts) -> str:
@@ -92,7 +118,12 @@ def _automatic(mail: Mail, facts: Facts) -> str:
         return "automatic: it is from the agent's own address"
     if facts.null_return_path:
         return "automatic: null return path"
-    return f"automatic: {mail.automatic}" if mail.automatic else ""
+    if facts.to_return_path:
+        return "automatic: it came to an address for bounces alone"
+    if mail.automatic:
+        return f"automatic: {mail.automatic}"
+    role = "" if facts.named else role_reason(mail.from_address)
+    return f"automatic: {role}" if role else ""
 
 
 def _report_words(mail: Mail) -> str:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from tinyfat.domain.mail.attached import attachments_of
-from tinyfat.domain.mail.automatic import automatic_reason
+from tinyfat.domain.mail.automatic import automatic_mail
 from tinyfat.domain.mail.body_text import text_of
-from tinyfat.domain.mail.headers import Headers, display_text, read_headers
+from tinyfat.domain.mail.headers import Headers, decode_words, display_text, read_headers
 from tinyfat.domain.mail.mailboxes import Mailbox, MailboxList, read_mailboxes
 from tinyfat.domain.mail.message_ids import MISSING_ID_DOMAIN, derived_message_id, message_ids
 from tinyfat.domain.mail.mime import read_structure
@@ -39,7 +39,9 @@ class Mail:
     attachments: tuple[Attachment, ...]
     defects: tuple[str, ...]  # words such as "boundary-unclosed", for the operator
     automatic: str = ""  # why it is a machine's; "" where it is not known to be
+    responder: bool = False  # it is a program's answer to one person, such as an absence note
     report: Report | None = None
+    answer_to: str = ""  # to whom a person who releases it lets it be answered, though `from_address` is ""
 
 
 def read_mail(raw: bytes) -> Mail:
@@ -68,9 +70,21 @@ def sender_of(headers: Headers) -> tuple[Mailbox, tuple[str, ...]]:
     return listed.mailboxes[0], ()
 
 
+def likeliest_sender(headers: Headers) -> str:
+    """Of a From in doubt: the address that Sender names too (RFC 5322 3.6.2), else the first, or ""."""
+    named: list[str] = []
+    for value in headers.all("from")[:5]:
+        for text in (value, decode_words(value)):
+            named += [mailbox.address for mailbox in read_mailboxes(text).mailboxes if mailbox.address]
+    sender = next((one.address for one in read_mailboxes(headers.first("sender")).mailboxes), "")
+    return sender if sender in named else next(iter(named), "")
+
+
 def _read(raw: bytes) -> Mail:
     structure = read_structure(raw)
     root, headers = structure.root, structure.root.headers
+    subject = display_text(headers.first("subject"), SUBJECT_CHARS_MAX)
+    automatic = automatic_mail(root, subject)
     sender, sender_defects = sender_of(headers)
     message_id, id_defects = _message_id(raw, headers)
     return Mail(
@@ -82,13 +96,15 @@ def _read(raw: bytes) -> Mail:
         reply_to=tuple(mailbox.address for mailbox in _mailboxes(headers, "reply-to") if mailbox.address),
         to=_mailboxes(headers, "to"),
         cc=_mailboxes(headers, "cc"),
-        subject=display_text(headers.first("subject"), SUBJECT_CHARS_MAX),
+        subject=subject,
         date=display_text(headers.first("date"), DATE_CHARS_MAX),
         text=text_of(root),
         attachments=attachments_of(root),
         defects=(*structure.defects, *sender_defects, *id_defects),
-        automatic=automatic_reason(headers, sender.address),
+        automatic=automatic.reason if automatic else "",
+        responder=bool(automatic and automatic.responder),
         report=read_report(root),
+        answer_to="" if sender.address else likeliest_sender(headers),
     )
 
 

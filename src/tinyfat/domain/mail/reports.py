@@ -10,6 +10,10 @@ from tinyfat.domain.mail.message_ids import message_ids
 from tinyfat.domain.mail.mime import Part
 
 GROUPS_MAX = 50  # recipients in one report
+_STATUS_TYPES = ("message/delivery-status", "message/global-delivery-status")
+_OTHER_ACTIONS = ("delayed", "delivered", "relayed", "expanded")  # RFC 3464 2.3.3
+_FIELD = re.compile(rb"[\x21-\x39\x3b-\x7e]+[ \t]*:|[ \t]")
+_BLANK_LINE = re.compile(rb"\r?\n[ \t]*\r?\n")
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 
 
@@ -24,17 +28,27 @@ class Report:
     @property
     def failed(self) -> bool:
         """Was it given up for good?"""
-        return self.action == "failed" or (not self.action and self.status.startswith("5"))
+        return self.action == "failed" or (self.action not in _OTHER_ACTIONS and self.status.startswith("5"))
+
+    @property
+    def of_delivery(self) -> bool:
+        """Is it about our mail's delivery, and not that somebody read it, or complains?"""
+        return self.kind not in ("disposition-notification", "feedback-report")
+
+    @property
+    def says_what_became(self) -> bool:
+        return self.action in ("failed", *_OTHER_ACTIONS) or bool(self.status)
 
 
 def read_report(root: Part) -> Report | None:
-    """The report this message is, or None."""
-    if root.media_type != "multipart/report":
+    """The report this message is, or None. Some mail systems call it multipart/mixed."""
+    is_report = root.media_type == "multipart/report"
+    if not is_report and not any(part.media_type in _STATUS_TYPES for part in root.leaves()):
         return None
     original: list[str] = []
     groups: list[Headers] = []
     for part in root.leaves():
-        if part.media_type in ("message/delivery-status", "message/global-delivery-status"):
+        if part.media_type in _STATUS_TYPES:
             groups += _groups(part.content())
         elif part.media_type in ("text/rfc822-headers", "message/rfc822", "message/global", "message/global-headers"):
             original += message_ids(read_headers(part.content()).headers.first("message-id"))
@@ -45,7 +59,7 @@ def read_report(root: Part) -> Report | None:
     group = (failed or spoken_of or [Headers()])[0]
     status = _STATUS.search(group.first("status")[:100])
     return Report(
-        kind or "report",
+        kind or ("report" if is_report else "delivery-status"),
         tuple(dict.fromkeys(original)),
         status[0] if status else "",
         display_text(group.first("action"), 20).lower(),
@@ -54,16 +68,16 @@ def read_report(root: Part) -> Report | None:
 
 
 def _groups(content: bytes) -> list[Headers]:
-    """The blocks of fields of a delivery-status part: one about the message, then one for each recipient."""
+    """The blocks of fields of a delivery-status part: one about the message, then one for each recipient.
+
+    A diagnostic of several lines that nobody folded is left out, and the fields behind it are read.
+    """
     groups: list[Headers] = []
-    position = 0
-    while position < len(content) and len(groups) < GROUPS_MAX:
-        block = read_headers(content, position)
-        if block.body_start <= position:
-            break
-        if block.headers.fields:
-            groups.append(block.headers)
-        position = block.body_start
+    for block in _BLANK_LINE.split(content.strip(), maxsplit=2 * GROUPS_MAX)[: 2 * GROUPS_MAX]:
+        lines = [line for line in block.split(b"\n") if _FIELD.match(line)]
+        headers = read_headers(b"\n".join(lines)).headers
+        if headers.fields and len(groups) < GROUPS_MAX:
+            groups.append(headers)
     return groups
 
 
