@@ -17,6 +17,7 @@ from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.link import RuntimeSpec
 from tinyfat.domain.machines import Machine, MachineState
 from tinyfat.domain.mail.judgement import RateCaps
+from tinyfat.domain.repeated import Repeated
 from tinyfat.domain.secrets import derived
 from tinyfat.drivers.inference.routes import MAIN, STANDIN_VENDOR
 from tinyfat.drivers.machines.process import ProcessMachines
@@ -361,13 +362,20 @@ def _mail_out(settings: Settings) -> MailOut:
     )
 
 
-async def _again_and_again(name: str, seconds: float, beat: Callable[[], Awaitable[object]]) -> None:
-    """Until cancelled. One failure is not the end of a loop that mends things."""
+async def _again_and_again(
+    name: str, seconds: float, beat: Callable[[], Awaitable[object]], clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Until cancelled. One failure is not the end of a loop that mends things; one that lasts is told less and less."""
+    repeated = Repeated(clock)
     while True:
         try:
             await beat()
+            if times := repeated.ended(name):
+                log.warning("%s: works again; it had failed %d times", name, times)
         except StoreUnavailable:
-            log.warning("%s: the database does not answer; trying again", name)
-        except Exception:
-            log.exception("%s: failed; trying again", name)
+            if times := repeated.failed(name, "the database"):
+                log.warning("%s: the database does not answer (%d times by now); trying again", name, times)
+        except Exception as error:
+            if times := repeated.failed(name, repr(error)):
+                log.exception("%s: failed (%d times by now); trying again", name, times)
         await asyncio.sleep(seconds)

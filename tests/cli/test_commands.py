@@ -146,7 +146,8 @@ async def test_a_name_that_is_taken_is_refused(tinyfat: TinyFat) -> None:
         ["agent", "deny", "ada", OWNER],
         ["agent", "logs", "ada", "--lines", "0"],
         ["agent", "fly", "ada"],
-        ["mail", "list"],
+        ["mail", "list", "ada", "--limit", "0"],
+        ["mail", "list", "--state", "lost"],
         ["nothing"],
         ["agent", "show", "ada", "--nonsense"],
     ],
@@ -165,6 +166,7 @@ async def test_wrong_use_is_2_and_says_what_would_be_right(tinyfat: TinyFat, arg
         ["agent", "deny", "nobody", "x@example.org"],
         ["agent", "logs", "nobody"],
         ["mail", "list", "nobody"],
+        ["mail", "list", "ada", "--before", "00000000"],
         ["mail", "show", "nothing"],
         ["mail", "show", "%"],
         ["mail", "show", "________"],
@@ -270,8 +272,49 @@ async def test_logs_and_logs_that_follow(tinyfat: TinyFat, operator: Operator) -
     assert following.returncode == 130
 
 
+async def test_mail_list_says_that_there_is_more_and_how_to_see_it(
+    tinyfat: TinyFat, office: PostOffice, operator: Operator
+) -> None:
+    await answered(tinyfat, office, "One.")
+    await answered(tinyfat, office, "Two.")
+    kept = new_id()
+    await tinyfat.send(letter("In?", sender="t@strange.example", message_id=kept), mail_from="t@strange.example")
+    whole = [row["id"] for row in told(tinyfat, "mail", "list", "ada")]
+    pages: list[str] = []
+    for _ in whole:
+        more = ["--before", pages[0]] if pages else []
+        ended = command(tinyfat, "mail", "list", "ada", "--limit", "2", "--json", *more)
+        pages = [row["id"] for row in json.loads(ended.out)] + pages
+        if "There are more" not in ended.err:
+            break
+        assert f"mail list ada --limit 2 --before {pages[0][:13]}" in " ".join(ended.err.split())
+    assert pages == whole
+    strangers = told(tinyfat, "mail", "list", "--state", "quarantined")
+    assert kept in {row["message_id"] for row in strangers}
+    assert {row["state"] for row in strangers} == {"quarantined"}
+    assert "ada@tinyfat.localhost" in said(tinyfat, "mail", "list", "--state", "quarantined")
+    assert len(told(tinyfat, "mail", "list")) >= len(whole)
+
+
+async def test_disk_says_what_takes_room_and_what_bounds_it(tinyfat: TinyFat) -> None:
+    found = told(tinyfat, "disk")
+    assert {"home", "database", "cache"} <= {what for disk in found["disks"] for what in disk["what"]}
+    assert all(disk["total"] >= disk["free"] > 0 for disk in found["disks"])
+    taken = {(one["kind"], one["of"]): one for one in found["taken"]}
+    assert taken["machine", "ada"]["bytes"] > 0 and taken["machine", "ada"]["whole"]
+    assert taken["table message_bodies", ""]["bytes"] > 0
+    assert "TINYFAT_KEEP_BODIES" in taken["bodies: mail", ""]["setting"]
+    assert taken["bodies: mail", ""]["count"] > 0 and taken["write-ahead log", ""]["bytes"] > 0
+    parts = sum(one["bytes"] for one in found["taken"] if one["inside"] == "database")
+    assert parts <= taken["database", ""]["bytes"]
+    shown = said(tinyfat, "disk")
+    assert "TINYFAT_KEEP_LOGS" in shown and "machine ada" in shown
+
+
 async def test_doctor_says_what_works(tinyfat: TinyFat) -> None:
     findings = {f["what"]: f for f in told(tinyfat, "doctor")}
+    disks = " ".join(f["words"] for f in told(tinyfat, "doctor") if f["what"] == "disk")
+    assert all(what in disks for what in ("home", "database", "cache"))
     assert {"python", "home", "disk", "postgres", "tinyfat", "smtp", "http", "model", "smarthost"} <= set(findings)
     assert findings["tinyfat"]["verdict"] == "ok" and findings["smarthost"]["verdict"] == "ok"
     assert findings["model"]["verdict"] == "ok" and "TINYFAT_MODEL_URL" in findings["model"]["words"]

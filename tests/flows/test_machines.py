@@ -6,8 +6,10 @@ import pytest
 
 from tests.flows.small_world import HOST, PlainSteps, SmallWorld, small_world
 from tinyfat.domain.agents import Agent, AgentState
-from tinyfat.drivers.machines.memory import Lies
+from tinyfat.domain.machines import MachineOrder
+from tinyfat.drivers.machines.memory import Lies, MemoryMachines
 from tinyfat.flows import watch
+from tinyfat.flows.watch import MachineRuns
 from tinyfat.store.database import Database
 
 
@@ -124,3 +126,35 @@ async def test_what_is_not_listed_yet_is_not_ordered_twice(database: Database) -
         for _ in range(4):
             await revive(world)
         assert world.machines.began == [world.orders.of(agent).id]
+
+
+async def test_one_that_can_never_be_started_fills_no_log(
+    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with small_world(database) as world:
+        stuck, fine = [await world.ready_agent() for _ in range(2)]
+        start = MemoryMachines.start
+
+        async def full(machines: MemoryMachines, order: MachineOrder) -> None:
+            if order.id == world.orders.of(stuck).id:
+                raise OSError(28, "No space left on device")
+            await start(machines, order)
+
+        monkeypatch.setattr(MemoryMachines, "start", full)
+        now = 0.0
+        world.runs = MachineRuns(world.runs._kinds, world.records, lambda: now)
+        world.machines.crash(world.orders.of(stuck).id)
+        for second in range(3600):
+            now = float(second)
+            if second % 600 == 0:
+                world.machines.crash(world.orders.of(fine).id)
+            if second < 120 or second % 100 == 0:
+                await revive(world)
+        said = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert 3 <= len(said) <= 12
+        assert len(world.machines.running()) == 1, "the others are started"
+        monkeypatch.undo()
+        caplog.clear()
+        await revive(world)
+        await revive(world)
+        assert "had failed to start" in caplog.text

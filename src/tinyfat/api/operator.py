@@ -6,8 +6,9 @@ import asyncio
 import uuid
 from dataclasses import asdict
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from tinyfat.api.box_link import BoxLinks
@@ -15,11 +16,14 @@ from tinyfat.api.keys import require_operator
 from tinyfat.domain.agents import Agent, AgentState, Place, Plan, RuntimeKind, agent_name
 from tinyfat.domain.mail.addresses import owner_address, sender_pattern
 from tinyfat.domain.mail.message import read_mail
+from tinyfat.domain.mail.states import MessageState
 from tinyfat.flows import provision, retire
 from tinyfat.ports.ledger import Message
 from tinyfat.wiring import World
 
 LOG_LINES_MAX = 1000
+MAIL_LISTED = 1000
+MAIL_LISTED_MAX = 10_000
 DAY_SECONDS = 86_400.0
 ZONE_SECONDS_MAX = 5.0  # for a look at the zone before an agent is made
 
@@ -137,10 +141,35 @@ async def logs(
     ]
 
 
+class MailPage(BaseModel):
+    """Which messages: the newest `limit` that fit, or those before one of them."""
+
+    limit: int = Field(default=MAIL_LISTED, ge=1, le=MAIL_LISTED_MAX)
+    state: list[MessageState] = Field(default_factory=list, max_length=len(MessageState))  # none: every one
+    before: str = Field(default="", max_length=100)  # a message's id, or its beginning
+
+
 @router.get("/agents/{name}/mail")
-async def mail_list(name: str, world: Here) -> list[dict[str, Any]]:
+async def mail_list(
+    name: str, page: Annotated[MailPage, Query()], world: Here, response: Response
+) -> list[dict[str, Any]]:
+    """Oldest first. Where there are older ones, a Link header leads to them (RFC 8288)."""
     agent = await world.agents.find(name.lower())
-    return [_message(message) for message in await world.ledger.list(agent.id)]
+    return await _listed(world, agent.id, page, response)
+
+
+@router.get("/mail")
+async def all_mail(page: Annotated[MailPage, Query()], world: Here, response: Response) -> list[dict[str, Any]]:
+    """The same, of all agents."""
+    return await _listed(world, "", page, response)
+
+
+async def _listed(world: World, agent_id: str, page: MailPage, response: Response) -> list[dict[str, Any]]:
+    messages, more = await world.ledger.list(agent_id, page.limit, page.state, page.before)
+    if more:
+        query = [("limit", page.limit), *(("state", state) for state in page.state), ("before", messages[0].id)]
+        response.headers["Link"] = f'<?{urlencode(query)}>; rel="next"'
+    return [_message(message) for message in messages]
 
 
 @router.get("/mail/{row_id}")

@@ -56,6 +56,11 @@ class Client:
     def get(self, *parts: str, **query: Any) -> Any:
         return self._ask("GET", parts, params=query)
 
+    def page(self, *parts: str, **query: Any) -> tuple[Any, bool]:
+        """What is there, and whether there is more of it (RFC 8288: a link to what is next)."""
+        response = self._answer("GET", parts, params=query)
+        return response.json(), "next" in response.links
+
     def post(self, *parts: str, body: Any = None) -> Any:
         return self._ask("POST", parts, json=body)
 
@@ -81,6 +86,9 @@ class Client:
             raise CommandFailed("What came is not what was sent. Say it again.")
 
     def _ask(self, method: str, parts: tuple[str, ...], **more: Any) -> Any:
+        return self._answer(method, parts, **more).json()
+
+    def _answer(self, method: str, parts: tuple[str, ...], **more: Any) -> httpx2.Response:
         try:
             response = self._http.request(method, _path(parts), **more)
         except httpx2.HTTPError as error:
@@ -88,7 +96,7 @@ class Client:
                 f"TinyFat does not answer at {self._where} ({type(error).__name__}). Is `tinyfat up` running?"
             ) from None
         if response.is_success:
-            return response.json()
+            return response
         if response.status_code in (307, 404) and not _says_error(response):
             # No such route: a name with a slash in it, or an empty one (which is redirected).
             raise NothingThere(f"There is no {'/'.join(parts)!r}. `tinyfat agent list` shows what there is.")

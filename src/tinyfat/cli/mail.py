@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tinyfat.cli.client import Client
-from tinyfat.cli.output import console, local_time, print_fields, print_json, print_table, visible
+from tinyfat.cli.output import console, errors, local_time, print_fields, print_json, print_table, visible
 from tinyfat.settings import load_settings
+
+ID_DIGITS = 13  # of an id that is to be the only one that begins so
 
 app = typer.Typer(no_args_is_help=True, help="The ledger: every mail in and out, and what became of it.")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
@@ -16,24 +18,40 @@ Row = Annotated[str, typer.Argument(help="The message's id, or its beginning.", 
 
 
 @app.command("list")
-def list_mail(name: Annotated[str, typer.Argument(help="The agent's name.")], as_json: Json = False) -> None:
-    """Every message of an agent, oldest first."""
-    messages = Client(load_settings()).get("agents", name, "mail")
+def list_mail(
+    name: Annotated[str, typer.Argument(help="The agent's name; without one, every agent's.")] = "",
+    state: Annotated[list[str] | None, typer.Option(help="Only in this state; may be said again.")] = None,
+    limit: Annotated[int, typer.Option(help="So many, the newest.", min=1, max=10_000)] = 1000,
+    before: Annotated[str, typer.Option(help="Only older than this message.", metavar="ID")] = "",
+    as_json: Json = False,
+) -> None:
+    """The newest messages, oldest first; that there are more is said."""
+    where = ("agents", name, "mail") if name else ("mail",)
+    messages, more = Client(load_settings()).page(*where, limit=limit, state=state or [], before=before)
     if as_json:
         print_json(messages)
-        return
-    rows = [
-        (
-            m["id"][:8],  # as much as `mail show` needs
-            "→" if m["direction"] == "in" else "←",
-            local_time(m["at"]),
-            m["sender"] if m["direction"] == "in" else m["recipient"],
-            m["subject"][:50],
-            m["state"] + (f": {m['reason']}" if m["reason"] else ""),
+    else:
+        nothing = "There is no such mail." if before or state or not name else f"{name} has had no mail yet."
+        print_table(("id", "", "at", "with", "subject", "state"), [_row(m, not name) for m in messages], nothing)
+    if more:
+        again = " ".join(["tinyfat mail list", *filter(None, [name]), *(f"--state {one}" for one in state or [])])
+        errors.print(
+            f"There are more: `{again} --limit {limit} --before {messages[0]['id'][:ID_DIGITS]}`", markup=False
         )
-        for m in messages
-    ]
-    print_table(("id", "", "at", "with", "subject", "state"), rows, f"{name} has had no mail yet.")
+
+
+def _row(message: dict[str, Any], whose: bool) -> tuple[str, ...]:
+    coming = message["direction"] == "in"
+    other = message["sender"] if coming else message["recipient"]
+    ours = message["recipient"] if coming else message["sender"]
+    return (
+        message["id"][:8],  # as much as `mail show` needs
+        "→" if coming else "←",
+        local_time(message["at"]),
+        f"{other} {'to' if coming else 'from'} {ours}" if whose else other,
+        message["subject"][:50],
+        message["state"] + (f": {message['reason']}" if message["reason"] else ""),
+    )
 
 
 @app.command()

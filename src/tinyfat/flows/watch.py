@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from tinyfat.domain.agents import Agent
 from tinyfat.domain.machines import Machine, MachineOrder, MachineSeen, MachineState
+from tinyfat.domain.repeated import Repeated
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.progress import StillThere
 from tinyfat.ports.ledger import MachineRecords
@@ -39,9 +41,12 @@ async def until(
 class MachineRuns:
     """Ends machines, and keeps those running that should be."""
 
-    def __init__(self, kinds: MachineKinds, records: MachineRecords) -> None:
+    def __init__(
+        self, kinds: MachineKinds, records: MachineRecords, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._kinds = kinds
         self._records = records
+        self._repeated = Repeated(clock)
         self._ordered: set[str] = set()  # by this process
 
     async def end(self, agent: Agent) -> None:
@@ -108,16 +113,21 @@ class MachineRuns:
         Each machine is ordered once by each process, though it runs: a control plane that was killed may have come back
         at another address, and only an order tells the box.
         """
-        for machine in await self._records.wanted(host):
+        wanted = await self._records.wanted(host)
+        self._repeated.only([machine.id for machine in wanted])
+        for machine in wanted:
             try:
                 seen = await self._kinds.of(machine.kind).look(machine.id)
                 if seen.state is MachineState.RUNNING and machine.id in self._ordered:
+                    if times := self._repeated.ended(machine.id):
+                        log.warning("machine %s runs; it had failed to start %d times", machine.id, times)
                     continue
                 if agent := await agent_to_run(machine.agent_id):
                     await self._kinds.of(machine.kind).start(order(agent))
                     self._ordered.add(machine.id)
-            except MachinesError as error:
-                log.error("machine %s could not be started again: %s", machine.id, error)
+            except (MachinesError, OSError) as error:  # a full disk is no reason to leave the others down
+                if times := self._repeated.failed(machine.id, str(error)):
+                    log.error("machine %s could not be started again (%d times by now): %s", machine.id, times, error)
 
 
 def _words(seen: MachineSeen) -> str:

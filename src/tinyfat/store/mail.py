@@ -60,14 +60,28 @@ class MailStore:
     async def accept(self, incoming: Sequence[Incoming]) -> list[Accepted]:
         return await self._acceptance.accept(incoming)
 
-    async def list(self, agent_id: str) -> list[Message]:
+    async def list(
+        self, agent_id: str = "", limit: int = LIST_MAX, states: Sequence[str] = (), before: str = ""
+    ) -> tuple[list[Message], bool]:
+        """The newest `limit`, LIST_MAX at most, oldest first; whether there are older ones. `agent_id` "": of all
+        agents; `before`: only what is older than this message. Raises NotFound for it."""
+        limit = min(limit, LIST_MAX)
+        wanted = ["position < %(position)s"] if before else []
+        wanted += ["agent_id = %(agent)s"] if agent_id else []
+        wanted += ["state = any(%(states)s)"] if states else []
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                f"select * from (select {_COLUMNS}, position from messages where agent_id = %s "  # noqa: S608
-                "order by position desc limit %s) newest order by position",
-                (agent_id, LIST_MAX),
+                f"select {_COLUMNS}, position from messages where {' and '.join(wanted) or 'true'} "  # noqa: S608
+                "order by position desc limit %(limit)s".encode(),
+                {
+                    "agent": agent_id,
+                    "states": list(states),
+                    "position": await _position(connection, before) if before else 0,
+                    "limit": limit + 1,
+                },
             )
-            return [_message(row[:-1]) for row in await cursor.fetchall()]
+            rows = await cursor.fetchall()
+        return [_message(row[:-1]) for row in reversed(rows[:limit])], len(rows) > limit
 
     async def show(self, row_id: str) -> tuple[Message, bytes]:
         """By the id, or by its beginning where that is one message's alone. b"" where its body is gone by its age.
@@ -181,6 +195,17 @@ async def _add_turn(connection: Connection, row_id: str, agent_id: str, thread_i
     assert row is not None
     await connection.execute("update messages set turn_id = %s where id = %s", (row[0], row_id))
     return str(row[0]) if row[1] else ""
+
+
+async def _position(connection: Connection, row_id: str) -> int:
+    """Raises NotFound."""
+    cursor = await connection.execute(
+        "select position from messages where id between %s and %s limit 2", _id_range(row_id)
+    )
+    rows = await cursor.fetchall()
+    if len(rows) != 1:
+        raise _no_message(row_id)
+    return int(rows[0][0])
 
 
 def _id_range(text: str) -> tuple[uuid.UUID, uuid.UUID]:
