@@ -388,3 +388,61 @@ async def test_a_gateway_that_does_not_say_whose_call_it_is_holds_up_none(
         async with rig as (_, client):
             await client.answer(turn(), False, "")
             assert await client.session_of("id-child:0", ["email:boat"]) == ""
+
+
+@pytest.mark.parametrize("text", ["NO_REPLY", "**NO_REPLY**", "HEARTBEAT_OK.", "`NO_REPLY`\n\nNO_REPLY"])
+async def test_a_marker_of_silence_is_silence_and_no_failure(workspace: Path, text: str) -> None:
+    async with gateway(workspace, agent=lambda request: answers(request, text)) as (_, client):
+        result = await client.answer(turn(), False, "")
+
+    assert (result.outcome, result.text, result.failure) == (TurnOutcome.SILENT, "", Failure(FailureId.SILENT))
+
+
+@pytest.mark.parametrize("said_so", [{"terminalReplyKind": "silent-empty"}, {"finalAssistantRawText": " NO_REPLY\n"}])
+async def test_a_silence_that_openclaw_took_the_marker_off_is_one(workspace: Path, said_so: dict[str, str]) -> None:
+    async def silent(request: Request) -> None:
+        await request.reply(status="accepted")
+        await request.reply(status="ok", result={"payloads": [], "meta": {"agentMeta": {}, **said_so}})
+
+    async with gateway(workspace, agent=silent) as (_, client):
+        result = await client.answer(turn(), False, "")
+
+    assert (result.outcome, result.failure) == (TurnOutcome.SILENT, Failure(FailureId.SILENT))
+
+
+async def test_a_marker_under_an_answer_does_not_leave(workspace: Path) -> None:
+    async with gateway(workspace, agent=lambda request: answers(request, "It is in place.\n\nNO_REPLY")) as (_, client):
+        result = await client.answer(turn(), False, "")
+
+    assert (result.outcome, result.text) == (TurnOutcome.ANSWERED, "It is in place.")
+
+
+async def test_a_silence_that_stands_in_the_history_is_one(workspace: Path) -> None:
+    async def finished(request: Request) -> None:
+        await request.reply(**history(question("t1"), said("NO_REPLY")))
+
+    async with gateway(workspace, chat_history=finished) as (server, client):
+        result = await client.answer(turn(), True, "")
+
+    assert result.outcome is TurnOutcome.SILENT and not server.asked("agent")
+
+
+async def test_files_that_could_not_be_attached_are_named_in_the_answer(workspace: Path) -> None:
+    (workspace / "out" / "there.txt").write_text("x")
+    text = "Here it is.\nMEDIA:./out/gone.pdf\nMEDIA:./out/there.txt\nMEDIA:/etc/passwd\n```\nMEDIA:./shown\n```"
+    async with gateway(workspace, agent=lambda request: answers(request, text)) as (_, client):
+        result = await client.answer(turn(), False, "")
+
+    assert [one.filename for one in result.attachments] == ["there.txt"]
+    assert result.text == (
+        "Here it is.\n\n```\nMEDIA:./shown\n```\n\n[Not attached: gone.pdf (it is not there); "
+        "passwd (it is outside the workspace). Answer and ask for it again if you need it.]"
+    )
+    assert "out/gone.pdf" in result.detail
+
+
+async def test_an_answer_of_nothing_but_a_missing_file_still_says_so(workspace: Path) -> None:
+    async with gateway(workspace, agent=lambda request: answers(request, "MEDIA:./out/gone.pdf")) as (_, client):
+        result = await client.answer(turn(), False, "")
+
+    assert result.outcome is TurnOutcome.ANSWERED and "gone.pdf (it is not there)" in result.text

@@ -27,6 +27,11 @@ def workspace(tmp_path: Path) -> Path:
         ("One\n\nMEDIA: out/a b.pdf \n\nTwo\nMEDIA:`out/c.pdf`", "One\n\nTwo", ("out/a b.pdf", "out/c.pdf")),
         ("say MEDIA:./x inline", "say MEDIA:./x inline", ()),
         ("MEDIA:", "MEDIA:", ()),
+        ("So:\n```\nMEDIA:./out/a.pdf\n```", "So:\n```\nMEDIA:./out/a.pdf\n```", ()),
+        ("So:\n~~~~\n~~~\nMEDIA:./x\n~~~~\nMEDIA:./y", "So:\n~~~~\n~~~\nMEDIA:./x\n~~~~", ("./y",)),
+        ("```sh\nMEDIA:./x\n``` end\nMEDIA:./y", "```sh\nMEDIA:./x\n``` end\nMEDIA:./y", ()),
+        ("> MEDIA:./quoted", "> MEDIA:./quoted", ()),
+        ("Here.\r\nMEDIA:./out/a.pdf\r\n", "Here.", ("./out/a.pdf",)),
     ],
 )
 def test_media_lines_leave_the_text(text: str, left: str, paths: tuple[str, ...]) -> None:
@@ -57,6 +62,37 @@ def test_nothing_else_is_read(workspace: Path, path: str) -> None:
 
     assert collected.attachments == ()
     assert len(collected.refused) == 1
+
+
+def test_each_reason_is_told_in_words(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace / "out" / "link.txt").symlink_to(workspace.parent / "secret.txt")
+    (workspace / "out" / "dangling").symlink_to(workspace / "nowhere")
+    os.mkfifo(workspace / "pipe")
+    with (workspace / "huge.bin").open("wb") as file:
+        file.truncate(media.BYTES_MAX + 1)
+    told = {
+        "missing.pdf": "it is not there",
+        "out": "it is a folder",
+        "out/link.txt": "it is outside the workspace",
+        "out/dangling": "it is not there",
+        "pipe": "it is not a regular file",
+        "huge.bin": "it is larger than 25 MB",
+        "../secret.txt": "it is outside the workspace",
+        "\x00": "its name cannot be used",
+        "out/a.pdf/deeper": "it is not there",
+        "https://example.org/a.pdf": "only files of the workspace can be attached",
+        "a" * 200: "it is not there",
+    }
+    assert media.collect(workspace, told).refused == told
+    real = os.open
+
+    def denied(path: str, *rest: int, dir_fd: int | None = None) -> int:
+        if path == "a.pdf":
+            raise PermissionError(13, "Permission denied")
+        return real(path, *rest, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", denied)
+    assert media.collect(workspace, ["out/a.pdf"]).refused == {"out/a.pdf": "it cannot be read"}
 
 
 def test_files_are_bounded_in_number_and_in_bytes(workspace: Path) -> None:

@@ -70,6 +70,14 @@ async def test_a_refusal_of_the_model_is_told_once_and_shown(ned: Asked) -> None
     await ned.had_one_reply(message_id)
 
 
+async def test_an_agent_that_stays_silent_is_no_failure_and_is_told(ned: Asked) -> None:
+    message_id = await ned.ask("echo: say NO_REPLY")
+    reply = await ned.reply_to(message_id)
+    assert "decided that it needs no answer" in reply.text
+    assert "NO_REPLY" not in reply.text.partition("wrote:")[0] and "could not" not in reply.text
+    assert (await ned.shown(message_id))["state"] == "silent"
+
+
 async def test_answering_the_bad_news_tries_again(ned: Asked) -> None:
     news = await ned.reply_to(await ned.ask("echo: fail"))
     reply = await ned.reply_to(await ned.ask("Please try again.", in_reply_to=news.message_id))

@@ -7,12 +7,14 @@ derived from it, and each step may run twice with the effect of one run.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.failures import Failure
 from tinyfat.domain.mail.addresses import parse_recipient, sender_allowed
 from tinyfat.domain.mail.message import Mail, read_mail
 from tinyfat.domain.mail.threads import reply_message_id
+from tinyfat.domain.reply_markers import unmarked
 from tinyfat.domain.turns import TurnOutcome, TurnResult, TurnState
 from tinyfat.engine.steps import FlowStatus, Steps
 from tinyfat.flows.delivery import Delivery
@@ -81,7 +83,9 @@ class MailTurn:
         if turn.result is None:
             await self._turns.give_up(turn_id, await self._silence(turn))
             turn = await self._turns.load(turn_id)
-        return turn
+        assert turn.result is not None
+        # A box that is older than this control plane leaves its runtime's markers in. Long text: not on the loop.
+        return replace(turn, result=await asyncio.to_thread(unmarked, turn.result))
 
     async def _silence(self, row: TurnRow) -> TurnResult:
         agent = await self._agents.get(row.agent_id)

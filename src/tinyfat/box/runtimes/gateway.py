@@ -13,12 +13,13 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tinyfat.box.runtime import RuntimeUnavailable
 from tinyfat.box.runtimes import media
+from tinyfat.box.runtimes.answers import DETAIL_CHARS_MAX, NOTHING_SAID, SILENT, Said, answer_of
 from tinyfat.box.runtimes.gateway_connection import CALL_SECONDS_MAX, GatewayConnection, GatewayRefused, Limits
 from tinyfat.box.runtimes.gateway_history import ATTEMPTS_MAX, Reading, Seen, attempt_key, read_history, usage_of
 from tinyfat.box.runtimes.gateway_sessions import GatewaySessions
@@ -26,6 +27,7 @@ from tinyfat.box.runtimes.loopback import http_get
 from tinyfat.box.runtimes.model_failure import failure_of
 from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.failures import Failure
+from tinyfat.domain.reply_markers import without_markers
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 
 TURN_SECONDS_MAX = 24 * 3600.0
@@ -35,9 +37,6 @@ HISTORY_CHARS_MAX = 500_000  # of one row: the most that OpenClaw takes
 WAIT_SECONDS = 30.0  # one agent.wait; asked again until the turn's deadline
 ABORT_SECONDS_MAX = 5.0
 REQUEST_BYTES_RESERVED = 64 * 1024  # for the frame around the text and the files
-DETAIL_CHARS_MAX = 4000
-
-NOTHING_SAID = Failure(FailureId.EMPTY_ANSWER)
 
 
 class GatewayClient:
@@ -185,7 +184,10 @@ class GatewayClient:
         meta = result.get("meta")
         agent_meta = meta.get("agentMeta") if isinstance(meta, dict) else None
         usage = usage_of(agent_meta.get("usage")) if isinstance(agent_meta, dict) else {}
-        return self._answered(text, collected, received_at, self._clock(), usage)
+        answered = self._answered(text, collected, received_at, self._clock(), usage)
+        if _stayed_silent(meta, answered):
+            return replace(answered, outcome=TurnOutcome.SILENT, failure=SILENT)
+        return answered
 
     async def _from_history(
         self, connection: GatewayConnection, turn: Turn, reading: Reading, received_at: float = 0.0
@@ -196,28 +198,29 @@ class GatewayClient:
         text, paths = media.split_media_lines(reading.text)
         collected = await asyncio.to_thread(media.collect, self._workspace, paths)
         fetched = await self._fetch(connection, turn.session, reading.artifacts)
-        files = media.Collected(collected.attachments + fetched.attachments, collected.refused + fetched.refused)
+        files = media.Collected(collected.attachments + fetched.attachments, {**collected.refused, **fetched.refused})
         return self._answered(text, files, received_at, reading.answered_at or self._clock(), reading.usage)
 
     async def _fetch(self, connection: GatewayConnection, session: str, artifacts: Sequence[str]) -> media.Collected:
         """Files that the gateway took out of the answer and keeps itself."""
         attachments: list[Attachment] = []
-        refused: list[str] = []
+        refused: dict[str, str] = {}
         left = media.BYTES_MAX
         for artifact_id in artifacts[: media.FILES_MAX]:
             try:
                 found = await connection.call("artifacts.download", {"sessionKey": session, "artifactId": artifact_id})
                 content = await self._content(found, left)
             except (GatewayRefused, OSError, ValueError) as error:
-                refused.append(f"attachment {artifact_id} left out: {error}")
+                refused[artifact_id] = str(error) if isinstance(error, media.FileRefused) else "it cannot be fetched"
                 continue
             left -= len(content)
             about = found.get("artifact")
             about = about if isinstance(about, dict) else {}
             name = media.safe_filename(str(about.get("title") or "attachment"))
             attachments.append(Attachment(name, str(about.get("mimeType") or "application/octet-stream"), content))
-        refused += [f"attachment {left_out} left out: too many files" for left_out in artifacts[media.FILES_MAX :]]
-        return media.Collected(tuple(attachments), tuple(refused))
+        too_many = f"it is one of more than {media.FILES_MAX} files"
+        refused |= dict.fromkeys(artifacts[media.FILES_MAX :], too_many)
+        return media.Collected(tuple(attachments), refused)
 
     async def _content(self, found: dict[str, Any], bytes_max: int) -> bytes:
         if isinstance(found.get("data"), str):
@@ -227,7 +230,7 @@ class GatewayClient:
             if status != 200:
                 raise ValueError(f"the gateway answered {status}")
         if len(content) > bytes_max:
-            raise ValueError(f"with it the answer's files are over {media.BYTES_MAX} bytes")
+            raise media.FileRefused(f"with it the files are over {media.BYTES_MAX // 2**20} MB")
         return content
 
     async def _abort(self, turn: Turn) -> None:
@@ -249,18 +252,7 @@ class GatewayClient:
     def _answered(
         self, text: str, files: media.Collected, received_at: float, answered_at: float, usage: dict[str, Any]
     ) -> TurnResult:
-        detail = "\n".join(files.refused)[:DETAIL_CHARS_MAX]
-        if not text and not files.attachments:
-            return self._failed(NOTHING_SAID, detail, received_at)
-        return TurnResult(
-            TurnOutcome.ANSWERED,
-            text,
-            files.attachments,
-            detail=detail,
-            received_at=received_at,
-            answered_at=answered_at,
-            usage=usage,
-        )
+        return answer_of(Said(text, files, received_at, answered_at, usage))
 
     def _model_failed(self, detail: str, received_at: float) -> TurnResult:
         now = self._clock()
@@ -326,3 +318,12 @@ def _text(text: str) -> str:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _stayed_silent(meta: Any, result: TurnResult) -> bool:
+    """OpenClaw takes a marker of silence off itself, and says so beside its empty answer."""
+    if not isinstance(meta, dict) or result.failure != NOTHING_SAID:
+        return False
+    raw = meta.get("finalAssistantRawText")
+    silent = isinstance(raw, str) and without_markers(raw) == ("", True)
+    return silent or meta.get("terminalReplyKind") == "silent-empty"

@@ -7,12 +7,13 @@ In: a file that the runtime cannot take with the question is put under `inbox/` 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mimetypes
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -22,41 +23,58 @@ from tinyfat.domain.turns import Attachment
 FILES_MAX = 20
 BYTES_MAX = 25 * 1024 * 1024  # of all files of one answer together: what mail systems commonly take
 FILENAME_CHARS_MAX = 120
+PATH_CHARS_MAX = 200  # of one that is told of
 
-_MEDIA_LINE = re.compile(r"^[ \t]*MEDIA:[ \t]*(\S[^\r\n]*?)[ \t]*$", re.MULTILINE)
+_MEDIA_LINE = re.compile(r"[ \t]*MEDIA:[ \t]*(\S[^\r\n]*?)[ \t\r]*")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _UNSAFE = re.compile(r"[^\w.\- ()+@,=]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
     attachments: tuple[Attachment, ...]
-    refused: tuple[str, ...]  # one reason each, for the operator
+    refused: Mapping[str, str]  # what was named and not attached, and why, in words for the answer's reader
 
 
 def split_media_lines(text: str) -> tuple[str, tuple[str, ...]]:
     """The text without its MEDIA: lines, and the paths those lines name."""
-    paths = tuple(match.group(1).strip("`\"'") for match in _MEDIA_LINE.finditer(text))
+    if "MEDIA:" not in text:
+        return text, ()
+    kept: list[str] = []
+    paths: list[str] = []
+    fence = ""
+    for line in text.split("\n"):
+        mark = _FENCE.match(line)
+        if fence:  # such a line in a code block is content
+            fence = "" if mark and mark[1].startswith(fence) and not line.strip(" `~\r") else fence
+        elif mark:
+            fence = mark[1]
+        elif match := _MEDIA_LINE.fullmatch(line):
+            paths.append(match[1].strip("`\"'"))
+            kept.append("")
+            continue
+        kept.append(line)
     if not paths:
         return text, ()
-    return re.sub(r"\n{3,}", "\n\n", _MEDIA_LINE.sub("", text)).strip(), paths
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip(), tuple(paths)
 
 
 def collect(workspace: Path, paths: Iterable[str], bytes_max: int = BYTES_MAX) -> Collected:
     """Read what an answer attaches. Blocking: run it in a thread."""
     attachments: list[Attachment] = []
-    refused: list[str] = []
+    refused: dict[str, str] = {}
     left = bytes_max
     for path in dict.fromkeys(paths):
         try:
             if len(attachments) >= FILES_MAX:
-                raise _Refused(f"more than {FILES_MAX} files")
+                raise FileRefused(f"it is one of more than {FILES_MAX} files")
             attachment = _read(workspace, path, left)
         except (OSError, ValueError) as error:
-            refused.append(f"attachment {path[:200]!r} left out: {_reason(error)}")
+            refused[path[:PATH_CHARS_MAX]] = _reason(error)
             continue
         left -= len(attachment.content)
         attachments.append(attachment)
-    return Collected(tuple(attachments), tuple(refused))
+    return Collected(tuple(attachments), refused)
 
 
 def save_inbox(workspace: Path, turn_id: str, attachments: Sequence[Attachment]) -> tuple[str, ...]:
@@ -88,25 +106,48 @@ def safe_filename(name: str) -> str:
     return plain or "attachment"
 
 
-class _Refused(ValueError):
-    pass
+class FileRefused(ValueError):
+    """A file is not attached; the text says why, for the answer's reader."""
 
 
 def _reason(error: Exception) -> str:
-    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
+    match error:
+        case FileRefused():
+            return str(error)
+        case FileNotFoundError() | NotADirectoryError():
+            return "it is not there"
+        case IsADirectoryError():
+            return "it is a folder"
+        case PermissionError():
+            return "it cannot be read"
+        case OSError(errno=errno.ELOOP):
+            return "it is a link"
+        case OSError(errno=errno.ENXIO):
+            return "it is not a regular file"
+        case OSError(errno=errno.ENAMETOOLONG):
+            return "its name cannot be used"
+        case OSError():
+            return "it cannot be read"
+        case _:
+            return "its name cannot be used"
 
 
 def _read(workspace: Path, path: str, bytes_max: int) -> Attachment:
     root = workspace.resolve()
     target = (root / _local(path)).resolve()
-    if not target.is_relative_to(root) or target == root:
-        raise _Refused("it is outside the workspace")
+    if not target.is_relative_to(root):
+        raise FileRefused("it is outside the workspace")
+    if target.is_dir():
+        raise FileRefused("it is a folder")
     with os.fdopen(_open_beneath(root, target.relative_to(root)), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise _Refused("it is not a regular file")
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise FileRefused("it is not a regular file")
+        if found.st_size > BYTES_MAX:
+            raise FileRefused(f"it is larger than {BYTES_MAX // 2**20} MB")
         content = file.read(bytes_max + 1)
     if len(content) > bytes_max:
-        raise _Refused(f"with it the answer's files are over {BYTES_MAX} bytes")
+        raise FileRefused(f"with it the files are over {BYTES_MAX // 2**20} MB")
     media_type, encoding = mimetypes.guess_type(target.name)
     if media_type is None or encoding is not None:
         media_type = "application/octet-stream"
@@ -118,7 +159,7 @@ def _local(path: str) -> str:
     if parts is None:
         return path
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise _Refused("only files of the workspace can be attached")
+        raise FileRefused("only files of the workspace can be attached")
     return unquote(parts.path)
 
 

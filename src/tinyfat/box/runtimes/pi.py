@@ -18,7 +18,8 @@ from pathlib import Path
 
 from tinyfat.box.runtime import Places, Progress, RuntimeUnavailable
 from tinyfat.box.runtimes import install, media
-from tinyfat.box.runtimes.gateway import DETAIL_CHARS_MAX, NOTHING_SAID, TURN_SECONDS_MAX
+from tinyfat.box.runtimes.answers import DETAIL_CHARS_MAX, Said, answer_of
+from tinyfat.box.runtimes.gateway import TURN_SECONDS_MAX
 from tinyfat.box.runtimes.model_failure import failure_of
 from tinyfat.box.runtimes.openclaw import PASSED_ON
 from tinyfat.box.runtimes.pi_session import Answer, Session
@@ -126,18 +127,7 @@ class PiRuntime:
             return self._failed(answer, failure_of(answer.detail, self._clock()), answer.detail)
         text, paths = media.split_media_lines(answer.text)
         collected = await asyncio.to_thread(media.collect, self._places.workspace, paths)
-        detail = "\n".join(collected.refused)
-        if not text and not collected.attachments:
-            return self._failed(answer, NOTHING_SAID, detail)
-        return TurnResult(
-            TurnOutcome.ANSWERED,
-            text,
-            collected.attachments,
-            detail=detail[:DETAIL_CHARS_MAX],
-            received_at=answer.received_at,
-            answered_at=answer.answered_at,
-            usage=answer.usage,
-        )
+        return answer_of(Said(text, collected, answer.received_at, answer.answered_at, answer.usage))
 
     def _failed(self, answer: Answer, failure: Failure, detail: str) -> TurnResult:
         return TurnResult(
