@@ -1,21 +1,27 @@
-"""What the control plane with the embedded database costs while nothing happens, one echo agent on the line."""
+"""What the control plane with the embedded database costs while nothing happens, one echo agent on the line; and who
+asks the database what, how often: the statements counted in its log after the processor's time was taken."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
+import psycopg
 from tests.running import TinyFat
 
 from bench.figures import Figure
 from tinyfat.store.embedded import EmbeddedPostgres
 
 SETTLE_SECONDS = 75.0  # after its start: DBOS looks around more often in its first minute
-MEMORY_MB_GOAL = 250.0
-CPU_PERCENT_GOAL = 3.0
+MEMORY_MB_GOAL = 150.0
+CPU_PERCENT_GOAL = 1.0
+WATCH_SECONDS = 30.0  # for the statements
+SHOWN_MAX = 20
 MB = 1e6
 
 
@@ -35,6 +41,7 @@ async def measure(folder: Path, seconds: float) -> list[Figure]:
         await asyncio.sleep(seconds)
         elapsed = time.monotonic() - began
         after = cpu_seconds(plane), database_cpu_seconds(database)
+        print(await _who_polls(tinyfat.home), file=sys.stderr)
         own, theirs = plane.memory_info().rss / MB, _proportional_bytes(database) / MB
     own_cpu, their_cpu = (100 * (late - early) / elapsed for early, late in zip(before, after, strict=True))
     return [
@@ -62,3 +69,23 @@ def database_cpu_seconds(database: psutil.Process) -> float:
 def _proportional_bytes(database: psutil.Process) -> int:
     """PSS: what is shared (the buffers) counts once, divided among those that share it."""
     return sum(process.memory_full_info().pss for process in [database, *database.children(recursive=True)])
+
+
+async def _who_polls(home: Path) -> str:
+    """Every statement of a while, most frequent first."""
+    log = home / "postgres.log"
+    async with await psycopg.AsyncConnection.connect(
+        f"host={home} user=tinyfat dbname=postgres", autocommit=True
+    ) as connection:
+        await connection.execute("alter system set log_statement = 'all'")
+        await connection.execute("select pg_reload_conf()")
+        before = log.stat().st_size
+        await asyncio.sleep(WATCH_SECONDS)
+        await connection.execute("alter system reset log_statement")
+        await connection.execute("select pg_reload_conf()")
+    said = log.read_bytes()[before:].decode(errors="replace")
+    found = Counter(
+        re.sub(r"\s+", " ", match[1])[:90] for match in re.finditer(r"(?:statement|execute [^:]*): ([^\n]*)", said)
+    )
+    rows = [f"  {60 * count / WATCH_SECONDS:6.0f} a minute  {text}" for text, count in found.most_common(SHOWN_MAX)]
+    return "\n".join([f"idle: {60 * found.total() / WATCH_SECONDS:.0f} statements a minute:", *rows])

@@ -43,6 +43,7 @@ from tinyfat.store.state_moves import MoveFolder, StateMoveStore
 from tinyfat.store.turns import TurnStore
 
 POOL_SWEEP_SECONDS = 3.0
+NO_POOL_SWEEP_SECONDS = 60.0  # only what an earlier setting left is looked after
 RECONCILE_SECONDS = 180.0
 SITES_LOOK_SECONDS = 300.0
 EXPORTS_SWEEP_SECONDS = 10.0
@@ -118,7 +119,7 @@ class Fleet:
             return (exports,)
         return (
             exports,
-            ("warm pool", POOL_SWEEP_SECONDS, self.pool.sweep),
+            ("warm pool", POOL_SWEEP_SECONDS if self._settings.pool else NO_POOL_SWEEP_SECONDS, self.pool.sweep),
             ("reconciliation", RECONCILE_SECONDS, self.reconcile.run),
             ("sites", SITES_LOOK_SECONDS, self._site_watch.run),
         )

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -25,12 +26,9 @@ from tinyfat.drivers.authorities.sites import SiteAuthority
 from tinyfat.drivers.authorities.ssh import SshAuthority
 from tinyfat.drivers.authorities.tls import ServerTls, TlsAuthority
 from tinyfat.drivers.dns.cloudflare import CloudflareDns
-from tinyfat.drivers.dns.hetzner import HetznerDns
 from tinyfat.drivers.dns.local import LocalDns
-from tinyfat.drivers.hetzner_cloud import HetznerCloud
 from tinyfat.drivers.machines.docker import DockerMachines
 from tinyfat.drivers.machines.docker_engine import DockerEngine
-from tinyfat.drivers.machines.hetzner.servers import HetznerServers
 from tinyfat.drivers.machines.hosted import HostedServers
 from tinyfat.drivers.machines.local_vm import local_vm_host
 from tinyfat.drivers.machines.nspawn import BASE, nspawn_host
@@ -43,6 +41,9 @@ from tinyfat.ports.machines import Machines, MachinesError, Servers
 from tinyfat.recipes.cloud_init import user_data
 from tinyfat.server_settings import CLOUDFLARE_URL
 from tinyfat.settings import Settings, SettingsRefused
+
+if TYPE_CHECKING:  # Hetzner's client is 9 MB, for those who have no server there
+    from tinyfat.drivers.hetzner_cloud import HetznerCloud
 
 BOX_PORT = 8027
 RELAY_PORT = 8028  # of the way in: boxes of servers call models there
@@ -217,6 +218,8 @@ class ServerSide:
             # In this host's network: its box dials our loopback, as a process of this host would.
             drivers["docker"] = DockerMachines(self._docker, settings.image, time.monotonic, network="host")
         if settings.hetzner_token is not None:
+            from tinyfat.drivers.machines.hetzner.servers import HetznerServers
+
             drivers["hetzner"] = HetznerServers(
                 self._cloud(settings.hetzner_token, settings.hetzner_url),
                 self.installation,
@@ -228,6 +231,8 @@ class ServerSide:
         return drivers
 
     def _cloud(self, token: SecretStr, url: str) -> HetznerCloud:
+        from tinyfat.drivers.hetzner_cloud import HetznerCloud
+
         self._clouds.append(HetznerCloud(token.get_secret_value(), url))
         return self._clouds[-1]
 
@@ -243,6 +248,8 @@ class ServerSide:
                     token.get_secret_value(), settings.domain, settings.dns_url or CLOUDFLARE_URL
                 ), None
             case "hetzner" if token is not None:
+                from tinyfat.drivers.dns.hetzner import HetznerDns
+
                 return HetznerDns(self._cloud(token, settings.dns_url or settings.hetzner_url), settings.domain), None
             case _:
                 return None, None

@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
+import dbos._dbos as _dbos
+import dbos._queue as _queue
 import dbos._workflow_commands as _workflow_commands
 from dbos import DBOS, DBOSConfig, SetWorkflowID, WorkflowStatusString
 
@@ -27,6 +30,9 @@ T = TypeVar("T")
 APPLICATION_VERSION = "1"
 HEARTBEAT_SECONDS = 5.0
 BACKGROUND_SECONDS = 60.0
+IDLE_SECONDS = 60.0  # between looks of DBOS for what we do not use
+QUEUE_SECONDS = 3.0  # a recovered flow goes on so late
+NOTIFY_SECONDS = 0.5  # also what a stop may take longer by
 STALE_SECONDS = 20.0  # a process that was silent this long is dead
 OUTAGE_SECONDS_MAX = 6 * 3600.0  # a step waits this long for a database that is away
 OUTAGE_PAUSE_SECONDS_MAX = 2.0
@@ -65,12 +71,17 @@ class Engine:
             "sys_db_pool_size": 8,
             "log_level": "ERROR",
             "notification_listener_polling_interval_sec": 5.0,
+            # Wakes a thread so often, to send messages between flows: ours send none.
+            "notification_coalesce_sec": NOTIFY_SECONDS,
+            "scheduler_polling_interval_sec": IDLE_SECONDS,  # nor are any of ours scheduled
             "max_executor_threads": 32,
         }
         DBOS(config=config)
         # Private, like `_recover_pending_workflows` below: once a second it looks for delayed flows and for flows past
         # a timeout, and we have neither. Idle, that was a third of what the engine cost.
         _workflow_commands._BACKGROUND_JOBS_INTERVAL_SEC = BACKGROUND_SECONDS
+        # Private too: it reads the list of queues once a second to begin a thread for each. Ours is one, its own.
+        _dbos.queue_thread = _internal_queue_thread  # type: ignore[attr-defined]
         self._beat: asyncio.Task[None] | None = None
 
     def flow(self, name: str, run: Flow) -> None:
@@ -139,6 +150,12 @@ class Engine:
                 log.warning("taking over the flows of %s", ", ".join(dead))
                 # Private, so the minor version is pinned and tests/faults kills for it: DBOS sells this as a service.
                 await asyncio.to_thread(DBOS._recover_pending_workflows, dead)
+
+
+def _internal_queue_thread(stop_event: threading.Event, dbos: DBOS) -> None:
+    queue = dbos._registry.get_internal_queue()
+    queue._polling_interval_sec = QUEUE_SECONDS
+    _queue.queue_worker_thread(stop_event, dbos, queue)
 
 
 class _DurableSteps:
