@@ -16,9 +16,12 @@ from websockets.exceptions import ConnectionClosed
 from tests.machine_speed import patient
 from tinyfat.domain.link import (
     FRAME_BYTES_MAX,
+    PROTOCOL,
     Frame,
     Hello,
     ModelAccess,
+    Piece,
+    Pieced,
     RuntimeSpec,
     RuntimeState,
     Status,
@@ -27,9 +30,10 @@ from tinyfat.domain.link import (
     TurnReceived,
     TurnSettled,
     Welcome,
-    decode,
     encode,
+    read_frame,
 )
+from tinyfat.domain.link_pieces import fits_a_frame, headed, joined, pieces
 from tinyfat.domain.turns import Turn, TurnResult
 
 TOKEN = "token-of-machine-1"
@@ -114,11 +118,18 @@ class Plane:
 
     async def offer(self, *turns: Turn) -> None:
         for one in turns:
-            await self.say(TurnOffer(one))
+            offer = TurnOffer(one)
+            if fits_a_frame(offer):
+                await self.say(offer)
+                continue
+            head, contents = headed(offer)
+            for piece in pieces(one.id, b"".join(contents)):
+                await self.say(piece)
+            await self.say(head)
 
     async def welcome(self, spec: RuntimeSpec) -> None:
         self.spec = spec
-        await self.say(Welcome(spec))
+        await self.say(Welcome(spec, PROTOCOL))
 
     def of(self, kind: type[T]) -> list[T]:
         return [frame for frame in self.frames if isinstance(frame, kind)]
@@ -151,14 +162,20 @@ class Plane:
             await socket.close(self.refuse_with)
             return
         self.sockets.add(socket)
+        arrived = bytearray()
         try:
             async for message in socket:
-                frame = decode(message)
+                frame = read_frame(message)
                 assert frame is not None
+                if isinstance(frame, Piece):
+                    arrived += frame.content
+                    continue
+                if isinstance(frame, Pieced):
+                    frame, arrived = joined(frame, bytes(arrived)), bytearray()
                 self.frames.append(frame)
                 match frame:
                     case Hello():
-                        await socket.send(encode(Welcome(self.spec)))
+                        await socket.send(encode(Welcome(self.spec, PROTOCOL)))
                     case TurnAnswer(turn_id) if self.settle:
                         await socket.send(encode(TurnSettled(turn_id)))
         except ConnectionClosed:

@@ -235,7 +235,7 @@ async def test_no_key_of_ours_leaves_in_an_answer(office: Office) -> None:
 async def test_files_too_large_for_a_frame_are_left_out_and_said(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tinyfat.box.desk.FRAME_BYTES_MAX", 1000)
+    monkeypatch.setattr("tinyfat.box.desk.ANSWER_FILES_BYTES_MAX", 1000)
     office.open()
     file = Attachment("a.bin", "application/octet-stream", bytes(2000))
     office.runtime.answers = [TurnResult(TurnOutcome.ANSWERED, "here", (file,))]

@@ -15,10 +15,12 @@ from tinyfat.domain.link import (
     LOG_LINE_CHARS_MAX,
     Frame,
     FrameRefused,
+    FrameTooLong,
     Hello,
     Log,
     LogLine,
     ModelAccess,
+    Piece,
     RuntimeSpec,
     RuntimeState,
     Status,
@@ -29,7 +31,9 @@ from tinyfat.domain.link import (
     Welcome,
     decode,
     encode,
+    read_frame,
 )
+from tinyfat.domain.link_pieces import fits_a_frame, headed, joined, pieces
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
@@ -49,17 +53,31 @@ results = st.builds(
     TurnResult, st.sampled_from(TurnOutcome), words, attachments, words, words, moments, moments, usages
 )
 frames: st.SearchStrategy[Frame] = st.one_of(
-    st.builds(Hello, counts, words, st.lists(ids, max_size=5).map(tuple)),
-    st.builds(Welcome, specs),
+    st.builds(Hello, counts, words, st.lists(ids, max_size=5).map(tuple), words),
+    st.builds(Welcome, specs, counts),
     st.builds(Status, st.sampled_from(RuntimeState), words, words, counts, counts),
     st.builds(TurnOffer, turns),
     st.builds(TurnReceived, ids),
     st.builds(TurnAnswer, ids, results),
     st.builds(TurnSettled, ids),
+    st.builds(Piece, ids, st.binary(max_size=50)),
+    st.builds(TurnAnswer, ids, results).map(lambda frame: headed(frame)[0]),
     st.builds(Log, st.lists(st.builds(LogLine, moments, st.sampled_from(["box", "runtime"]), words)).map(tuple)),
 )
 names = st.sampled_from(
-    ["hello", "welcome", "status", "turn", "turn_received", "turn_result", "turn_settled", "log", "newer"]
+    [
+        "hello",
+        "welcome",
+        "status",
+        "turn",
+        "turn_received",
+        "turn_result",
+        "turn_settled",
+        "log",
+        "piece",
+        "pieced",
+        "newer",
+    ]
 )
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -186,3 +204,39 @@ def decoded(text: str | bytes) -> Frame | None:
         return decode(text)
     except FrameRefused:
         return None
+
+
+@given(st.builds(TurnOffer, turns) | st.builds(TurnAnswer, ids, results))
+def test_what_goes_in_pieces_comes_back_the_same(frame: TurnOffer | TurnAnswer) -> None:
+    head, contents = headed(frame)
+    blob = b"".join(piece.content for content in contents for piece in pieces("a", content))
+    assert joined(head, blob) == frame
+    with pytest.raises(FrameRefused):
+        joined(head, blob + b"x")
+
+
+def test_what_is_short_enough_for_a_frame_passes_its_bound_whatever_its_escapes() -> None:
+    worst = "\U0001f600"
+    answer = TurnAnswer("i" * 200, TurnResult(TurnOutcome.ANSWERED, worst * 8000, (), worst * 4000, "\0" * 4000))
+    assert fits_a_frame(answer)
+    assert len(encode(answer)) < 256 * 1024
+    assert read_frame(encode(answer)) is not None
+    status = Status(RuntimeState.READY, worst * 4000, worst * 100)
+    assert read_frame(encode(status)) == status
+
+
+@pytest.mark.parametrize("kind", ["hello", "status", "log", "turn_result", "turn_received", "piece", "newer"])
+def test_a_frame_over_its_bound_is_refused_unparsed(kind: str) -> None:
+    text = f'{{"type": "{kind}", ' + "[" * 300_000
+    with pytest.raises(FrameTooLong):
+        read_frame(text)
+    with pytest.raises(FrameTooLong):
+        read_frame(text.encode())
+
+
+@pytest.mark.parametrize(
+    "text", ['{"turn_id": "a", "type": "turn_received"}', ' {"type": "log"}', "", "[]", "\ufeff{}"]
+)
+def test_a_frame_begins_with_its_type(text: str) -> None:
+    with pytest.raises(FrameRefused):
+        read_frame(text)

@@ -30,8 +30,8 @@ from tinyfat.domain.link import (
     TurnOffer,
     TurnSettled,
     Welcome,
-    decode,
     encode,
+    read_frame,
 )
 from tinyfat.domain.machines import MachineOrder, ServerOrder
 from tinyfat.domain.turns import Turn, TurnResult
@@ -159,7 +159,7 @@ class ImageReception:
             if self._turn is not None and self.result is None:
                 await self._send(TurnOffer(self._turn))
             while True:
-                await self._heard(decode(await socket.receive_text()))
+                await self._heard(read_frame(await socket.receive_text()))
         except (WebSocketDisconnect, FrameRefused, RuntimeError):  # starlette's word for a socket that closed under us
             return
         finally:

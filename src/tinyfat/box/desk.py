@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from tinyfat.box.runtime import RuntimeUnavailable
 from tinyfat.box.workplace import Workplace
 from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.failures import Failure
-from tinyfat.domain.link import FRAME_BYTES_MAX, TurnAnswer, encode
+from tinyfat.domain.link import ANSWER_FILES_BYTES_MAX, USAGE_BYTES_MAX, WORDS_CHARS_MAX, TurnAnswer, encode
 from tinyfat.domain.turns import Turn, TurnOutcome, TurnResult
 
 
@@ -230,11 +231,13 @@ class TurnDesk:
     def _answered(self, turn_id: str, result: TurnResult) -> None:
         # Whoever writes the mail, no key of ours leaves in the answer.
         clean = self._logbook.clean
-        result = replace(result, text=clean(result.text), detail=clean(result.detail))
-        frame = encode(TurnAnswer(turn_id, result))
-        if len(frame) > FRAME_BYTES_MAX:
+        result = replace(result, text=clean(result.text), detail=clean(result.detail)[:WORDS_CHARS_MAX])
+        if sum(len(attachment.content) for attachment in result.attachments) > ANSWER_FILES_BYTES_MAX:
             words = f"{result.text}\n\n[{Failure(FailureId.FILES_TOO_LARGE).text(self.agent_name)}]"
-            frame = encode(TurnAnswer(turn_id, replace(result, text=words, attachments=())))
+            result = replace(result, text=words, attachments=())
+        if len(json.dumps(result.usage)) > USAGE_BYTES_MAX:
+            result = replace(result, usage={})
+        frame = encode(TurnAnswer(turn_id, result))
         try:
             self._journal.answer(turn_id, frame)
         except sqlite3.Error as error:

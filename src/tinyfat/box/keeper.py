@@ -14,7 +14,7 @@ from tinyfat.box.logbook import RUNTIME, Logbook
 from tinyfat.box.pace import Pace, backoff
 from tinyfat.box.runtime import Command, InstallFailed, Runtime
 from tinyfat.box.workplace import Workplace
-from tinyfat.domain.link import RuntimeSpec, RuntimeState, Status
+from tinyfat.domain.link import WORDS_CHARS_MAX, RuntimeSpec, RuntimeState, Status
 
 LINES_A_SECOND_MAX = 2000  # of the runtime's output
 _SECRET_NAMES = ("TOKEN", "KEY", "SECRET", "PASSWORD")  # of environment variables whose values no log may show
@@ -225,7 +225,11 @@ class Keeper:
         else:
             self._workplace.closed(f"{state.value}: {detail}" if detail else state.value)
         self.status = Status(
-            state, self._logbook.clean(detail), self.runtime.version, self.memory_bytes, self._restarts
+            state,
+            self._logbook.clean(detail)[:WORDS_CHARS_MAX],
+            self.runtime.version,
+            self.memory_bytes,
+            self._restarts,
         )
         if (old.state, old.detail) != (state, self.status.detail):
             self._on_change()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from tinyfat.box.outbox import Outbox
 from tinyfat.box.pace import Pace, backoff
 from tinyfat.domain.link import (
     CLOSE_NOT_WANTED,
+    CLOSE_SUPERSEDED,
     CLOSE_TOKEN_REFUSED,
     FRAME_BYTES_MAX,
     Frame,
@@ -24,17 +25,20 @@ from tinyfat.domain.link import (
     Hello,
     IdentitySerial,
     MoveOrder,
+    Piece,
+    Pieced,
     RuntimeSpec,
     Status,
     TurnOffer,
     TurnSettled,
     Welcome,
-    decode,
     encode,
+    read_frame,
 )
+from tinyfat.domain.link_pieces import joined
 from tinyfat.domain.turns import Turn
 
-FRAGMENT_CHARS = 64 * 1024  # pings pass between the fragments of a long frame (RFC 6455 5.4)
+OFFER_BYTES_MAX = 128 * 1024 * 1024  # of the pieces of one turn: a 50 MB mail, with room
 CLOSE_SECONDS = 2.0
 _HTTP_TOKEN_REFUSED = (401, 403)  # how a server refuses before there is a WebSocket to close
 
@@ -45,6 +49,10 @@ class NotWanted(Exception):
 
 class TokenRefused(Exception):
     """The control plane does not know this machine's token."""
+
+
+class Superseded(Exception):
+    """Another box dialled with this machine's token."""
 
 
 class LinkOwner(Protocol):
@@ -86,6 +94,9 @@ class Link:
         self._random = random
         self._tls = tls
         self._welcomed = False
+        self._protocol = 1  # of the control plane
+        self._arriving = bytearray()  # the pieces of one turn
+        self._arriving_of = ""
 
     async def run(self) -> None:
         """For ever. Raises NotWanted."""
@@ -99,7 +110,7 @@ class Link:
             try:
                 await self._once()
                 words = "the control plane closed the connection"
-            except TokenRefused as error:
+            except (TokenRefused, Superseded) as error:
                 refused, words = True, str(error)
             except (OSError, TimeoutError, WebSocketException, FrameRefused) as error:
                 words = f"the control plane at {self._url} cannot be reached: {_in_words(error)}"
@@ -127,6 +138,8 @@ class Link:
                     raise NotWanted
                 case code if code == CLOSE_TOKEN_REFUSED:
                     raise TokenRefused(self._refused_words())
+                case code if code == CLOSE_SUPERSEDED:
+                    raise Superseded("another box uses this machine's token, and its line took this one's place")
 
     async def _dial(self) -> ClientConnection:
         try:
@@ -155,28 +168,36 @@ class Link:
         )
 
     async def _talk(self, socket: ClientConnection) -> None:
+        self._arriving, self._arriving_of = bytearray(), ""
         await socket.send(encode(self._owner.hello()))
         async with asyncio.timeout(self._pace.welcome_timeout):
             while not self._welcomed:
-                self._take(decode(await socket.recv()))
-        self._outbox.begin_again(self._owner.status())
+                self._take(read_frame(await socket.recv()))
+        self._outbox.begin_again(self._owner.status(), self._protocol)
         sender = asyncio.create_task(self._send(socket))
         try:
             async for message in socket:
-                self._take(decode(message))
+                self._take(read_frame(message))
         finally:
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
 
     def _take(self, frame: Frame | None) -> None:
         match frame:
-            case Welcome(spec):
+            case Welcome(spec, protocol):
+                self._protocol = protocol
                 if not self._welcomed:
                     self._logbook.box("connected to the control plane")
                 self._welcomed = True
                 self._owner.welcome(spec)
             case TurnOffer(turn):
                 self._owner.offered(turn)
+            case Piece(turn_id, content):
+                self._keep(turn_id, content)
+            case Pieced():
+                whole, self._arriving = joined(frame, bytes(self._arriving)), bytearray()
+                if isinstance(whole, TurnOffer):
+                    self._owner.offered(whole.turn)
             case TurnSettled(turn_id):
                 self._owner.settled(turn_id)
             case IdentitySerial(serial):
@@ -186,23 +207,25 @@ class Link:
             case _:
                 pass  # a newer control plane may say more than we know
 
+    def _keep(self, turn_id: str, content: bytes) -> None:
+        if turn_id != self._arriving_of:
+            self._arriving_of, self._arriving = turn_id, bytearray()
+        self._arriving += content
+        if len(self._arriving) > OFFER_BYTES_MAX:
+            raise FrameRefused(f"a turn of over {OFFER_BYTES_MAX} bytes")
+
     async def _send(self, socket: ClientConnection) -> None:
         """Until the connection ends. A failure of ours ends the connection too: it must not go unnoticed."""
         try:
             while True:
                 await self._outbox.something.wait()
                 for frame in self._outbox.frames():
-                    await socket.send(frame if len(frame) <= FRAGMENT_CHARS else _fragments(frame))
+                    await socket.send(frame)
         except ConnectionClosed:
             pass  # the receiver says so
         except Exception as error:
             self._logbook.box(f"sending to the control plane failed: {type(error).__name__}: {error}")
             await socket.close()
-
-
-def _fragments(frame: str) -> Iterator[str]:
-    for start in range(0, len(frame), FRAGMENT_CHARS):
-        yield frame[start : start + FRAGMENT_CHARS]
 
 
 def _is_loopback(url: str) -> bool:

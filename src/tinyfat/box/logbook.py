@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import deque
@@ -11,6 +12,8 @@ from pathlib import Path
 from tinyfat.domain.link import LOG_LINE_CHARS_MAX, LOG_LINES_MAX, LogLine
 
 FILE_BYTES_MAX = 5 * 1024 * 1024  # of each of the two
+BATCH_CHARS_MAX = 64 * 1024  # of the lines of one frame, as JSON; one line is always taken
+LINE_CHARS = 80  # of a line's frame, besides its text
 RING_LINES_MAX = 1000  # kept for the control plane while it is away
 SECRET_CHARS_MIN = 6  # what is shorter is a word, and hiding it would hide the log
 
@@ -53,11 +56,21 @@ class Logbook:
 
     def batch(self) -> tuple[LogLine, ...]:
         """The oldest lines not yet sent, with a word on those that were lost; empty when all are sent."""
-        lines = tuple(line for line, _ in zip(self._ring, range(LOG_LINES_MAX - 1), strict=False))
+        lines = self._next_lines()
         if not self._lost or not lines:
             return lines
         words = f"{self._lost} lines before this one were not kept for the control plane; box.log may have them."
         return (LogLine(lines[0].at, BOX, words), *lines)
+
+    def _next_lines(self) -> tuple[LogLine, ...]:
+        lines: list[LogLine] = []
+        chars = 0
+        for line in self._ring:
+            chars += LINE_CHARS + len(json.dumps(line.text))
+            if len(lines) == LOG_LINES_MAX - 1 or (lines and chars > BATCH_CHARS_MAX):
+                break
+            lines.append(line)
+        return tuple(lines)
 
     def sent(self, lines: tuple[LogLine, ...], lost_before: int) -> None:
         """These reached the socket: they are not sent again. `lost_before`: `lost` when the batch was made."""

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from tinyfat.box.journal import Journal
 from tinyfat.box.logbook import Logbook
-from tinyfat.domain.link import Log, Status, TurnReceived, encode
+from tinyfat.domain.link import PROTOCOL_PIECES, Log, Status, TurnAnswer, TurnReceived, decode, encode
+from tinyfat.domain.link_pieces import fits_a_frame, headed, pieces
 
 
 class Outbox:
@@ -18,6 +19,7 @@ class Outbox:
         self._receipts: dict[str, None] = {}  # dicts: sets that keep their order
         self._answers: dict[str, None] = {}
         self._unstored: dict[str, str] = {}  # results the journal could not take
+        self._protocol = PROTOCOL_PIECES  # of the other side
         self.something = asyncio.Event()
         logbook.on_line = self.something.set
 
@@ -47,8 +49,9 @@ class Outbox:
         self._answers.pop(turn_id, None)
         self._unstored.pop(turn_id, None)
 
-    def begin_again(self, status: Status) -> None:
-        """A new connection: what the old one carried may not have arrived."""
+    def begin_again(self, status: Status, protocol: int) -> None:
+        """A new connection, to a control plane of this protocol: what the old one carried may not have arrived."""
+        self._protocol = protocol
         self._status = status
         self._answers = dict.fromkeys((*self._journal.answered(), *self._unstored))
         self.something.set()
@@ -66,7 +69,7 @@ class Outbox:
                 del self._answers[turn_id]
                 frame = self._unstored.get(turn_id) or self._journal.result(turn_id)
                 if frame is not None:
-                    yield frame
+                    yield from self._in_frames(frame)
             elif self._status:
                 status, self._status = self._status, None
                 yield encode(status)
@@ -76,3 +79,15 @@ class Outbox:
                 self._logbook.sent(lines, lost)  # after the yield: the socket took it
             else:
                 return
+
+    def _in_frames(self, result: str) -> Iterator[str]:
+        """A long one in pieces, where the other side knows them."""
+        frame = decode(result)
+        if self._protocol < PROTOCOL_PIECES or not isinstance(frame, TurnAnswer) or fits_a_frame(frame):
+            yield result
+            return
+        head, contents = headed(frame)
+        for content in contents:
+            for piece in pieces(frame.turn_id, content):
+                yield encode(piece)
+        yield encode(head)

@@ -22,7 +22,7 @@ class Pace:
     token_refused_pause: float = 30.0
     welcome_timeout: float = 10.0
     ping_interval: float = 10.0
-    ping_timeout: float = 30.0  # a pong waits behind the frame that is just being sent: up to 96 MB
+    ping_timeout: float = 30.0  # a pong waits behind the frame that is just being sent
 
     # The runtime.
     install_pause_first: float = 10.0

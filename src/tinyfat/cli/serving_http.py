@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from tinyfat.api.http_connection import HttpConnection
+from tinyfat.cli.bounded_websocket import BoundedWebSocket
 from tinyfat.domain.link import FRAME_BYTES_MAX
 from tinyfat.engine.connections import Connections, Door, affordable
 
@@ -33,7 +34,7 @@ async def http_served(
         log_config=None,
         access_log=False,
         lifespan="off",
-        ws="websockets-sansio",
+        ws=BoundedWebSocket,
         ws_max_size=FRAME_BYTES_MAX,
         ws_per_message_deflate=False,
         timeout_keep_alive=KEEPALIVE_SECONDS,

@@ -9,15 +9,19 @@ The box dials `GET <link_url>` with `Authorization: Bearer <machine token>`. The
     box  -> turn_received the box has it, on its disk: no need to offer it again
     box  -> turn_result   until it is settled, again after every reconnect
     ctrl -> turn_settled  committed (or no longer wanted): the box may forget it
+    both -> piece         a part of a long text and of files, of the `pieced` that follows
+    both -> pieced        a turn or turn_result whose text and files went ahead in pieces (domain/link_pieces)
     box  -> log           lines of the runtime's and the box's own output
     ctrl -> move          this machine's part in moving its agent's state to another machine
     ctrl -> identity      the serial of the machine's identity; the box has a newer one fetched (domain/enrolment)
 
-Every frame is `{"type": ..., ...}`; a frame of an unknown type is ignored, so that either side may be newer.
-A long frame is best sent in fragments (RFC 6455 5.4), so that pings pass between them.
+Every frame is `{"type": ..., ...}`, its type first, so that its size is judged before it is parsed; a frame of an
+unknown type is ignored, so that either side may be newer. Pieces are sent only to a side that said protocol 2 or newer
+(box: hello, control plane: welcome); to an older one all goes in one frame.
 
-The control plane closes with CLOSE_TOKEN_REFUSED where it does not know the token (the box tries again, slowly), and
-with CLOSE_NOT_WANTED where the machine's end was asked for (the box stops its runtime and exits).
+The control plane refuses a token it does not know with HTTP 403 (the box tries again, slowly). It closes with
+CLOSE_NOT_WANTED where the machine's end was asked for (the box stops its runtime and exits), with CLOSE_SUPERSEDED
+where another link of the same token has come, and with CLOSE_PROTOCOL for what is no frame of this protocol.
 """
 
 from __future__ import annotations
@@ -34,14 +38,17 @@ from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.failures import Failure, read_failure
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 
-PROTOCOL = 1
+PROTOCOL = 2
+PROTOCOL_PIECES = 2  # from here on long frames go in pieces
 HEARTBEAT_SECONDS = 10.0
-FRAME_BYTES_MAX = 96 * 1024 * 1024  # a 50 MB mail's attachments, in base64, with room
+FRAME_BYTES_MAX = 256 * 1024  # of any frame: the worst JSON of this size is parsed in about 20 ms
 LOG_LINES_MAX = 200  # in one frame
 LOG_LINE_CHARS_MAX = 4000
 STATE_PATH = "/box/state"  # where a state that moves is sent and fetched, at the link's host
 STATE_BYTES_MAX = 8 * 1024**3  # packed
+CLOSE_PROTOCOL = 1002  # RFC 6455 section 7.4.1
 CLOSE_TOKEN_REFUSED = 4401
+CLOSE_SUPERSEDED = 4409
 CLOSE_NOT_WANTED = 4410
 
 ID_CHARS_MAX = 200  # of a turn's id or a session's name
@@ -52,14 +59,45 @@ FILENAME_CHARS_MAX = 255
 TURNS_HELD_MAX = 1000  # by one box
 USAGE_ITEMS_MAX = 100  # in one object of an answer's usage
 USAGE_DEPTH_MAX = 3
+USAGE_BYTES_MAX = 16 * 1024  # of it as JSON; a box leaves out what is longer
+PIECE_BYTES_MAX = 96 * 1024  # of one piece, decoded
+ANSWER_FILES_BYTES_MAX = 32 * 1024 * 1024  # of all files of one answer
 _UNFIT = re.compile("[\\x00\\ud800-\\udfff]")  # Postgres takes no NUL, UTF-8 no half of a surrogate pair
 _COUNT_MAX = 2**53  # exact in every JSON reader, and fits a bigint
 _MOMENT_MAX = 253_402_300_800.0  # Unix time of the year 10000: the end of what datetime can say
 _SECONDS_MAX = 10_000_000.0  # of a deadline: about four months
 
 
+# Of one frame as it arrives. What is not listed is of a newer side, and small.
+_KIB = 1024
+_BYTES_MAX = {
+    "hello": FRAME_BYTES_MAX,  # TURNS_HELD_MAX ids
+    "welcome": 64 * _KIB,
+    "status": 64 * _KIB,
+    "identity": 4 * _KIB,
+    "move": 4 * _KIB,
+    "turn": FRAME_BYTES_MAX,
+    "turn_received": 4 * _KIB,
+    "turn_result": FRAME_BYTES_MAX,
+    "turn_settled": 4 * _KIB,
+    "piece": 136 * _KIB,  # PIECE_BYTES_MAX in base64
+    "pieced": FRAME_BYTES_MAX,
+    "log": 128 * _KIB,
+}
+_UNKNOWN_BYTES_MAX = 16 * _KIB
+_TYPE_FIRST = re.compile(r'\{"type": ?"([a-z_]{1,32})"')
+
+
 class FrameRefused(ValueError):
     """The other side sent a frame that is not of this protocol."""
+
+
+class FrameTooLong(FrameRefused):
+    """A frame over its type's bound; it was not parsed."""
+
+    def __init__(self, kind: str, length: int) -> None:
+        super().__init__(f"a frame {kind!r} of {length} characters is over its bound")
+        self.kind = kind
 
 
 class RuntimeState(StrEnum):
@@ -99,11 +137,13 @@ class Hello:
     protocol: int
     box_version: str
     turns_held: tuple[str, ...] = ()
+    build: str = ""  # of the box's code (domain/build)
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
     spec: RuntimeSpec
+    protocol: int = 1  # of the control plane
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +203,21 @@ class TurnSettled:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    turn_id: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pieced:
+    """The text, then the files in order, came in pieces before it."""
+
+    head: TurnOffer | TurnAnswer  # its text and the contents of its files are empty
+    text_bytes: int  # of UTF-8
+    file_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LogLine:
     at: float  # Unix time, seconds
     source: str  # "box" or "runtime"
@@ -175,7 +230,18 @@ class Log:
 
 
 Frame: TypeAlias = (
-    Hello | Welcome | IdentitySerial | MoveOrder | Status | TurnOffer | TurnReceived | TurnAnswer | TurnSettled | Log
+    Hello
+    | Welcome
+    | IdentitySerial
+    | MoveOrder
+    | Status
+    | TurnOffer
+    | TurnReceived
+    | TurnAnswer
+    | TurnSettled
+    | Piece
+    | Pieced
+    | Log
 )
 
 _TYPES: dict[type, str] = {
@@ -188,20 +254,43 @@ _TYPES: dict[type, str] = {
     TurnReceived: "turn_received",
     TurnAnswer: "turn_result",
     TurnSettled: "turn_settled",
+    Piece: "piece",
+    Pieced: "pieced",
     Log: "log",
 }
 
 
 def encode(frame: Frame) -> str:
     """ASCII only: half a surrogate pair in somebody's text still makes a text message (RFC 6455 8.1)."""
+    return json.dumps(_body(frame), ensure_ascii=True)
+
+
+def _body(frame: Frame) -> dict[str, Any]:
+    kind = {"type": _TYPES[type(frame)]}
+    if isinstance(frame, Pieced):
+        return {**kind, "head": _body(frame.head), "text_bytes": frame.text_bytes, "file_bytes": list(frame.file_bytes)}
     body = asdict(frame)
     if isinstance(frame, TurnAnswer):
         body["result"] |= _failure_fields(frame.result)
+    if isinstance(frame, Piece):
+        body["content"] = _base64(frame.content)
     for holder in ("turn", "result"):
         if holder in body:
             for attachment in body[holder]["attachments"]:
-                attachment["content"] = base64.b64encode(attachment["content"]).decode("ascii")
-    return json.dumps({"type": _TYPES[type(frame)], **body}, ensure_ascii=True)
+                attachment["content"] = _base64(attachment["content"])
+    return {**kind, **body}
+
+
+def read_frame(text: str | bytes) -> Frame | None:
+    """As `decode`, of what a stranger sent: its length is judged by its type before it is parsed. Raises FrameRefused,
+    FrameTooLong."""
+    start = text[:64] if isinstance(text, str) else text[:64].decode("ascii", "replace")
+    named = _TYPE_FIRST.match(start)
+    if named is None:
+        raise FrameRefused("a frame does not begin with its type")
+    if len(text) > _BYTES_MAX.get(named[1], _UNKNOWN_BYTES_MAX):
+        raise FrameTooLong(named[1], len(text))
+    return decode(text)
 
 
 def _failure_fields(result: TurnResult) -> dict[str, Any]:
@@ -234,9 +323,10 @@ def _decode(kind: object, body: dict[str, Any]) -> Frame | None:
     match kind:
         case "hello":
             held = body.get("turns_held", [])[:TURNS_HELD_MAX]
-            return Hello(_count(body["protocol"]), _text(body["box_version"], 100), tuple(map(_id, held)))
+            build = _text(body.get("build", ""), 100)
+            return Hello(_count(body["protocol"]), _text(body["box_version"], 100), tuple(map(_id, held)), build)
         case "welcome":
-            return Welcome(_spec(body["spec"]))
+            return Welcome(_spec(body["spec"]), _count(body.get("protocol", 1)))
         case "status":
             return Status(
                 RuntimeState(body["state"]),
@@ -260,10 +350,22 @@ def _decode(kind: object, body: dict[str, Any]) -> Frame | None:
             return TurnAnswer(_id(body["turn_id"]), _result(body["result"]))
         case "turn_settled":
             return TurnSettled(_id(body["turn_id"]))
+        case "piece":
+            return Piece(_id(body["turn_id"]), _content(body["content"]))
+        case "pieced":
+            return _pieced(body)
         case "log":
             return Log(tuple(_log_line(line) for line in body["lines"][:LOG_LINES_MAX]))
         case _:
             return None
+
+
+def _pieced(body: dict[str, Any]) -> Pieced:
+    head, sizes = body["head"], body["file_bytes"]
+    frame = _decode(head["type"], head) if head["type"] in ("turn", "turn_result") else None
+    if not isinstance(frame, TurnOffer | TurnAnswer) or not isinstance(sizes, list) or len(sizes) > ATTACHMENTS_MAX:
+        raise FrameRefused("what came in pieces is neither a turn nor its result")
+    return Pieced(frame, _count(body["text_bytes"]), tuple(map(_count, sizes)))
 
 
 def _spec(body: dict[str, Any]) -> RuntimeSpec:
@@ -318,10 +420,18 @@ def _attachments(body: dict[str, Any]) -> tuple[Attachment, ...]:
         Attachment(
             _text(item["filename"], FILENAME_CHARS_MAX),
             _text(item["media_type"], FILENAME_CHARS_MAX),
-            base64.b64decode(item["content"], validate=True),
+            _content(item["content"]),
         )
         for item in listed
     )
+
+
+def _content(value: str) -> bytes:
+    return base64.b64decode(value, validate=True)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 def _text(value: object, chars_max: int | None = None) -> str:

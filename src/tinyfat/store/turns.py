@@ -126,6 +126,16 @@ class TurnStore:
                 (_uuid(turn_id), machine_id),
             )
 
+    async def expected(self, turn_ids: Sequence[str], machine_id: str) -> set[str]:
+        """Of these, the turns of this machine's agent whose result is still waited for."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "select id::text from turns where id = any(%s::uuid[]) and outcome is null and state = 'running' "
+                "and agent_id = (select agent_id from machines where id = %s)",
+                ([known for known in map(_uuid, turn_ids) if known], machine_id),
+            )
+            return {str(row[0]) for row in await cursor.fetchall()}
+
     async def answered(self, turn_id: str, machine_id: str, result: TurnResult) -> None:
         """Keep the box's answer. The first one counts; one for another agent's or an ended turn changes nothing."""
         await self._keep_result(turn_id, machine_id, result)
