@@ -71,13 +71,39 @@ SYM, LNK, FIFO = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE
         [member("state", type=tarfile.DIRTYPE), member("state/d", type=SYM, linkname="/"), member("state/d/x", size=3)],
         [member("state", type=tarfile.DIRTYPE), member("state/h", type=LNK, linkname="../../secret")],
         [member("state", type=tarfile.DIRTYPE), member("state/p", type=FIFO)],
+        [member("state", type=tarfile.DIRTYPE), member("state/c", type=tarfile.CHRTYPE)],
+        [member("state", type=tarfile.DIRTYPE), member("state/b", type=tarfile.BLKTYPE)],
+        [member("state", type=tarfile.DIRTYPE), member("workspace", type=SYM, linkname="/")],
+        [member("workspace", type=SYM, linkname="state"), member("state", type=tarfile.DIRTYPE)],
+        [member("state", type=SYM, linkname="..")],
+        [member("state", size=3)],
+        [member("state/file", size=3)],
+        [
+            member("state", type=tarfile.DIRTYPE),
+            member("state/x", type=SYM, linkname="../../secret"),
+            member("state/x", type=tarfile.DIRTYPE, mode=0o777),
+        ],
+        [
+            member("state", type=tarfile.DIRTYPE),
+            member("state/x", type=tarfile.DIRTYPE, mode=0o777),
+            member("state/x", type=SYM, linkname="../../secret"),
+        ],
+        [
+            member("state", type=tarfile.DIRTYPE),
+            member("state/l", type=SYM, linkname="../../secret"),
+            member("state/same", type=LNK, linkname="state/l"),
+        ],
+        [member("state", type=tarfile.DIRTYPE), member("state/" + "n" * 300, size=3)],
+        [member("/".join(["state", *["d"] * depth]), type=tarfile.DIRTYPE) for depth in range(200)],
+        [member("state", type=tarfile.DIRTYPE), member("state/e", type=SYM, linkname="")],
     ],
-    ids=lambda members: members[-1].name,
+    ids=lambda members: f"{members[-1].name[:20]}-{len(members)}",
 )
 def test_what_leads_out_of_it_is_refused_and_what_was_there_stays(
     tmp_path: Path, members: list[tarfile.TarInfo]
 ) -> None:
     (tmp_path / "secret").write_text("mine")
+    (tmp_path / "secret").chmod(0o600)
     folder = tmp_path / "box"
     (folder / "state").mkdir(parents=True)
     (folder / "state/here").write_text("before")
@@ -87,6 +113,7 @@ def test_what_leads_out_of_it_is_refused_and_what_was_there_stays(
             tar.addfile(info, io.BytesIO(b"abc") if info.size else None)
     with pytest.raises(ArchiveRefused):
         restore(archive, folder)
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
     assert (folder / "state/here").read_text() == "before" and not (tmp_path / "outside").exists()
     assert [path.name for path in folder.iterdir()] == ["state"]
 
@@ -135,6 +162,92 @@ def test_a_damaged_database_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(ArchiveRefused, match="damaged"):
         restore(archive, tmp_path / "old")
     assert (old / "state/agents/main/sessions.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["bad.db", "bad.sqlite3", "memory", "a.txt"])
+def test_a_damaged_database_is_noticed_whatever_its_name(tmp_path: Path, name: str) -> None:
+    old = filled(tmp_path / "old")
+    content = bytearray((old / "state/memory.sqlite").read_bytes())
+    content[4096:4200] = b"\xff" * 104
+    (old / "workspace" / name).write_bytes(content)
+    archive = tmp_path / "a.tar.gz"
+    pack(old, archive)
+    with pytest.raises(ArchiveRefused, match="damaged"):
+        restore(archive, _folder(tmp_path / "new"))
+
+
+def test_holes_stay_holes(tmp_path: Path) -> None:
+    """Half a gigabyte of them packs to little, and takes little again."""
+    old, new = filled(tmp_path / "old"), _folder(tmp_path / "new")
+    with (old / "workspace/disk.img").open("wb") as file:
+        file.write(b"begin")
+        file.seek(100_000_000)
+        file.write(b"end")
+        file.truncate(120_000_000)
+    archive = tmp_path / "a.tar.gz"
+    pack(old, archive)
+    restore(archive, new)
+    there = (new / "workspace/disk.img").stat()
+    assert there.st_size == 120_000_000 and there.st_blocks * 512 < 2_000_000
+    with (new / "workspace/disk.img").open("rb") as file:
+        assert file.read(5) == b"begin"
+        file.seek(100_000_000)
+        assert file.read(3) == b"end"
+
+
+def test_two_names_of_one_file_stay_so(tmp_path: Path) -> None:
+    old, new = filled(tmp_path / "old"), _folder(tmp_path / "new")
+    os.link(old / "workspace/run.sh", old / "state/same.sh")
+    archive = tmp_path / "a.tar.gz"
+    pack(old, archive)
+    restore(archive, new)
+    assert (new / "workspace/run.sh").samefile(new / "state/same.sh")
+
+
+def test_a_bomb_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyfat.box.state_archive.UNPACKED_BYTES_FREE", 1_000_000)
+    archive, folder = tmp_path / "a.tar.gz", _folder(tmp_path / "box")
+    wrote: list[str] = []
+    monkeypatch.setattr("tinyfat.box.state_archive._write", lambda tar, member, into: wrote.append(member.name))
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(member("workspace", type=tarfile.DIRTYPE))
+        tar.addfile(member("workspace/bomb", size=30_000_000), io.BytesIO(b"A" * 30_000_000))
+    assert archive.stat().st_size < 100_000
+    with pytest.raises(ArchiveRefused, match="unpacked"):
+        restore(archive, folder)
+    assert wrote == []
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_SPARSE])
+def test_a_header_without_end_is_not_read_into_memory(tmp_path: Path, kind: bytes) -> None:
+    archive, folder = tmp_path / "a.tar.gz", _folder(tmp_path / "box")
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(member("workspace", type=tarfile.DIRTYPE))
+        tar.fileobj.write(member("x", type=kind, size=5_000_000_000).tobuf())  # type: ignore[union-attr]
+        tar.fileobj.write(b"0" * 100_000)  # type: ignore[union-attr]
+    with pytest.raises(ArchiveRefused):
+        restore(archive, folder)
+
+
+def test_headers_before_headers_without_end_are_refused(tmp_path: Path) -> None:
+    archive, folder = tmp_path / "a.tar.gz", _folder(tmp_path / "box")
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(member("workspace", type=tarfile.DIRTYPE))
+        for _ in range(5000):
+            tar.fileobj.write(member("x", type=tarfile.GNUTYPE_LONGNAME, size=1).tobuf() + b"y" + bytes(511))  # type: ignore[union-attr]
+    with pytest.raises(ArchiveRefused):
+        restore(archive, folder)
+
+
+def test_the_place_it_goes_to_may_be_a_link(tmp_path: Path) -> None:
+    archive, new = tmp_path / "a.tar.gz", _folder(tmp_path / "new")
+    pack(filled(tmp_path / "old"), archive)
+    (new / "workspace").symlink_to("nowhere")
+    (new / "state").symlink_to(_folder(tmp_path / "kept"))
+    (tmp_path / "kept/file").write_text("not ours")
+    restore(archive, new)
+    assert (new / "workspace/run.sh").exists() and not (new / "workspace").is_symlink()
+    assert (tmp_path / "kept/file").read_text() == "not ours"
 
 
 def _folder(path: Path) -> Path:

@@ -10,6 +10,8 @@ import asyncio
 import hashlib
 import json
 import logging
+import secrets
+from collections import Counter
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request
@@ -25,6 +27,7 @@ from tinyfat.ports.server_ledger import MoveFiles, MovePhase, StateMove, StateMo
 WRITE_BYTES = 1024 * 1024  # gathered before a thread is asked to write them
 SPARE_BYTES = 2 * 1024**3  # of our own disk, that stay free
 WORDS_BYTES_MAX = 8192
+UPLOADS_MAX = 2  # of one move at once: what broke off may still be waited for when it is sent again
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -40,6 +43,7 @@ class Refused(Exception):
 
 def serve_states(app: FastAPI, records: MachineRecords, moves: StateMoves, files: MoveFiles) -> None:
     app.state.state_moves, app.state.move_files, app.state.machine_records = moves, files, records
+    app.state.state_uploads, app.state.state_finishing = Counter[str](), asyncio.Lock()
     app.include_router(router)
     app.add_exception_handler(Refused, _refused)
 
@@ -58,18 +62,33 @@ async def hand_over(request: Request, move_id: str) -> Response:
         raise Refused(413, f"a state has a Content-Length of 1 to {STATE_BYTES_MAX} bytes")
     if files.room() - int(length) < SPARE_BYTES:
         raise Refused(507, "the control plane has no room for it on its disk")
-    draft = files.file(move.id).with_suffix(".part")
+    draft = files.file(move.id).with_suffix(f".{secrets.token_hex(8)}.part")  # each upload has its own
+    under_way: Counter[str] = request.app.state.state_uploads
+    if under_way[move.id] >= UPLOADS_MAX:
+        raise Refused(503, "it is being sent already")
+    under_way[move.id] += 1
     try:
         digest = await _receive(request, draft, int(length))
         if request.headers.get("content-digest", "") != content_digest(digest):
             raise Refused(400, "what came is not what its Content-Digest says")
-    except BaseException:
+        async with request.app.state.state_finishing:
+            await _keep(moves, files, move.id, draft, digest)
+    finally:
         draft.unlink(missing_ok=True)
-        raise
-    await asyncio.to_thread(draft.replace, files.file(move.id))
-    await moves.kept(move.id, digest, int(length))
-    log.info("the state of machine %s is here: %s bytes", machine.id, length)
+        under_way[move.id] -= 1
+        if not under_way[move.id]:
+            del under_way[move.id]
+    log.info("the state of machine %s is here: %s bytes", machine.id, int(length))
     return Response(status_code=204)
+
+
+async def _keep(moves: StateMoves, files: MoveFiles, move_id: str, draft: Path, digest: str) -> None:
+    """The first that is complete: its digest is what the next machine asks for."""
+    move = await moves.get(move_id)
+    if move is not None and move.phase is MovePhase.ASKED:
+        size = draft.stat().st_size
+        await asyncio.to_thread(draft.replace, files.file(move_id))
+        await moves.kept(move_id, digest, size)
 
 
 @router.get(STATE_PATH + "/{move_id}")

@@ -114,7 +114,8 @@ class MoveFolder:
         return sorted({name for name in names if _uuid(name)})
 
     async def remove(self, move_id: str) -> None:
-        for file in (self.file(move_id), self.file(move_id).with_suffix(".part")):
+        name = self.file(move_id).name.partition(".")[0]
+        for file in await asyncio.to_thread(lambda: list(self._folder.glob(f"{name}.tar.*"))):
             await asyncio.to_thread(file.unlink, True)
 
 
