@@ -9,6 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.link import (
     ANSWER_CHARS_MAX,
     ATTACHMENTS_MAX,
@@ -49,8 +51,21 @@ plain = st.recursive(
 usages = st.dictionaries(words, st.integers(0, 10**9) | st.floats(0, 100) | words, max_size=4)
 specs = st.builds(RuntimeSpec, words, words, st.builds(ModelAccess, words, words, words, words), counts)
 turns = st.builds(Turn, ids, ids, words, st.floats(0, 1e6), attachments)
+failures = st.sampled_from([kind for kind in FailureId if kind is not FailureId.SILENT]).map(Failure)
+answered = st.tuples(st.just(TurnOutcome.ANSWERED), st.none())
+failed = st.tuples(st.just(TurnOutcome.FAILED), failures)
+silent = st.just((TurnOutcome.SILENT, Failure(FailureId.SILENT)))
 results = st.builds(
-    TurnResult, st.sampled_from(TurnOutcome), words, attachments, words, words, moments, moments, usages
+    lambda ended, text, files, detail, received, at, usage: TurnResult(
+        ended[0], text, files, ended[1], detail, received, at, usage
+    ),
+    answered | failed | silent,
+    words,
+    attachments,
+    words,
+    moments,
+    moments,
+    usages,
 )
 frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Hello, counts, words, st.lists(ids, max_size=5).map(tuple), words),
@@ -217,7 +232,7 @@ def test_what_goes_in_pieces_comes_back_the_same(frame: TurnOffer | TurnAnswer) 
 
 def test_what_is_short_enough_for_a_frame_passes_its_bound_whatever_its_escapes() -> None:
     worst = "\U0001f600"
-    answer = TurnAnswer("i" * 200, TurnResult(TurnOutcome.ANSWERED, worst * 8000, (), worst * 4000, "\0" * 4000))
+    answer = TurnAnswer("i" * 200, TurnResult(TurnOutcome.ANSWERED, worst * 8000, (), detail=worst * 4000))
     assert fits_a_frame(answer)
     assert len(encode(answer)) < 256 * 1024
     assert read_frame(encode(answer)) is not None
