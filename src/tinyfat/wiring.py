@@ -23,7 +23,7 @@ from tinyfat.drivers.inference.routes import MAIN, STANDIN_VENDOR
 from tinyfat.drivers.machines.process import ProcessMachines
 from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
 from tinyfat.drivers.mail.dkim_signing import DkimSigner
-from tinyfat.drivers.mail.smtp_in import SmtpIn, tls_context
+from tinyfat.drivers.mail.smtp_in import SmtpBounds, SmtpIn, tls_context
 from tinyfat.drivers.mail.smtp_out import NoSmarthost, SmtpOut
 from tinyfat.drivers.secrets.envelope import EnvelopeSecrets, MasterKeyRefused
 from tinyfat.drivers.secrets.master_key import kept_master_keys
@@ -203,7 +203,8 @@ class World:
         if settings.smtp_certificate and settings.smtp_certificate_key:
             tls = tls_context(settings.smtp_certificate, settings.smtp_certificate_key)
         listen = settings.smtp_listen
-        return SmtpIn(self.intake, listen.host, listen.port, settings.domain, settings.mail_size_max, tls)
+        bounds = SmtpBounds(settings.mail_size_max, self.reading, settings.trusted_networks)
+        return SmtpIn(self.intake, listen.host, listen.port, settings.domain, bounds, tls)
 
     def check_machine_kind(self, kind: str) -> None:
         if kind not in self.kinds.known:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import aiosmtplib
 import pytest
 
-from tinyfat.drivers.mail.smtp_in import SmtpIn
+from tinyfat.drivers.mail.smtp_in import SmtpBounds, SmtpIn
 from tinyfat.ports.mail import DiskLow, Envelope, NeverRoom, NoRoom
 
 
@@ -38,7 +38,7 @@ def full() -> _Full:
 
 @pytest.fixture
 async def peer(full: _Full) -> AsyncIterator[aiosmtplib.SMTP]:
-    server = SmtpIn(full, "127.0.0.1", 0, "tinyfat.localhost", 100_000)
+    server = SmtpIn(full, "127.0.0.1", 0, "tinyfat.localhost", SmtpBounds(100_000))
     await server.start()
     async with aiosmtplib.SMTP(hostname="127.0.0.1", port=server.port, start_tls=False) as peer:
         yield peer

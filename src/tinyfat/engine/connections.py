@@ -135,6 +135,11 @@ class Door:
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def port(self) -> int:
+        """Of the first socket."""
+        return int(self._listeners[0].getsockname()[1])
+
     def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """On a socket that is bound; it is ours from now on."""
         listener.setblocking(False)

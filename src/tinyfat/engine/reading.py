@@ -18,7 +18,7 @@ class TooMuchBeingRead(Exception):
 
 class Reading:
     def __init__(self, bytes_max: int = BYTES_MAX) -> None:
-        self._max = bytes_max
+        self.bytes_max = bytes_max
         self._held = 0
         self._owners: dict[str, int] = {}
 
@@ -35,7 +35,7 @@ class Reading:
 
     def _change(self, size: int, whose: str) -> None:
         owned = self._owners.get(whose, 0) + size
-        if size > 0 and (self._held + size > self._max or owned > self._max // OWNERS_PART):
+        if size > 0 and (self._held + size > self.bytes_max or owned > self.bytes_max // OWNERS_PART):
             raise TooMuchBeingRead(f"{self._held} bytes are being read already")
         self._held += size
         if owned:

@@ -8,109 +8,111 @@ again).
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
-import re
+import socket
 import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, Session
 from aiosmtpd.smtp import Envelope as Transaction
 
+from tinyfat.drivers.mail.smtp_session import SmtpReading, SmtpSession
+from tinyfat.engine.connections import Connections, Door, affordable
+from tinyfat.engine.reading import Reading
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import AuthenticationUnknown, DiskLow, Envelope, Intake, NeverRoom, NoRoom, UnknownRecipient
 
-SESSIONS_MAX = 200
-IDLE_SECONDS_MAX = 300.0  # RFC 5321 4.5.3.2.7
+SESSIONS_MAX = 500  # this machine itself, and the networks whose mail we trust, have half of them
+SESSIONS_OF_PEER_MAX = 25
+TOO_MANY = b"421 4.3.2 Too many connections; come again in a minute\r\n"
 RECIPIENTS_MAX = 100  # RFC 5321 4.5.3.1.8: at least 100
-# RFC 5321 4.5.3.1.6 lets a peer send 1000, and asks us to take more where we can: others do, and a 500 loses the mail.
-LINE_BYTES_MAX = 64 * 1024
 SIZE_DIGITS_MAX = 20  # RFC 1870 3
 ACCEPT_SECONDS_MAX = 120.0  # DNS, reading and committing; then 451
 
-# RFC 5321 4.1.2: a Path whose local part is a Dot-string, as nearly every one is; parameters may follow.
-_PLAIN_PATH = re.compile(r"<([A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)>(?: +|$)")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class SmtpBounds:
+    """What one mail and all sessions together may take."""
+
+    size_max: int  # bytes of one mail
+    reading: Reading = field(default_factory=Reading)
+    trusted: Sequence[Network] = ()  # may have many sessions: smarthosts of our own
+
+
 class SmtpIn:
     def __init__(
-        self, intake: Intake, host: str, port: int, name: str, size_max: int, tls: ssl.SSLContext | None = None
+        self, intake: Intake, host: str, port: int, name: str, bounds: SmtpBounds, tls: ssl.SSLContext | None = None
     ) -> None:
         self._intake = intake
         self._host, self._port, self._name = host, port, name
-        self._size_max = size_max
+        self._bounds = bounds
+        self._reading = SmtpReading(bounds.reading, bounds.size_max)
         self._tls = tls
-        self._server: asyncio.Server | None = None
-        self._sessions: set[_Smtp] = set()
+        self._door: Door | None = None
+        self._sessions: set[SmtpSession] = set()
 
     @property
     def port(self) -> int:
         """The real one, where 0 was asked for."""
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
+        assert self._door is not None
+        return self._door.port
 
     async def start(self) -> None:
         """Raises OSError where the address is taken."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._session, self._host, self._port)
+        places = Connections(affordable(SESSIONS_MAX), SESSIONS_OF_PEER_MAX, self._bounds.trusted)
+        door = Door("smtp", self._session, places, TOO_MANY)
+        listeners = await _bound(self._host, self._port)
+        for listener in listeners:
+            door.listen(listener)
+        self._door = door
 
     async def stop(self) -> None:
-        if self._server is None:
+        if self._door is None:
             return
-        self._server.close()
+        await self._door.close()
         for session in list(self._sessions):
             if session.transport is not None:
                 session.transport.close()
-        await self._server.wait_closed()
 
-    def _session(self) -> SMTP:
-        return _Smtp(
+    def _session(self) -> SmtpSession:
+        return SmtpSession(
             _Handler(self._intake),
             sessions=self._sessions,
-            data_size_limit=self._size_max,
+            reading=self._reading,
+            data_size_limit=self._bounds.size_max,
             enable_SMTPUTF8=True,
             hostname=self._name,
             ident="TinyFat",
             tls_context=self._tls,
-            timeout=IDLE_SECONDS_MAX,
             auth_exclude_mechanism=["LOGIN", "PLAIN"],  # nobody logs in here: a sender is proved by DNS or its network
         )
 
 
-class _Smtp(SMTP):
-    """One connection, counted: beyond SESSIONS_MAX a peer is asked to come later."""
-
-    line_length_limit = LINE_BYTES_MAX
-
-    def __init__(self, handler: object, *, sessions: set[_Smtp], **arguments: Any) -> None:
-        super().__init__(handler, **arguments)
-        self._open_sessions = sessions
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Called once more after STARTTLS: that is no new session.
-        if self not in self._open_sessions and len(self._open_sessions) >= SESSIONS_MAX:
-            stream = cast(asyncio.Transport, transport)  # uvloop's is one by its methods, not by its class
-            stream.write(b"421 4.3.2 Too many connections; come again in a minute\r\n")
-            stream.close()
-        self._open_sessions.add(self)
-        super().connection_made(transport)
-
-    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
-        """(address, what follows it). The parser takes a fifth of the time in which a mail is accepted: it is left for
-        the addresses that need it, and the tests hold both to the same answer."""
-        if plain := _PLAIN_PATH.match(arg):
-            return plain[1], arg[plain.end() :]
-        try:
-            address, rest = super()._getaddr(arg)
-        except Exception:  # the standard library's, of several kinds: <a@[> is enough
-            return None, None  # aiosmtpd's word for a syntax error
-        return address, rest
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._open_sessions.discard(self)
-        super().connection_lost(error)
+async def _bound(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address that the host's name has. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            listener.listen()
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
 
 
 class _Handler:
