@@ -17,10 +17,12 @@ from datetime import UTC, datetime
 from tinyfat.domain.byok import VendorKey
 from tinyfat.domain.prices import ModelRoute
 from tinyfat.drivers.inference.http import HttpInference
+from tinyfat.drivers.inference.prices import known_window
 from tinyfat.drivers.inference.routes import MAIN, STANDIN_VENDOR, RouteRefused, vendor_route
 from tinyfat.drivers.inference.vendors import VENDORS
 from tinyfat.drivers.secrets.envelope import EnvelopeSecrets, MasterKeyRefused
 from tinyfat.drivers.secrets.master_key import kept_master_keys
+from tinyfat.engine.workers import Workers
 from tinyfat.ports.inference import Api, OwnerKeys, Target
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.usage import UsageLedger
@@ -61,6 +63,7 @@ class Relay:
         self.variables_set = frozenset(keys)
         self.models = models_of(self.routes, keys, now)
         self._vendors = HttpInference()
+        self._readers = Workers()
         calls = Calls(
             self.models,
             LedgerDesk(ledger),
@@ -69,6 +72,7 @@ class Relay:
             Waits(),
             time.monotonic,
             CallIds(secrets.token_bytes(RANDOM_BYTES), time.time),
+            self._readers,
         )
         self._server = RelayServer(calls, self.models, CountTokens(calls))
 
@@ -94,6 +98,7 @@ class Relay:
     async def stop(self) -> None:
         await self._server.stop()
         await self._vendors.close()
+        await self._readers.close()
 
 
 class RelayAlone:
@@ -170,4 +175,5 @@ def _owners(now: datetime) -> dict[str, Target]:
 
 def _target(route: ModelRoute, key: str) -> Target:
     surfaces = _SURFACES.get(route.vendor, frozenset[str]())
-    return Target(route.vendor, route.model, route.url, Api(route.api), route.prices, key, surfaces)
+    window = known_window(route.vendor, route.model)
+    return Target(route.vendor, route.model, route.url, Api(route.api), route.prices, key, surfaces, window)

@@ -32,7 +32,7 @@ class SlowLedger(MemoryUsageLedger):
     ) -> list[Held | Refused]:
         self.batches.append((len(reservations), len(settlements), len(releases)))
         await self.open.wait()
-        if self.poison in [one.call_id for one in (*reservations, *settlements)]:
+        if self.poison in [*(one.call_id for one in reservations), *(one.call_id for one in settlements)]:
             raise ValueError("this cannot be written")
         return await super().commit(reservations, settlements, releases)
 

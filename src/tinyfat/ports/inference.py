@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tinyfat.domain.prices import PriceList
 
-INPUT_TOKENS_MAX = 200_000  # of a model whose context window nobody told us
+INPUT_TOKENS_MAX = 200_000  # assumed of a model whose context window nobody told us
 OUTPUT_TOKENS_MAX = 32_000  # of a model whose longest answer nobody told us
 
 
@@ -31,8 +31,13 @@ class Target:
     prices: PriceList
     key: str = field(default="", repr=False)  # the operator's; an owner's own comes from `OwnerKeys`
     surfaces: frozenset[str] = frozenset()  # empty: what the API says
-    input_max: int = INPUT_TOKENS_MAX  # tokens
+    input_max: int | None = None  # tokens: its window; None where nobody told us
     output_max: int = OUTPUT_TOKENS_MAX  # tokens
+
+    @property
+    def window(self) -> int:
+        """Tokens: of what cannot be weighed, no more can be in it."""
+        return INPUT_TOKENS_MAX if self.input_max is None else self.input_max
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ in the same statement: nothing can come in between. A hold ends exactly once: se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Protocol
@@ -31,6 +31,8 @@ class Reservation:
     conversation: str = ""
     table_vendor: str = ""  # whom the operator's table names first for this alias: the owner's key there goes before
     owner_vendor: str | None = None  # whose key of the owner's `amount` is reckoned by, "": none. None: no matter
+    least: int | None = None  # nano-dollars: where the caps leave less than `amount`, but this, what they leave is held
+    quiet: bool = False  # a refusal by a cap is no news: it is asked again, with another amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Held:
     call_id: str
     agent_id: str
     byok_vendor: str  # "" for a managed agent: whose key the call is made with
+    amount: int = field(default=0, compare=False)  # nano-dollars that are held: fewer than asked for near a cap
 
 
 @dataclass(frozen=True, slots=True)

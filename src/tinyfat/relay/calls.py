@@ -9,31 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.failures import Failure
-from tinyfat.domain.prices import PriceList
-from tinyfat.domain.usage import AMOUNT_MAX, Price, Refusal
+from tinyfat.domain.usage import Refusal
 from tinyfat.ports.inference import Inference, OwnerKeys, Target, VendorCut
 from tinyfat.ports.ledger import StoreUnavailable
-from tinyfat.ports.usage import Held, Refused, Reservation, Settlement
+from tinyfat.ports.usage import Held, Refused, Settlement
 from tinyfat.relay.batches import LedgerDesk, Overloaded
-from tinyfat.relay.models import Models, worst
-from tinyfat.relay.request import ModelRequest, RequestRefused, read_request, wants_usage
+from tinyfat.relay.holding import Holding, Holds
+from tinyfat.relay.json_body import RequestRefused
+from tinyfat.relay.known_inputs import KnownInputs
+from tinyfat.relay.models import Models
+from tinyfat.relay.reading import Readers, Reading
+from tinyfat.relay.request import ModelRequest, wants_usage
 from tinyfat.relay.settling import Meter
 from tinyfat.relay.shapes.surface import Bound, Surface
+from tinyfat.relay.vendor_errors import told_error
 from tinyfat.relay.vendors import ERROR_BYTES_MAX, Asked, Opened, Vendors, Waits, log_failure, read_answer
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of an answer that is not streamed
-HINTS_MAX = 10_000
-RESERVE_TRIES = 3  # an owner's key may come or go between two of them
 
 log = logging.getLogger(__name__)
-
-_FREE = PriceList(Price(0, 0, 0, 0, "none"))
 
 
 class Sink(Protocol):
@@ -55,109 +54,70 @@ class Sink(Protocol):
 class Calls:
     def __init__(
         self, models: Models, desk: LedgerDesk, vendors: Inference, owners: OwnerKeys, waits: Waits,
-        clock: Callable[[], float], new_id: Callable[[], str],
+        clock: Callable[[], float], new_id: Callable[[], str], readers: Readers | None = None,
     ) -> None:  # fmt: skip
-        """`clock`: monotonic seconds."""
+        """`clock`: monotonic seconds. `readers`: who reads large bodies; without them it is done here."""
         self._models, self._desk, self._vendors = models, desk, Vendors(vendors, owners, waits)
+        self._known = KnownInputs()
+        self._holds = Holds(models, desk, self._vendors, self._known, new_id)
+        self._readers = Reading(readers)
         self._clock, self._new_id = clock, new_id
-        self._owner_vendors: OrderedDict[bytes, str] = OrderedDict()
         self._ending: set[asyncio.Task[Any]] = set()
 
     async def serve(self, surface: Surface, asked: Asked, sink: Sink) -> None:
+        """Of a key that opens something. Raises StoreUnavailable, Overloaded."""
         began = self._clock()
         try:
-            request = read_request(asked.body)
-            objection = surface.objection(request.fields)
-            if objection:
-                raise RequestRefused(objection)
+            request = await self._readers.read(surface, asked)
         except RequestRefused as refused:
-            status, words = (400, str(refused)) if await self.known(asked.key_hash) else (401, UNKNOWN_KEY_WORDS)
-            return await sink.whole(status, JSON, surface.error(status, words))
-        try:
-            verdict, bounds = await self._reserve(surface, asked, request)
-        except (StoreUnavailable, Overloaded) as error:
-            log.warning("a call was not made: %s", error)
-            words = "The ledger does not answer, so no call can be made now. Try again in a moment."
-            return await sink.whole(503, {**JSON, "retry-after": "2"}, surface.error(503, words))
+            return await sink.whole(400, JSON, surface.error(400, str(refused)))
+        verdict = await self._holds.hold(surface, asked, request)
         if isinstance(verdict, Refused):
             return await _refuse(surface, request, verdict, self._new_id(), sink)
-        if not bounds:
-            await self._release(verdict.call_id)
+        if objection := self._objection(surface, request, verdict):
+            await self._holds.release(verdict.held.call_id)
+            status, words = objection
+            return await sink.whole(status, JSON, surface.error(status, words))
+        await self._held(surface, asked, request, verdict.held, verdict.bounds, began, sink)
+        return None
+
+    def _objection(self, surface: Surface, request: ModelRequest, holding: Holding) -> tuple[int, str] | None:
+        """On the account that others use, too, nobody is told apart by the ids of what lies there."""
+        if not holding.bounds:
             words = f"The model {request.model!r} is not offered on {surface.path}; GET /v1/models lists what there is."
-            return await sink.whole(404, JSON, surface.error(404, words))
-        await self._held(surface, asked, request, verdict, bounds, began, sink)
+            return 404, words
+        if request.stored and not holding.held.byok_vendor:
+            return 400, f"{request.stored} is not offered here: it is kept in an account that others use, too"
         return None
 
     def seen(self, key_hash: bytes) -> bool:
         """Has this key opened something of late?"""
-        return key_hash in self._owner_vendors
+        return self._holds.seen(key_hash)
 
     async def known(self, key_hash: bytes) -> bool:
         """Does this key open anything? Raises StoreUnavailable, Overloaded."""
-        verdict = await self._identified(key_hash)
-        return isinstance(verdict, Held) or verdict.refusal is not Refusal.UNKNOWN_KEY
+        return await self._holds.opens(key_hash)
+
+    async def read(self, surface: Surface, asked: Asked) -> ModelRequest:
+        """Raises RequestRefused, Overloaded."""
+        return await self._readers.read(surface, asked)
 
     async def counted(self, asked: Asked, request: ModelRequest, path: str) -> bytes | None:
-        """A vendor's count of a request's tokens, which costs nothing; None where none of them counts this model's."""
-        verdict = await self._identified(asked.key_hash, request.model)
+        """A vendor's count of a request's tokens, which costs nothing; None where none of them counts this model's.
+        Raises RequestRefused."""
+        verdict = await self._holds.identified(asked.key_hash, request.model)
         if isinstance(verdict, Refused):
             return None
+        if request.stored and not verdict.byok_vendor:
+            raise RequestRefused(f"{request.stored} is not offered here")
         targets = self._models.targets(request.model, "count_tokens", verdict.byok_vendor)
         return await self._vendors.counted(asked, request, verdict, targets, path)
-
-    async def _identified(self, key_hash: bytes, alias: str = "") -> Held | Refused:
-        """By a hold of nothing, which is released at once."""
-        nothing = self._reservation(key_hash, "models", alias, (), "", "", None)
-        verdict = await self._desk.reserve(nothing)
-        if isinstance(verdict, Held):
-            await self._release(verdict.call_id)
-        return verdict
 
     async def close(self) -> None:
         """After the last call: what is still being settled is waited for."""
         if self._ending:
             await asyncio.wait(self._ending)
         await self._desk.close()
-
-    async def _reserve(
-        self, surface: Surface, asked: Asked, request: ModelRequest
-    ) -> tuple[Held | Refused, list[tuple[Target, Bound]]]:
-        """An agent on its owner's key is held for that vendor's price: known from its last call, else asked again. By a
-        price that is not the one to be paid, nothing is judged: the ledger says `OTHER_KEY` first."""
-        hashed = asked.key_hash
-        for _ in range(RESERVE_TRIES):
-            owner_vendor = self._owner_vendors.get(hashed, "")
-            targets = self._models.targets(request.model, surface.name, owner_vendor)
-            bounds = [(target, surface.bound(request.fields, len(request.raw), target)) for target in targets]
-            verdict = await self._desk.reserve(
-                self._reservation(
-                    hashed, surface.name, request.model, bounds, asked.turn, asked.conversation, owner_vendor
-                )
-            )
-            if isinstance(verdict, Held) or verdict.refusal is Refusal.OTHER_KEY:
-                self._remember(hashed, verdict.byok_vendor)
-            if isinstance(verdict, Held) or verdict.refusal is not Refusal.OTHER_KEY:
-                return verdict, bounds
-        raise Overloaded("the owner's keys change faster than calls can be made")
-
-    def _reservation(
-        self, hashed: bytes, surface: str, alias: str, bounds: Any, turn: str, conversation: str,
-        owner_vendor: str | None,
-    ) -> Reservation:  # fmt: skip
-        target: Target | None = bounds[0][0] if bounds else None
-        prices, vendor, model = (target.prices, target.vendor, target.model) if target else (_FREE, "", "")
-        price = prices.at(bounds[0][1].input if bounds else 0)
-        amount = min(worst(bounds), AMOUNT_MAX)
-        return Reservation(
-            self._new_id(), hashed, amount, surface, alias, vendor, model, price, turn, conversation,
-            self._models.table_vendor(alias), owner_vendor,
-        )  # fmt: skip
-
-    def _remember(self, hashed: bytes, vendor: str) -> None:
-        self._owner_vendors[hashed] = vendor
-        self._owner_vendors.move_to_end(hashed)
-        if len(self._owner_vendors) > HINTS_MAX:
-            self._owner_vendors.popitem(last=False)
 
     async def _held(
         self, surface: Surface, asked: Asked, request: ModelRequest, held: Held,
@@ -169,7 +129,7 @@ class Calls:
         try:
             opened = await self._vendors.opened(surface, asked, request, held, bounds, meter)
             if opened is None:
-                await self._release(held.call_id)
+                await self._holds.release(held.call_id)
                 words = "No vendor of this model answered; try again in a moment."
                 return await sink.whole(502, _tagged(JSON, held), surface.error(502, words))
             if opened.answer.status >= 400:
@@ -185,26 +145,28 @@ class Calls:
             self._later(self._settle(meter.settled("cut")))
             raise
         finally:
+            if meter.counted is not None:
+                said = meter.counted
+                self._known.learn(asked, request, said.vendor, said.model, said.usage.input)
             if opened is not None:
                 opened.answer.close()
         return None
 
     async def _pass_error(self, surface: Surface, held: Held, opened: Opened, sink: Sink) -> None:
-        """The vendor's own, but where it speaks of the operator's key: of that the agent's client can mend nothing."""
+        """What of it is for the client; where it speaks of the operator's key, nothing: of that it can mend nothing."""
         log_failure(held, opened)
         status = opened.answer.status
         try:
             body = await read_answer(opened.answer, ERROR_BYTES_MAX)
         except VendorCut:
             body = b""
-        await self._release(held.call_id)
+        await self._holds.release(held.call_id)
         if opened.operators_fault:
             words = "The vendor refused the call, which is for the operator to mend."
             return await sink.whole(502, _tagged(JSON, held), surface.error(502, words))
-        headers = _down(opened.answer.headers)
-        if not body:
-            headers, body = {**headers, **JSON}, surface.error(status, f"The vendor answered {status} and no more.")
-        return await sink.whole(status, _tagged(headers, held), body)
+        headers = {**_down(opened.answer.headers), **JSON}
+        told = told_error(surface, status, body, opened.target.key)
+        return await sink.whole(status, _tagged(headers, held, opened), told)
 
     async def _pass_stream(
         self, surface: Surface, request: ModelRequest, held: Held, opened: Opened, meter: Meter, sink: Sink
@@ -212,7 +174,7 @@ class Calls:
         reader = surface.stream(strip_usage=not wants_usage(request))
         meter.reading(reader)
         broken = False
-        await sink.begin(opened.answer.status, _tagged(_down(opened.answer.headers), held))
+        await sink.begin(opened.answer.status, _tagged(_down(opened.answer.headers), held, opened))
         try:
             async for piece in opened.answer.pieces():
                 if ready := reader.feed(piece):
@@ -235,10 +197,12 @@ class Calls:
         except VendorCut as cut:
             log.warning("agent %s: %s cut its answer: %s", held.agent_id, opened.target.vendor, cut)
             await self._settle(meter.settled("cut"))
-            return await sink.whole(502, _tagged(JSON, held), surface.error(502, "The vendor's answer broke off."))
+            return await sink.whole(
+                502, _tagged(JSON, held, opened), surface.error(502, "The vendor's answer broke off.")
+            )
         meter.read(body)
         await self._settle(meter.settled("ok"))
-        return await sink.whole(opened.answer.status, _tagged(_down(opened.answer.headers), held), body)
+        return await sink.whole(opened.answer.status, _tagged(_down(opened.answer.headers), held, opened), body)
 
     async def _settle(self, settlement: Settlement | None) -> None:
         """None: it was settled before, or never called."""
@@ -248,12 +212,6 @@ class Calls:
             await self._desk.settle(settlement)
         except (StoreUnavailable, Overloaded) as error:
             log.warning("call %s: not settled now (%s); its hold stands until it is", settlement.call_id, error)
-
-    async def _release(self, call_id: str) -> None:
-        try:
-            await self._desk.release(call_id)
-        except (StoreUnavailable, Overloaded) as error:
-            log.warning("call %s: not released now (%s); its hold stands until it is", call_id, error)
 
     def _later(self, ending: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(ending)
@@ -284,5 +242,8 @@ def _down(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: headers[name] for name in _DOWN if name in headers}
 
 
-def _tagged(headers: Mapping[str, str], held: Held) -> dict[str, str]:
-    return {**headers, "x-tinyfat-call": held.call_id}
+def _tagged(headers: Mapping[str, str], held: Held, opened: Opened | None = None) -> dict[str, str]:
+    tags = {"x-tinyfat-call": held.call_id}
+    if opened is not None and opened.lowered:
+        tags["x-tinyfat-max-tokens-lowered"] = str(opened.lowered)
+    return {**headers, **tags}

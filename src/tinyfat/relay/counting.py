@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from tinyfat.relay.calls import JSON, UNKNOWN_KEY_WORDS, Calls, Sink
-from tinyfat.relay.request import RequestRefused, read_request
+from tinyfat.relay.calls import JSON, Calls, Sink
+from tinyfat.relay.json_body import RequestRefused
 from tinyfat.relay.shapes.messages import Messages
 from tinyfat.relay.shapes.surface import estimated
-from tinyfat.relay.vendors import Asked
+from tinyfat.relay.vendors import COUNT_PATH, Asked
 
-PATH = "/v1/messages/count_tokens"
+PATH = COUNT_PATH
 
 
 class CountTokens:
@@ -18,15 +18,13 @@ class CountTokens:
         self._calls = calls
 
     async def serve(self, asked: Asked, sink: Sink) -> None:
-        """Raises StoreUnavailable, Overloaded."""
+        """Of a key that opens something. Raises StoreUnavailable, Overloaded."""
         surface = Messages()
-        if not await self._calls.known(asked.key_hash):
-            return await sink.whole(401, JSON, surface.error(401, UNKNOWN_KEY_WORDS))
         try:
-            request = read_request(asked.body)
+            request = await self._calls.read(surface, asked)
+            counted = await self._calls.counted(asked, request, PATH)
         except RequestRefused as refused:
             return await sink.whole(400, JSON, surface.error(400, str(refused)))
-        counted = await self._calls.counted(asked, request, PATH)
         if counted is None:
             counted = json.dumps({"input_tokens": estimated(len(request.raw))}).encode()
         return await sink.whole(200, JSON, counted)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from aiohttp import web
 
@@ -15,22 +15,27 @@ from tinyfat.domain.relay_keys import key_hash
 from tinyfat.engine.connections import Connections, Door, affordable
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.relay.batches import Overloaded
+from tinyfat.relay.bodies import Bodies, Place, TooMuch
 from tinyfat.relay.calls import JSON, UNKNOWN_KEY_WORDS, Calls
 from tinyfat.relay.counting import PATH as COUNT_PATH
 from tinyfat.relay.counting import CountTokens
+from tinyfat.relay.headers import passed_on
 from tinyfat.relay.models import Models
 from tinyfat.relay.shapes.chat import Chat
 from tinyfat.relay.shapes.embeddings import Embeddings
 from tinyfat.relay.shapes.messages import Messages
+from tinyfat.relay.shapes.openai_errors import openai_error
 from tinyfat.relay.shapes.responses import Responses
 from tinyfat.relay.shapes.surface import Surface
 from tinyfat.relay.vendors import Asked
 
-BODY_BYTES_MAX = 32 * 1024 * 1024  # of one request: images travel in it
-BODIES_BYTES_MAX = 256 * 1024 * 1024  # of all requests under way
-BODY_SECONDS_MAX = 60.0
-CALLS_MAX = 2000  # at once. Half of it, and of the bytes, is for keys that were seen to open something
+CALLS_MAX = 2000  # at once
 CALLS_PER_KEY_MAX = 400  # at once: one agent does not keep the others out
+STRANGERS_MAX = (
+    64  # keys at once that are looked up for the first time; of such a request no more is read than its head
+)
+STRANGERS_WAITING_MAX = 512  # more are told to come again
+LINGER_SECONDS = 1.0  # what a refused client still sends is thrown away for so long: else it may not hear the refusal
 CALL_SECONDS_MAX = 3600.0
 HEADER_SECONDS_MAX = 30.0
 KEEPALIVE_SECONDS = 75.0
@@ -38,27 +43,15 @@ WORD_CHARS_MAX = 200
 STOP_SECONDS_MAX = 5.0
 CONNECTIONS_MAX = 4096  # over its listeners; the boxes of this machine have half of them
 CONNECTIONS_OF_PEER_MAX = 512  # a server's agents: a call each, and more of them than a key may make at once
+NOT_NOW_WORDS = (
+    "The ledger does not answer, or too much is asked of it, so no call can be made now. Try again in a moment."
+)
 
-_PASSED = ("anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key")
 _MODELS = "/v1/models"
 
+log = logging.getLogger(__name__)
+
 _Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-class TooMuch(Exception):
-    """The request is refused unread; `status` and the text are for the client."""
-
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
-        self.status = status
-
-
-@dataclass(slots=True)
-class _Taken:
-    """Bytes of one request's body, and how many all of them together may be for it to be read."""
-
-    room: int
-    size: int = 0
 
 
 class RelayServer:
@@ -68,7 +61,9 @@ class RelayServer:
         self._surfaces = {surface.path: surface for surface in surfaces}
         self._at_once = 0
         self._of_key: dict[bytes, int] = {}  # by the key's hash
-        self._bodies_bytes = 0
+        self._bodies = Bodies()
+        self._strangers = asyncio.Semaphore(STRANGERS_MAX)
+        self._waiting = 0  # strangers, with those that are looked up
         self._runner: web.ServerRunner | None = None
 
     async def start(self, listener: socket.socket) -> None:
@@ -108,25 +103,40 @@ class RelayServer:
                 raise TooMuch(404, f"There is no {path[:WORD_CHARS_MAX]} here.")
             if request.method != "POST":
                 raise TooMuch(405, f"{path} takes POST.")
+            if not await self._opens(hashed):
+                raise TooMuch(401, UNKNOWN_KEY_WORDS)
             await self._bounded(surface, path, hashed, request, sink)
         except TooMuch as refused:
-            await sink.whole(refused.status, JSON, surface.error(refused.status, str(refused)))
-        except (StoreUnavailable, Overloaded):
-            words = "The ledger does not answer, so no call can be made now. Try again in a moment."
-            await sink.whole(503, JSON, surface.error(503, words))
+            await sink.whole(refused.status, {**JSON, **refused.headers}, surface.error(refused.status, str(refused)))
+        except (StoreUnavailable, Overloaded) as error:
+            log.warning("a call was not made: %s", error)
+            await sink.whole(503, {**JSON, "retry-after": "2"}, surface.error(503, NOT_NOW_WORDS))
+        if not request.content.is_eof():
+            sink.response.force_close()  # whatever comes is no next request
         return sink.response
+
+    async def _opens(self, key: bytes) -> bool:
+        """Before a byte of its body is read. Raises TooMuch, StoreUnavailable, Overloaded."""
+        if self._calls.seen(key):
+            return True
+        if self._waiting >= STRANGERS_WAITING_MAX:
+            raise TooMuch(503, "Too many new keys at once; try again in a moment.", {"retry-after": "2"})
+        self._waiting += 1
+        try:
+            async with self._strangers:
+                return await self._calls.known(key)
+        finally:
+            self._waiting -= 1
 
     async def _bounded(
         self, surface: Surface, path: str, key: bytes, request: web.BaseRequest, sink: _HttpSink
     ) -> None:
         """One of so many calls at once, for so long."""
-        stranger = not self._calls.seen(key)
-        room = CALLS_MAX // 2 if stranger else CALLS_MAX
-        if self._at_once >= room or self._of_key.get(key, 0) >= CALLS_PER_KEY_MAX:
+        if self._at_once >= CALLS_MAX or self._of_key.get(key, 0) >= CALLS_PER_KEY_MAX:
             raise TooMuch(429, "Too many calls at once; try again in a moment.")
         self._at_once += 1
         self._of_key[key] = self._of_key.get(key, 0) + 1
-        taken = _Taken(BODIES_BYTES_MAX // 2 if stranger else BODIES_BYTES_MAX)
+        taken = self._bodies.place(key)
         task = asyncio.current_task()
         assert task is not None
         ending = asyncio.get_running_loop().call_later(CALL_SECONDS_MAX, task.cancel)  # as if its client went away
@@ -138,50 +148,24 @@ class RelayServer:
                 await self._calls.serve(surface, asked, sink)
         finally:
             ending.cancel()
-            self._bodies_bytes -= taken.size
+            self._bodies.leave(taken)
             self._at_once -= 1
             self._of_key[key] -= 1
             if not self._of_key[key]:
                 del self._of_key[key]
 
-    async def _asked(self, request: web.BaseRequest, key: bytes, taken: _Taken) -> Asked:
-        body = await self._body(request, taken)
-        headers = request.headers
-        passed = {name: headers[name] for name in _PASSED if name in headers}
-        turn, conversation = _word(headers, "x-tinyfat-turn"), _word(headers, "x-tinyfat-conversation")
+    async def _asked(self, request: web.BaseRequest, key: bytes, taken: Place) -> Asked:
+        passed = passed_on(request.headers)
+        body = await self._bodies.read(request, taken)
+        turn, conversation = _word(request.headers, "x-tinyfat-turn"), _word(request.headers, "x-tinyfat-conversation")
         return Asked(key, body, passed, turn, conversation)
-
-    async def _body(self, request: web.BaseRequest, taken: _Taken) -> bytes:
-        """`taken` says how many bytes of it are held, also where it raises."""
-        if request.content.is_eof():  # all there, as small ones mostly are: no timer is needed
-            body = request.content.read_nowait()
-            self._take(len(body), taken)
-            return body
-        pieces: list[bytes] = []
-        try:
-            async with asyncio.timeout(BODY_SECONDS_MAX):
-                while piece := await request.content.readany():
-                    self._take(len(piece), taken)
-                    pieces.append(piece)
-        except TimeoutError:
-            raise TooMuch(408, f"The request did not arrive within {BODY_SECONDS_MAX:g} s.") from None
-        return b"".join(pieces)
-
-    def _take(self, size: int, taken: _Taken) -> None:
-        """Raises TooMuch."""
-        taken.size += size
-        self._bodies_bytes += size
-        if taken.size > BODY_BYTES_MAX:
-            raise TooMuch(413, f"The request is over {BODY_BYTES_MAX} bytes.")
-        if self._bodies_bytes > taken.room:
-            raise TooMuch(503, "Too much is being asked at once; try again in a moment.")
 
     async def _list_models(
         self, request: web.BaseRequest, surface: Surface, key: bytes, path: str
     ) -> web.StreamResponse:
         if request.method != "GET":
             raise TooMuch(405, f"{_MODELS} takes GET.")
-        if not await self._calls.known(key):
+        if not await self._opens(key):
             raise TooMuch(401, UNKNOWN_KEY_WORDS)
         listed = [_listed(name) for name in self._models.names]
         if path == _MODELS:
@@ -237,15 +221,44 @@ class _HttpSink:
             self._request.transport.abort()
 
 
+class _Connection(web.RequestHandler):
+    """What is no HTTP is answered as everything else is."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if status < 500:
+            log.info("a request could not be read: %s", type(exc).__name__)
+            words = "The request is no valid HTTP."
+        else:
+            log.error("a request failed", exc_info=exc)
+            words = "The relay failed at this request."
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        response = web.Response(status=status, body=openai_error(status, words), content_type="application/json")
+        response.force_close()
+        return response
+
+
+_CONNECTION: Mapping[str, Any] = {
+    "access_log": None,
+    "keepalive_timeout": KEEPALIVE_SECONDS,
+    "lingering_time": LINGER_SECONDS,
+    "auto_decompress": False,  # `bodies` does it, bounded, and after the key
+}
+
+
 class _Server(web.Server):
     """A connection that does not bring its first request's headers in time is closed."""
 
     def __init__(self, handle: _Handler) -> None:
-        super().__init__(handle, access_log=None, handler_cancellation=True, keepalive_timeout=KEEPALIVE_SECONDS)
+        super().__init__(handle, handler_cancellation=True)
         self._silent: set[asyncio.BaseProtocol] = set()
 
     def __call__(self) -> web.RequestHandler:
-        handler = super().__call__()
+        handler = _Connection(self, loop=asyncio.get_running_loop(), **_CONNECTION)
         self._silent.add(handler)
         asyncio.get_running_loop().call_later(HEADER_SECONDS_MAX, self._close_silent, handler)
         return handler

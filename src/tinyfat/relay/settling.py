@@ -28,6 +28,7 @@ class Meter:
         self._reader: StreamReader | None = None
         self._body: bytes | None = None
         self._done = False
+        self.counted: Settlement | None = None  # as the vendor itself counted
 
     def calling(self, target: Target, bound: Bound) -> None:
         self._called, self._called_at = (target, bound), self._clock()
@@ -49,7 +50,9 @@ class Meter:
         target, bound = self._called
         usage = self._usage(bound)
         price = target.prices.at(usage.input)
-        return Settlement(self._call_id, usage, latency_ms, outcome, target.vendor, target.model, price)
+        settlement = Settlement(self._call_id, usage, latency_ms, outcome, target.vendor, target.model, price)
+        self.counted = None if usage.estimated else settlement
+        return settlement
 
     def _usage(self, bound: Bound) -> Usage:
         if self._reader is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +21,22 @@ from tinyfat.ports.inference import (
 )
 from tinyfat.ports.usage import Held
 from tinyfat.relay.models import key_headers, url_of
-from tinyfat.relay.request import ModelRequest, upstream_body, wants_usage
+from tinyfat.relay.request import ModelRequest, only_fields, upstream_body, wants_usage
 from tinyfat.relay.settling import Meter
-from tinyfat.relay.shapes.surface import Bound, Surface
+from tinyfat.relay.shapes.surface import Bound, Surface, count, part
 
 ERROR_BYTES_MAX = 64 * 1024  # of a vendor's error that is passed on
+COUNT_PATH = "/v1/messages/count_tokens"
 COUNT_SECONDS_MAX = 20.0
+COUNT_SOON_SECONDS_MAX = 5.0  # where a call waits for it
 OPERATORS_FAULT = (401, 402, 403)  # the vendor refuses the operator's key: no fault of the agent's
 FIXED_HEADERS = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "TinyFat"}
+
+# What Anthropic's count_tokens takes (MessageCountTokensParams, and of the beta): it refuses what changes no count.
+_COUNTED_FIELDS = (
+    "cache_control", "context_management", "messages", "output_config", "output_format", "speed", "system", "thinking",
+    "tool_choice", "tools",
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +60,12 @@ class Asked:
     turn: str
     conversation: str
 
+    @property
+    def passed_digest(self) -> bytes:
+        """Of the headers, which may change what a vendor makes of the body."""
+        said = sorted(item for item in self.passed.items() if item[0] != "idempotency-key")
+        return hashlib.blake2b(repr(said).encode(), digest_size=8).digest() if said else b""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -57,6 +74,7 @@ class Opened:
     target: Target
     answer: Answer
     own_key: bool  # the agent's owner's
+    lowered: int = 0  # tokens: the bound of the answer, where a cap left no more
 
     @property
     def operators_fault(self) -> bool:
@@ -113,11 +131,11 @@ class Vendors:
             return None
         meter.calling(target, bound)
         try:
-            answer = await self._inference.open(self._call(surface, asked, request, target, key))
+            answer = await self._inference.open(self._call(surface, asked, request, target, bound, key))
         except VendorUnreachable as error:
             log.warning("agent %s: %s %s does not answer: %s", held.agent_id, target.vendor, target.model, error)
             return None
-        return Opened(target, answer, bool(held.byok_vendor))
+        return Opened(target, answer, bool(held.byok_vendor), bound.lowered)
 
     async def counted(
         self, asked: Asked, request: ModelRequest, held: Held, targets: Sequence[Target], path: str
@@ -128,7 +146,7 @@ class Vendors:
             if key is None:
                 continue
             headers = {**asked.passed, **FIXED_HEADERS, **key_headers(target, "count_tokens", key)}
-            body = upstream_body(request, target.model, ask_usage=False)
+            body = only_fields(request, target.model, _COUNTED_FIELDS)
             call = Call(url_of(target, path), headers, body, COUNT_SECONDS_MAX, COUNT_SECONDS_MAX)
             answer: Answer | None = None
             try:
@@ -142,16 +160,31 @@ class Vendors:
                     answer.close()
         return None
 
+    async def input_tokens(self, asked: Asked, request: ModelRequest, held: Held, target: Target) -> int | None:
+        """By the vendor's count; None where it gives none in COUNT_SOON_SECONDS_MAX."""
+        try:
+            async with asyncio.timeout(COUNT_SOON_SECONDS_MAX):
+                raw = await self.counted(asked, request, held, (target,), COUNT_PATH)
+        except TimeoutError:
+            return None
+        try:
+            counted = json.loads(raw or b"")
+        except (ValueError, RecursionError):
+            return None
+        return count(part(counted, "input_tokens"))
+
     async def _key(self, held: Held, target: Target) -> str | None:
         if not held.byok_vendor:
             return target.key
         return await self._owners.key(held.agent_id, target.vendor)
 
-    def _call(self, surface: Surface, asked: Asked, request: ModelRequest, target: Target, key: str) -> Call:
+    def _call(
+        self, surface: Surface, asked: Asked, request: ModelRequest, target: Target, bound: Bound, key: str
+    ) -> Call:
         ask_usage = surface.name == "chat" and request.streamed and not wants_usage(request)
         first_byte = self._waits.first_byte_streamed if request.streamed else self._waits.first_byte_whole
         headers = {**asked.passed, **FIXED_HEADERS, **key_headers(target, surface.name, key)}
-        body = upstream_body(request, target.model, ask_usage)
+        body = upstream_body(request, target.model, ask_usage, bound.lowered, surface.output_field(target))
         return Call(url_of(target, surface.path), headers, body, first_byte, self._waits.idle)
 
 

@@ -30,7 +30,7 @@ UNKNOWN_ENDS_MAX = 10_000  # kept for when the database is back; what is more, t
 WORD_CHARS_MAX = 200  # of what a box or a client says: turn, conversation, alias
 
 _COMMIT = (
-    "select place, agent_id::text, agent_name, byok_vendor, refusal, cap, spent, reserved "
+    "select place, agent_id::text, agent_name, byok_vendor, refusal, cap, spent, reserved, granted "
     "from usage_commit(%s, %s::jsonb, %s::jsonb, %s::uuid[], %s)"
 )
 _SPEND = (
@@ -184,6 +184,8 @@ def _asked(one: Reservation) -> dict[str, Any]:
         "conversation": _word(one.conversation),
         "table_vendor": one.table_vendor,
         "owner_vendor": one.owner_vendor,
+        "least": one.least,
+        "quiet": one.quiet,
     }
 
 
@@ -212,9 +214,9 @@ def _ended(one: Settlement) -> dict[str, Any]:
 
 
 def _verdict(asked: Reservation, row: tuple[Any, ...]) -> Held | Refused:
-    _, agent_id, agent_name, byok_vendor, refusal, cap, spent, reserved = row
+    _, agent_id, agent_name, byok_vendor, refusal, cap, spent, reserved, granted = row
     if refusal is None:
-        return Held(asked.call_id, agent_id, byok_vendor)
+        return Held(asked.call_id, agent_id, byok_vendor, granted)
     why = Refusal(refusal)
     standing = Standing(cap or 0, spent or 0, reserved or 0, asked.amount)
     words = refusal_words(why, agent_name or "", standing)

@@ -57,6 +57,12 @@ def known_prices(vendor: str, model: str, at: datetime) -> PriceList:
     return PriceList(_price(found, vendor.lower(), 0, source), cliffs)
 
 
+def known_window(vendor: str, model: str) -> int | None:
+    """Tokens: the longest input that the model takes; None where nobody says."""
+    info = _find(vendor, model)
+    return info.context_window if info is not None else None
+
+
 def _find(vendor: str, model: str) -> ModelInfo | None:
     try:
         _, info = data_snapshot.get_snapshot().find_provider_model(model, None, vendor.lower(), None)

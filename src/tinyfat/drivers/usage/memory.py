@@ -107,16 +107,31 @@ class MemoryUsageLedger:
         if not agent_id:
             return Refused(Refusal.UNKNOWN_KEY, words=refusal_words(Refusal.UNKNOWN_KEY, "", Standing(0, 0, 0, 0)))
         account = self._agents[agent_id]
-        held = Held(asked.call_id, agent_id, account.byok_vendor)
         if asked.call_id in self._holds:
-            return held
+            return Held(asked.call_id, agent_id, account.byok_vendor, self._holds[asked.call_id][1].amount)
+        left = self._left(agent_id, account, asked)
+        if left is not None and (asked.amount if asked.least is None else asked.least) <= left < asked.amount:
+            asked = replace(asked, amount=left)
         judged = self._judged(agent_id, account, asked)
         if judged is not None:
             refusal, standing = judged
             return Refused(refusal, agent_id, refusal_words(refusal, agent_id, standing), account.byok_vendor)
         account.reserved += asked.amount
         self._holds[asked.call_id] = (agent_id, asked)
-        return held
+        return Held(asked.call_id, agent_id, account.byok_vendor, asked.amount)
+
+    def _left(self, agent_id: str, account: _Account, asked: Reservation) -> int | None:
+        """Nano-dollars that every cap leaves. None: there is none."""
+        caps, left = account.caps, []
+        if asked.turn and caps.turn is not None:
+            done = [w.cost for w in self.calls if w.agent_id == agent_id and w.reservation.turn == asked.turn]
+            open_ = [r.amount for a, r in self._holds.values() if a == agent_id and r.turn == asked.turn]
+            left.append(caps.turn - sum(done) - sum(open_))
+        if caps.day is not None:
+            left.append(caps.day - account.spent - account.reserved)
+        if caps.month is not None and not (caps.included and account.byok_vendor):
+            left.append(caps.month - (account.ours if caps.included else account.spent) - account.reserved)
+        return min(left, default=None)
 
     def _judged(self, agent_id: str, account: _Account, asked: Reservation) -> tuple[Refusal, Standing] | None:
         caps = account.caps

@@ -9,12 +9,32 @@ from typing import Any
 
 from tinyfat.domain.usage import Usage
 from tinyfat.ports.inference import Target
+from tinyfat.relay.json_body import RequestRefused
+from tinyfat.relay.shapes import allowed
 from tinyfat.relay.shapes.openai_errors import openai_error
 from tinyfat.relay.shapes.sse import Fate, StreamReader, event
-from tinyfat.relay.shapes.surface import Bound, count, part, priced_otherwise, wished
-from tinyfat.relay.shapes.weight import UNBOUNDED, Weight, added, of_address, pieces
+from tinyfat.relay.shapes.surface import count, part
+from tinyfat.relay.shapes.weight import NOTHING, UNBOUNDED, Reading, Weight, of_address, pieces, stored, total
 
 CHOICES_MAX = 128  # the vendor's own limit of `n`
+_OUTPUTS = ("max_tokens", "max_completion_tokens")
+_PASSING = (
+    "frequency_penalty", "logit_bias", "logprobs", "metadata", "min_p", "model", "n", "parallel_tool_calls",
+    "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+    "repetition_penalty", "safety_identifier", "seed", "service_tier", "speed", "stop", "store", "stream",
+    "stream_options", "temperature", "top_k", "top_logprobs", "top_p", "user",
+)  # fmt: skip
+# The official client's (CompletionCreateParams), and what runtimes say to other vendors of how a model is to think.
+_FIELDS = frozenset((
+    *_OUTPUTS, *_PASSING, "audio", "chat_template_kwargs", "enable_thinking", "function_call", "functions",
+    "inference_geo", "messages", "modalities", "moderation", "reasoning", "reasoning_effort", "reasoning_history",
+    "reasoning_split", "response_format", "thinking", "tool_choice", "tool_stream", "tools", "verbosity",
+    "web_search_options",
+))  # fmt: skip
+_PLAIN = frozenset(("role", "content", "name", "tool_calls", "tool_call_id"))
+_TEXT = frozenset(("type", "text", "cache_control"))
+_TOOL = frozenset(("type", "function", "custom"))
+_JUDGED = frozenset(("audio", "content", "file", "file_id", "image_url", "role", "text", "type", "url"))
 
 
 class Chat:
@@ -22,22 +42,28 @@ class Chat:
     path = "/v1/chat/completions"
     refuses_in_words = True
 
-    def bound(self, request: Mapping[str, Any], size: int, target: Target) -> Bound:
-        output = wished(request, "max_tokens", "max_completion_tokens")
-        choices = count(request.get("n")) or 1
-        each = target.output_max if output is None else output
-        # What was predicted and not said is paid as output, beside max_tokens ("Predicted outputs").
-        predicted = size if request.get("prediction") else 0
-        return Bound(_weight(request).input_bound(size, target), (each + predicted) * max(1, choices))
+    listed = "messages"
+    passing = frozenset((*_OUTPUTS, *_PASSING))
 
-    def objection(self, request: Mapping[str, Any]) -> str:
-        choices = request.get("n")
-        if choices is not None and not 1 <= (count(choices) or 0) <= CHOICES_MAX:
-            return f"n must be a number from 1 to {CHOICES_MAX}"
-        spoken = any(piece.get("type") == "input_audio" for piece in pieces(request.get("messages"), "content"))
-        if spoken or "audio" in request or "web_search_options" in request:
-            return "audio and web search are not offered here: they have another price"
-        return priced_otherwise(request)
+    def read(self, fields: Mapping[str, Any]) -> Reading:
+        allowed.only("", fields, _FIELDS)
+        allowed.streaming(fields)
+        allowed.standard_price(fields)
+        allowed.absent(fields, "audio", "web_search_options", "moderation")
+        if any(kind != "text" for kind in allowed.listed(fields, "modalities")):
+            raise RequestRefused("modalities other than text are not offered here: they have another price")
+        for tool in allowed.objects(fields, "tools"):
+            allowed.one_case("a tool", tool, _TOOL)
+            allowed.one_of("the tool", tool.get("type"), ("function", "custom", None))
+        outputs = tuple((name, most) for name in _OUTPUTS if (most := allowed.whole(fields, name)) is not None)
+        choices = allowed.whole(fields, "n", CHOICES_MAX) or 1
+        items = tuple(_weigh(message) for message in allowed.objects(fields, "messages"))
+        rest = kept(fields)
+        return Reading(rest, items, 0, outputs, choices, bool(fields.get("prediction")))
+
+    def output_field(self, target: Target) -> str:
+        """OpenAI's newer models refuse the older name; others know the newer one seldom."""
+        return "max_completion_tokens" if target.vendor.lower() == "openai" else "max_tokens"
 
     def usage(self, answer: Mapping[str, Any]) -> Usage | None:
         return usage_of(answer.get("usage"))
@@ -102,15 +128,32 @@ def _said(message: Any) -> int:
     return size + (len(json.dumps(calls)) if isinstance(calls, list) else 0)
 
 
-def _weight(request: Mapping[str, Any]) -> Weight:
-    return added(_of_piece(piece) for piece in pieces(request.get("messages"), "content"))
+def kept(fields: Mapping[str, Any]) -> Weight:
+    """The vendor keeps the answer in the account, to be listed there by whoever else has its key."""
+    store = fields.get("store")
+    if store not in (None, True, False):
+        raise RequestRefused("store must be true or false")
+    return Weight(stored="store") if store else NOTHING
+
+
+def _weigh(message: Mapping[str, Any]) -> Weight:
+    if isinstance(message.get("content"), str | None) and message.keys() <= _PLAIN:
+        return NOTHING
+    allowed.one_case("a message", message, _JUDGED)
+    if message.get("audio"):
+        raise RequestRefused("audio is not offered here: it has another price")
+    return total(_of_piece(piece) for piece in pieces(message.get("content"), "content"))
 
 
 def _of_piece(piece: Mapping[str, Any]) -> Weight:
     kind = piece.get("type")
-    if kind in ("text", "refusal", None):
-        return Weight()
+    if kind == "text" and piece.keys() <= _TEXT:
+        return NOTHING
+    allowed.one_case("a part of a message", piece, _JUDGED)
+    allowed.one_of("a part of a message of the type", kind, ("text", "refusal", "image_url", "file", None))
     if kind == "image_url":
         address = piece.get("image_url")
         return of_address(part(address, "url") if isinstance(address, Mapping) else address)
-    return UNBOUNDED
+    if kind == "file":
+        return stored("file_id") if part(piece.get("file"), "file_id") or piece.get("file_id") else UNBOUNDED
+    return NOTHING

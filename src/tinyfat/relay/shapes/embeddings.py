@@ -8,9 +8,16 @@ from typing import Any
 
 from tinyfat.domain.usage import Usage
 from tinyfat.ports.inference import Target
+from tinyfat.relay.json_body import RequestRefused
+from tinyfat.relay.shapes import allowed
 from tinyfat.relay.shapes.openai_errors import openai_error
 from tinyfat.relay.shapes.sse import Fate, StreamReader
-from tinyfat.relay.shapes.surface import Bound, count, part, priced_otherwise
+from tinyfat.relay.shapes.surface import count, part
+from tinyfat.relay.shapes.weight import NOTHING, Reading
+
+_FIELDS = frozenset(
+    ("dimensions", "encoding_format", "input", "model", "prompt_cache_key", "service_tier", "stream", "user")
+)
 
 
 class Embeddings:
@@ -18,11 +25,19 @@ class Embeddings:
     path = "/v1/embeddings"
     refuses_in_words = False
 
-    def bound(self, request: Mapping[str, Any], size: int, target: Target) -> Bound:
-        return Bound(size, 0)  # a list of texts: each may fill the model's window, so the bytes alone bound them
+    listed = ""  # texts, and no conversation: each may fill the model's window, so the bytes alone bound them
+    passing = frozenset[str]()
 
-    def objection(self, request: Mapping[str, Any]) -> str:
-        return "embeddings are not streamed" if request.get("stream") else priced_otherwise(request)
+    def read(self, fields: Mapping[str, Any]) -> Reading:
+        allowed.only("", fields, _FIELDS)
+        if fields.get("stream"):
+            raise RequestRefused("embeddings are not streamed")
+        allowed.standard_price(fields)
+        allowed.whole(fields, "dimensions")
+        return Reading(NOTHING, choices=0)
+
+    def output_field(self, target: Target) -> str:
+        return ""
 
     def usage(self, answer: Mapping[str, Any]) -> Usage | None:
         taken = count(part(answer.get("usage"), "prompt_tokens"))

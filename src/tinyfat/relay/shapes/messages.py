@@ -9,9 +9,11 @@ from typing import Any
 
 from tinyfat.domain.usage import Usage
 from tinyfat.ports.inference import Target
+from tinyfat.relay.json_body import RequestRefused
+from tinyfat.relay.shapes import allowed
 from tinyfat.relay.shapes.sse import Fate, StreamReader, event
-from tinyfat.relay.shapes.surface import Bound, count, part, priced_otherwise, wished
-from tinyfat.relay.shapes.weight import UNBOUNDED, Weight, added, pieces
+from tinyfat.relay.shapes.surface import count, part
+from tinyfat.relay.shapes.weight import FETCHED, NOTHING, UNBOUNDED, Reading, Weight, pieces, stored, total
 
 _ERRORS = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
@@ -19,7 +21,33 @@ _ERRORS = {
 }  # fmt: skip
 TOOLS_TOKENS_MAX = 1_000  # what the vendor says of tools by itself, where there are some
 TOOL_TOKENS_MAX = 2_000  # what it says of each that it describes itself
-_VENDORS_TOOLS = ("web_search", "web_fetch", "code_execution")  # each has a price of its own, or fetches input
+_PASSING = (
+    "cache_control", "max_tokens", "metadata", "model", "service_tier", "speed", "stop_sequences", "stream",
+    "temperature", "top_k", "top_p",
+)  # fmt: skip
+# Refused by name: each has a price of its own, or bills another than the account.
+_PRICED_OTHERWISE = (
+    "billing_policy", "compaction", "fallback_credit_token", "fallbacks", "mcp_servers", "thread", "user_profile_id",
+    "workspace_id",
+)  # fmt: skip
+# The official client's (MessageCreateParams, and of the beta what costs no more).
+_FIELDS = frozenset((
+    *_PASSING, *_PRICED_OTHERWISE, "container", "context_management", "diagnostics", "inference_geo", "messages",
+    "output_config", "output_format", "stream_options", "system", "thinking", "tool_choice", "tools",
+))  # fmt: skip
+_EDITS = ("clear_tool_uses_20250919", "clear_thinking_20251015")
+_TOOLS = frozenset((  # the client runs these itself
+    None, "custom", "bash_20241022", "bash_20250124", "text_editor_20241022", "text_editor_20250124",
+    "text_editor_20250429", "text_editor_20250728", "computer_20241022", "computer_20250124", "computer_20251124",
+    "memory_20250818",
+))  # fmt: skip
+_PIECES = frozenset((
+    None, "text", "image", "document", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result",
+    "base64", "content", "url", "file",  # the sources of documents
+))  # fmt: skip
+_TEXT = frozenset(("type", "text"))
+_TOOL = frozenset(("type", "name", "allowed_callers"))
+_JUDGED = frozenset(("content", "data", "file_id", "role", "source", "text", "type", "url"))
 
 
 class Messages:
@@ -27,20 +55,28 @@ class Messages:
     path = "/v1/messages"
     refuses_in_words = True
 
-    def bound(self, request: Mapping[str, Any], size: int, target: Target) -> Bound:
-        output = wished(request, "max_tokens")
-        taken = _weight(request).input_bound(size, target, _added_by_tools(request))
-        return Bound(taken, target.output_max if output is None else output, _asks_an_hour(request))
+    listed = "messages"
+    passing = frozenset(_PASSING)
 
-    def objection(self, request: Mapping[str, Any]) -> str:
-        tools = request.get("tools")
-        for tool in tools if isinstance(tools, list) else ():
-            kind = part(tool, "type")
-            if isinstance(kind, str) and kind.startswith(_VENDORS_TOOLS):
-                return f"the tool {kind[:40]!r} is not offered here: it has a price of its own"
-        if request.get("mcp_servers") or request.get("container") or request.get("fallbacks"):
-            return "mcp_servers, containers and fallbacks are not offered here: they have a price of their own"
-        return priced_otherwise(request)
+    def read(self, fields: Mapping[str, Any]) -> Reading:
+        allowed.only("", fields, _FIELDS)
+        allowed.streaming(fields)
+        allowed.standard_price(fields)
+        allowed.absent(fields, *_PRICED_OTHERWISE)
+        tools = allowed.objects(fields, "tools")
+        _edits(fields.get("context_management"))
+        rest = total(_kept(thing) for thing in (fields, *tools))
+        if not isinstance(fields.get("system"), str):
+            rest += _of_pieces(allowed.objects(fields, "system"))
+        if fields.get("container"):
+            rest += stored("container")
+        items = tuple(_weigh(message) for message in allowed.objects(fields, "messages"))
+        outputs = tuple((name, most) for name in ("max_tokens",) if (most := allowed.whole(fields, name)) is not None)
+        thinking = _thinking(fields.get("thinking"))
+        return Reading(rest, items, _tools(tools), outputs, thinking=thinking)
+
+    def output_field(self, target: Target) -> str:
+        return "max_tokens"
 
     def usage(self, answer: Mapping[str, Any]) -> Usage | None:
         return usage_of(answer.get("usage"))
@@ -123,40 +159,76 @@ def usage_of(usage: object) -> Usage | None:
     return Usage(taken, made, cached, written, cache_written_1h=min(hour, written)) if taken else None
 
 
-def _asks_an_hour(request: Mapping[str, Any]) -> bool:
-    """Is there a `cache_control` with "ttl": "1h", wherever it is? The vendor knows no other place for it than one of
-    the request's own objects, but those are many."""
-    waiting: list[object] = [request]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Mapping):
-            if part(value.get("cache_control"), "ttl") == "1h":
-                return True
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-    return False
+def _kept(thing: Mapping[str, Any]) -> Weight:
+    """By its `cache_control`, which messages' parts, tools and the request itself may have."""
+    return Weight(hour=True) if part(thing.get("cache_control"), "ttl") == "1h" else NOTHING
 
 
-def _weight(request: Mapping[str, Any]) -> Weight:
+def _weigh(message: Mapping[str, Any]) -> Weight:
     """Tool results and the sources of documents hold pieces, too."""
-    said = (*pieces(request.get("messages"), "content", "source"), *pieces(request.get("system"), "source"))
-    return added(_of_piece(piece) for piece in said)
+    allowed.one_case("a message", message, _JUDGED)
+    if isinstance(message.get("content"), str):
+        return _kept(message)
+    return _of_pieces(message.get("content")) + _kept(message)
+
+
+def _of_pieces(content: object) -> Weight:
+    return total(_of_piece(piece) for piece in pieces(content, "content", "source"))
 
 
 def _of_piece(piece: Mapping[str, Any]) -> Weight:
-    match part(piece.get("source"), "type"):
+    if piece.keys() == _TEXT and piece["type"] == "text":
+        return NOTHING
+    allowed.one_case("a part of a message", piece, _JUDGED)
+    allowed.one_of("a part of a message of the type", piece.get("type"), _PIECES)
+    return _of_source(piece) + _kept(piece)
+
+
+def _of_source(piece: Mapping[str, Any]) -> Weight:
+    kind, source = piece.get("type"), piece.get("source")
+    if kind == "search_result" or not isinstance(source, Mapping):
+        return NOTHING  # `source` is the address it is said to be of, or this is itself a document's source
+    match source.get("type"):
         case None | "text" | "content":
-            return Weight()
-        case "base64" if piece.get("type") == "image":
-            return Weight(images=1)
-    return UNBOUNDED
+            return NOTHING
+        case "base64" if kind == "image":
+            data = source.get("data")
+            return Weight(images=1, image_bytes=len(data) if isinstance(data, str) else 0)
+        case "file":
+            return stored("file_id")
+        case "base64":
+            return UNBOUNDED
+    return FETCHED
 
 
-def _added_by_tools(request: Mapping[str, Any]) -> int:
+def _tools(tools: list[dict[str, Any]]) -> int:
     """Tokens: with tools the vendor says more to the model than stands in the request ("Tool use: pricing")."""
-    tools = request.get("tools")
-    if not isinstance(tools, list) or not tools:
+    for tool in tools:
+        allowed.one_case("a tool", tool, _TOOL)
+        allowed.one_of("the tool", tool.get("type"), _TOOLS)
+        if any(caller != "direct" for caller in allowed.listed(tool, "allowed_callers")):
+            raise RequestRefused(
+                "allowed_callers other than direct are not offered here: they have a price of their own"
+            )
+    own = sum(tool.get("type") not in (None, "custom") for tool in tools)
+    return TOOLS_TOKENS_MAX + own * TOOL_TOKENS_MAX if tools else 0
+
+
+def _edits(management: object) -> None:
+    """What is only left out of the conversation costs less; a summary of it costs more, and is counted apart."""
+    if management is None:
+        return
+    if not isinstance(management, dict):
+        raise RequestRefused("context_management must be an object")
+    allowed.only("context_management", management, ("edits",))
+    for edit in allowed.objects(management, "edits"):
+        allowed.one_of("the edit", edit.get("type"), _EDITS)
+
+
+def _thinking(thinking: object) -> int:
+    if thinking is None:
         return 0
-    own = sum(part(tool, "type") not in (None, "custom") for tool in tools)
-    return TOOLS_TOKENS_MAX + own * TOOL_TOKENS_MAX
+    if not isinstance(thinking, dict):
+        raise RequestRefused("thinking must be an object")
+    allowed.only("thinking", thinking, ("type", "budget_tokens", "display"))
+    return allowed.whole(thinking, "budget_tokens") or 0

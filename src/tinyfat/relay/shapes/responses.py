@@ -9,15 +9,44 @@ from typing import Any
 
 from tinyfat.domain.usage import Usage
 from tinyfat.ports.inference import Target
+from tinyfat.relay.json_body import RequestRefused
+from tinyfat.relay.shapes import allowed
+from tinyfat.relay.shapes.chat import kept
 from tinyfat.relay.shapes.openai_errors import openai_error
 from tinyfat.relay.shapes.sse import Fate, StreamReader, event
-from tinyfat.relay.shapes.surface import Bound, count, part, priced_otherwise, wished
-from tinyfat.relay.shapes.weight import UNBOUNDED, Weight, added, of_address, pieces
+from tinyfat.relay.shapes.surface import count, part
+from tinyfat.relay.shapes.weight import FETCHED, NOTHING, UNBOUNDED, Reading, Weight, of_address, pieces, stored, total
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _OWN_TOOLS = ("function", "custom", "local_shell", "shell", "apply_patch", None)  # the client runs these itself
-_INLINE = ("message", "function_call", "function_call_output", "reasoning", "custom_tool_call",
-           "custom_tool_call_output", None)  # fmt: skip
+_INLINE = frozenset((
+    None, "message", "function_call", "function_call_output", "reasoning", "custom_tool_call",
+    "custom_tool_call_output", "local_shell_call", "local_shell_call_output", "shell_call", "shell_call_output",
+    "apply_patch_call", "apply_patch_call_output",
+))  # fmt: skip
+_PIECES = frozenset((
+    None, "input_text", "output_text", "text", "refusal", "summary_text", "reasoning_text", "input_image", "input_file",
+))  # fmt: skip
+_TOOL = frozenset(("type", "environment"))
+_JUDGED = frozenset((
+    "content", "encrypted_content", "file_data", "file_id", "file_url", "id", "image_url", "output", "role", "text",
+    "type",
+))  # fmt: skip
+_OUTPUTS = ("max_output_tokens",)
+_PASSING = (
+    *_OUTPUTS, "include", "max_tool_calls", "metadata", "model", "parallel_tool_calls", "prompt_cache_key",
+    "prompt_cache_options", "prompt_cache_retention", "safety_identifier", "service_tier", "store", "stream",
+    "stream_options", "temperature", "top_logprobs", "top_p", "user",
+)  # fmt: skip
+# Refused by name: nobody would wait to count what they cost, or each has a price of its own.
+_PRICED_OTHERWISE = (
+    "access_programs", "background", "background_options", "context_management", "image", "moderation",
+)  # fmt: skip
+# The official client's (ResponseCreateParams).
+_FIELDS = frozenset((
+    *_PASSING, *_PRICED_OTHERWISE, "conversation", "inference_geo", "input", "instructions", "previous_response_id",
+    "prompt", "reasoning", "speed", "text", "tool_choice", "tools", "truncation",
+))  # fmt: skip
 
 
 class Responses:
@@ -25,18 +54,29 @@ class Responses:
     path = "/v1/responses"
     refuses_in_words = True
 
-    def bound(self, request: Mapping[str, Any], size: int, target: Target) -> Bound:
-        output = wished(request, "max_output_tokens")
-        return Bound(_weight(request).input_bound(size, target), target.output_max if output is None else output)
+    listed = "input"
+    passing = frozenset(_PASSING)
 
-    def objection(self, request: Mapping[str, Any]) -> str:
-        if request.get("background"):
-            return "background responses are not offered here: nobody would wait to count what they cost"
-        tools = request.get("tools")
-        for tool in tools if isinstance(tools, list) else ():
-            if part(tool, "type") not in _OWN_TOOLS:
-                return f"the tool {str(part(tool, 'type'))[:40]!r} is not offered here: it has a price of its own"
-        return priced_otherwise(request)
+    def read(self, fields: Mapping[str, Any]) -> Reading:
+        allowed.only("", fields, _FIELDS)
+        allowed.streaming(fields)
+        allowed.standard_price(fields)
+        allowed.absent(fields, *_PRICED_OTHERWISE)
+        allowed.only("reasoning", _object(fields, "reasoning"), ("effort", "generate_summary", "summary"))
+        for tool in allowed.objects(fields, "tools"):
+            _tool(tool)
+        rest = kept(fields)
+        for name in ("previous_response_id", "conversation", "prompt"):
+            if fields.get(name):
+                rest += stored(name)
+        said = fields.get("input")
+        items = () if isinstance(said, str) else tuple(_weigh(item) for item in allowed.objects(fields, "input"))
+        outputs = tuple((name, most) for name in _OUTPUTS if (most := allowed.whole(fields, name)) is not None)
+        allowed.whole(fields, "max_tool_calls")
+        return Reading(rest, items, 0, outputs)
+
+    def output_field(self, target: Target) -> str:
+        return "max_output_tokens"
 
     def usage(self, answer: Mapping[str, Any]) -> Usage | None:
         return usage_of(answer.get("usage"))
@@ -81,20 +121,45 @@ def usage_of(usage: object) -> Usage | None:
     return Usage(taken, made, min(cached, taken), 0, min(reasoning, made))
 
 
-def _weight(request: Mapping[str, Any]) -> Weight:
-    """What the vendor keeps is as long as it likes; of the items, what they say and what tools gave back count."""
-    if any(request.get(name) for name in ("previous_response_id", "conversation", "prompt")):
-        return UNBOUNDED
-    items = request.get("input")
-    if any(part(item, "type") not in _INLINE for item in (items if isinstance(items, list) else ())):
-        return UNBOUNDED
-    return added(_of_piece(piece) for piece in pieces(items, "content", "output"))
+def _object(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = fields.get(name)
+    if not isinstance(value, Mapping | None):
+        raise RequestRefused(f"{name} must be an object")
+    return value or {}
+
+
+def _tool(tool: Mapping[str, Any]) -> None:
+    """A shell may run at the vendor: there a container has a price of its own."""
+    allowed.one_case("a tool", tool, _TOOL)
+    allowed.one_of("the tool", tool.get("type"), _OWN_TOOLS)
+    if tool.get("type") == "shell":
+        allowed.one_of("the shell's environment", _object(tool, "environment").get("type"), ("local", None))
+
+
+def _weigh(item: Mapping[str, Any]) -> Weight:
+    """Of the items, what they say and what tools gave back counts; of some there is only an id."""
+    allowed.one_case("an item", item, _JUDGED)
+    kind = item.get("type")
+    if kind == "item_reference" or (kind is None and "id" in item and "role" not in item):
+        return stored("item_reference")
+    allowed.one_of("an item of the type", kind, _INLINE)
+    if kind == "reasoning" and not (item.get("encrypted_content") or item.get("content")):
+        return stored("a reasoning item without encrypted_content") if item.get("id") else NOTHING
+    if isinstance(item.get("content"), str) and "output" not in item:
+        return NOTHING
+    return total(_of_piece(piece) for piece in (*pieces(item.get("content")), *pieces(item.get("output"))))
 
 
 def _of_piece(piece: Mapping[str, Any]) -> Weight:
-    if any(piece.get(name) for name in ("file_id", "file_url", "file_data")):
+    allowed.one_case("a part of an item", piece, _JUDGED)
+    allowed.one_of("a part of an item of the type", piece.get("type"), _PIECES)
+    if piece.get("file_id"):
+        return stored("file_id")
+    if piece.get("file_url"):
+        return FETCHED
+    if piece.get("file_data"):
         return UNBOUNDED
-    return of_address(piece["image_url"]) if piece.get("image_url") is not None else Weight()
+    return of_address(piece["image_url"]) if piece.get("image_url") is not None else NOTHING
 
 
 def _refused(words: str, model: str, call_id: str) -> dict[str, Any]:

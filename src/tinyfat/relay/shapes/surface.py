@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from tinyfat.domain.usage import Usage
 from tinyfat.ports.inference import Target
 from tinyfat.relay.shapes.sse import StreamReader
+from tinyfat.relay.shapes.weight import Reading
 
 TOKENS_MAX = 10**9  # a vendor that reports more than this of one call is not believed
 BYTES_PER_TOKEN = 4  # where we must count ourselves: the field's rule of thumb
@@ -19,8 +20,9 @@ class Bound:
     """The most tokens a call can cost. A token is at least one byte, so the request's bytes bound its text."""
 
     input: int
-    output: int
+    output: int  # of all choices together
     hour: bool = False  # the vendor's cache may be asked to keep it for an hour, which is dearer
+    lowered: int = 0  # tokens of one choice, where the request's own bound must give way to a cap; 0: as it was asked
 
 
 class Surface(Protocol):
@@ -35,11 +37,20 @@ class Surface(Protocol):
     def refuses_in_words(self) -> bool:
         """A refusal is an answer in words; else an error (embeddings have no words)."""
 
-    def bound(self, request: Mapping[str, Any], size: int, target: Target) -> Bound:
-        """`size`: the request's bytes."""
+    @property
+    def listed(self) -> str:
+        """The field that holds the conversation, as a list."""
 
-    def objection(self, request: Mapping[str, Any]) -> str:
-        """Why the relay cannot make this call and count it; empty where it can."""
+    @property
+    def passing(self) -> frozenset[str]:
+        """The fields that do not change what the input weighs."""
+
+    def read(self, fields: Mapping[str, Any]) -> Reading:
+        """What it weighs and asks for. Raises RequestRefused for what the relay cannot make, or not count; then it
+        names it."""
+
+    def output_field(self, target: Target) -> str:
+        """Where a request that names no bound on its output takes one."""
 
     def usage(self, answer: Mapping[str, Any]) -> Usage | None: ...
 
@@ -64,24 +75,6 @@ def part(value: object, name: str) -> Any:
     return value.get(name) if isinstance(value, Mapping) else None
 
 
-def wished(request: Mapping[str, Any], *names: str) -> int | None:
-    """The largest of the request's own bounds on its output."""
-    found = [number for name in names if (number := count(request.get(name))) is not None]
-    return max(found) if found else None
-
-
 def estimated(size: int) -> int:
     """Tokens of so many bytes of text."""
     return -(-size // BYTES_PER_TOKEN)
-
-
-def priced_otherwise(request: Mapping[str, Any]) -> str:
-    """Ways to be served that cost more than the price we know."""
-    tier = request.get("service_tier")
-    if tier not in (None, "auto", "default", "standard_only", "flex"):
-        return f"service_tier {str(tier)[:40]!r} is not offered here: it has another price"
-    if request.get("speed") not in (None, "standard"):
-        return "speed is not offered here: it has another price"
-    if request.get("inference_geo") not in (None, "global"):
-        return "inference_geo is not offered here: it has another price"
-    return ""

@@ -1,0 +1,46 @@
+"""Small bodies are read on the loop, in milliseconds; of large ones another process reads, and the loop waits for no
+byte of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from tinyfat.engine.workers import WorkerBusy, WorkerFailed
+from tinyfat.relay.batches import Overloaded
+from tinyfat.relay.json_body import RequestRefused, effort
+from tinyfat.relay.request import ModelRequest, read_body, read_request
+from tinyfat.relay.shapes.surface import Surface
+from tinyfat.relay.vendors import Asked
+
+INLINE_EFFORT_MAX = 200_000  # `json_body.effort`: 10 ms on the slowest of two cores that others use, too
+ANSWER_BYTES_MAX = 8 * 1024 * 1024  # of what another process makes of a body: it is a hundredth
+
+
+class Readers(Protocol):
+    """engine.workers.Workers."""
+
+    async def run(
+        self, function: Callable[..., Any], *arguments: object, size: int, whose: str = "", answer_max: int = ...
+    ) -> Any: ...
+
+
+class Reading:
+    def __init__(self, readers: Readers | None) -> None:
+        self._readers = readers
+
+    async def read(self, surface: Surface, asked: Asked) -> ModelRequest:
+        """Raises RequestRefused, and Overloaded where too many bodies are being read."""
+        raw = asked.body
+        if self._readers is None or effort(raw) <= INLINE_EFFORT_MAX:
+            return read_request(raw, surface)
+        try:
+            read: ModelRequest = await self._readers.run(
+                read_body, surface.name, raw, size=len(raw), whose=asked.key_hash.hex(), answer_max=ANSWER_BYTES_MAX
+            )
+        except WorkerBusy as error:
+            raise Overloaded(f"a request is not read: {error}") from None
+        except WorkerFailed:
+            raise RequestRefused("the body is too much to read") from None
+        return replace(read, raw=raw)
