@@ -24,6 +24,8 @@ from messages where agent_id = %(agent)s and direction = 'in' and turn_id is nul
 _KNOWN_ALREADY = """
 select exists (select from messages where agent_id = %s and direction = 'in' and message_id = %s and sender = %s)
 """
+# Of everybody's together: while that is under one agent's quota, nobody is over it.
+_ALL_BODIES = "select pg_total_relation_size('message_bodies')"
 _FULL_CONVERSATIONS = """
 select agent_id::text from messages where body_gone_at is null
     and (direction = 'out' or turn_id is not null or state not in ('quarantined', 'ignored', 'bounce'))
@@ -52,6 +54,10 @@ class MailQuotas:
         """Which agents' conversations are full. A sum over every message: from time to time, not for each mail. What
         comes between two looks may pass the quota; the disk's floor stands behind it."""
         async with self._database.connection() as connection:
+            row = await (await connection.execute(_ALL_BODIES)).fetchone()
+            if row and row[0] < self._quotas.conversations_bytes:
+                self._full = frozenset()
+                return
             cursor = await connection.execute(_FULL_CONVERSATIONS, (self._quotas.conversations_bytes,))
             self._full = frozenset(row[0] for row in await cursor.fetchall())
 

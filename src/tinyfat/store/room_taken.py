@@ -7,14 +7,19 @@ import psycopg
 from tinyfat.domain.disks import Taken
 from tinyfat.store.database import Database
 
-_MAILS = """
-select case when direction = 'out' then 'replies'
-        when turn_id is null and state in ('quarantined', 'ignored', 'bounce') then 'quarantine'
-        else 'mail' end,
-    sum(size::numeric / shares)::bigint, count(*)
-from (select *, count(*) over (partition by coalesce(body_id, id)) as shares from messages
-    where body_gone_at is null) kept group by 1
-"""
+_KIND = (
+    "case when direction = 'out' then 'replies' "
+    "when turn_id is null and state in ('quarantined', 'ignored', 'bounce') then 'quarantine' else 'mail' end as kind"
+)
+# A shared body counts once, with the first that has it.
+_MAILS = f"""
+select kind, sum(size)::bigint, count(*) from (
+    select {_KIND}, size from messages where body_gone_at is null and body_id is null
+    union all
+    (select distinct on (body_id) {_KIND}, size from messages where body_gone_at is null and body_id is not null
+        order by body_id, position)
+) bodies group by kind
+"""  # noqa: S608
 _SETTINGS = {
     "mail": "TINYFAT_KEEP_BODIES, TINYFAT_CONVERSATIONS_BYTES",
     "replies": "TINYFAT_KEEP_BODIES, TINYFAT_CONVERSATIONS_BYTES",
