@@ -1,12 +1,14 @@
 """The settings: the only place that reads the environment. docs/settings.md explains each one.
 
-From the environment as TINYFAT_<NAME>, else from `tinyfat.toml` (in the working folder, then in TINYFAT_HOME) as
-`<name>`, else the default. A value that cannot be is refused by name before anything starts.
+From the environment as TINYFAT_<NAME>, else from `tinyfat.toml` in TINYFAT_HOME as `<name>`, else the default. Never
+from the working folder: a file that came with somebody's project could send our tokens to an address of its choice. A
+value that cannot be is refused by name before anything starts.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import tomllib
 from collections.abc import Sequence
@@ -29,7 +31,11 @@ from tinyfat.room_settings import RoomSettings
 from tinyfat.server_settings import SERVER_KINDS, ServerSettings
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+FILE = "tinyfat.toml"
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+
+log = logging.getLogger(__name__)
 
 
 class SettingsRefused(ValueError):
@@ -325,9 +331,11 @@ def load_settings() -> Settings:
     home = _folder(os.environ.get("TINYFAT_HOME") or _default_home())
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    for file in (home / "tinyfat.toml", Path("tinyfat.toml").absolute()):
-        for name, value in _file_values(file).items():
-            values[name], origin[name] = value, f"{file}: {name}"
+    file, elsewhere = home / FILE, Path(FILE).absolute()
+    for name, value in _file_values(file).items():
+        values[name], origin[name] = value, f"{file}: {name}"
+    if elsewhere != file and elsewhere.is_file():
+        log.warning("%s is not read: settings are the environment's, or in %s", elsewhere, file)
     unset = {name: value for name, value in values.items() if f"TINYFAT_{name.upper()}" not in os.environ}
     try:
         settings = Settings(**unset)

@@ -63,7 +63,7 @@ def test_a_wrong_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name:
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_a_wrong_value_in_a_file_is_refused_by_file_and_name(bare: Path, name: str, value: str) -> None:
-    file = bare / "work" / "tinyfat.toml"
+    file = bare / "home" / "tinyfat.toml"
     file.write_text(f'{name.lower()} = "{value}"\n')
     with pytest.raises(SettingsRefused) as refused:
         load_settings()
@@ -100,19 +100,32 @@ def test_a_setting_that_does_not_exist_is_refused(bare: Path) -> None:
 
 @pytest.mark.parametrize("text", ["domain = ", "\xff", "domain = 'a'\ndomain = 'b'"])
 def test_a_file_that_cannot_be_read_is_named(bare: Path, text: str) -> None:
-    (bare / "work" / "tinyfat.toml").write_bytes(text.encode("latin-1"))
-    with pytest.raises(SettingsRefused, match=r"work/tinyfat\.toml"):
+    (bare / "home" / "tinyfat.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SettingsRefused, match=r"home/tinyfat\.toml"):
         load_settings()
 
 
-def test_the_environment_goes_before_the_working_folder_and_that_before_the_home(
-    bare: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_goes_before_the_home(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (bare / "home" / "tinyfat.toml").write_text('domain = "home.example"\nlog = "INFO"\nturn_deadline = 7\n')
-    (bare / "work" / "tinyfat.toml").write_text('domain = "work.example"\nlog = "DEBUG"\n')
     monkeypatch.setenv("TINYFAT_LOG", "ERROR")
     settings = load_settings()
-    assert (settings.turn_deadline, settings.domain, settings.log) == (7.0, "work.example", "ERROR")
+    assert (settings.turn_deadline, settings.domain, settings.log) == (7.0, "home.example", "ERROR")
+
+
+@pytest.mark.parametrize(
+    "text", ['hetzner_url = "https://elsewhere.example"\ndomain = "work.example"\n', "domain = ", "\xff"]
+)
+def test_a_file_of_the_working_folder_sends_no_token_elsewhere(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    before = load_settings()
+    (bare / "work" / "tinyfat.toml").write_bytes(text.encode("latin-1"))
+    assert load_settings() == before
+    assert "work/tinyfat.toml is not read" in caplog.text
+    monkeypatch.chdir(bare / "home")
+    caplog.clear()
+    load_settings()
+    assert not caplog.text
 
 
 def test_trust_is_nobody_where_the_domain_is_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
