@@ -1,11 +1,15 @@
-"""A mail is accepted: what is known about it, the judgement, and one commit, in two round trips to the database."""
+"""A mail is accepted: what is known about it, the judgement, and one commit, in two round trips to the database. The
+mails of one moment share both (mail_batches)."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
+
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
 
 from tinyfat.domain.mail.judgement import Facts, Judgement, RateCaps, gave_up, judge
 from tinyfat.domain.mail.same_content import content_digest
@@ -14,9 +18,12 @@ from tinyfat.domain.mail.threads import session_key, thread_candidates
 from tinyfat.ports.ledger import Accepted, Incoming
 from tinyfat.ports.mail import NoRoom
 from tinyfat.store.database import Connection, Database, lock_agent, storable
+from tinyfat.store.mail_batches import MailBatches, Outcome
 from tinyfat.store.quotas import UNANSWERED, MailQuotas
 
 RATE_WINDOW_SECONDS = 3600
+
+Cursor: TypeAlias = AsyncCursor[TupleRow]
 ANOTHER_MAIL = "another mail with this Message-ID was taken already, and says something else"
 
 # What the judgement asks of the ledger: how many turns the mail's conversation and its sender had of late, and which
@@ -114,49 +121,62 @@ class MailAcceptance:
         self._database = database
         self._caps = caps
         self._quotas = quotas
+        self._batches = MailBatches(self._commit)
 
     async def accept(self, incoming: Sequence[Incoming]) -> list[Accepted]:
         """Commit one mail for each of its agents, all or none. When this returns it is on disk. Raises NoRoom."""
-        # Always in the same order, or two mails for two agents could each wait for the other.
-        ordered = sorted(incoming, key=lambda one: one.agent.id)
+        return await self._batches.accept(incoming)
+
+    async def _commit(self, mails: Sequence[Sequence[Incoming]]) -> list[Outcome]:
+        """In the order given, which is the order of each agent's mails."""
         async with self._database.connection() as connection:
-            plans = [_plan(one, await _known(connection, one), self._caps) for one in ordered]
-            body_id = uuid.uuid4() if len(plans) > 1 else None
-            cursors = []
+            async with connection.pipeline():
+                asked = [[await _ask_known(connection, one) for one in mail] for mail in mails]
+            plans = [
+                [_plan(one, await _known(cursor), self._caps) for one, cursor in zip(mail, cursors, strict=True)]
+                for mail, cursors in zip(mails, asked, strict=True)
+            ]
             async with connection.pipeline():
                 async with connection.transaction():
                     await connection.execute(_NO_WAIT)
-                    for plan in plans:
-                        await lock_agent(connection, plan.incoming.agent.id)
-                    await self._find_room(connection, plans)
-                    for plan in plans:
-                        await _mark_bounced(connection, plan)
-                        cursors.append(await connection.execute(_KEEP, _parameters(plan, body_id)))
-                    if body_id:
-                        await connection.execute(_SHARED_BODY, {"body_id": body_id, "raw": ordered[0].raw})
+                    # Always in the same order, or two batches could each wait for the other.
+                    for agent_id in sorted({one.agent.id for mail in mails for one in mail}):
+                        await lock_agent(connection, agent_id)
+                    kept = [await self._keep(connection, plan) for plan in plans]
                 await connection.execute(_WAIT_FOR_DISK)
-            rows = [await cursor.fetchone() for cursor in cursors]
-        return [_accepted(plan, row) for plan, row in zip(plans, rows, strict=True) if row is not None]
+            return [await _outcome(plan, cursors) for plan, cursors in zip(plans, kept, strict=True)]
 
-    async def _find_room(self, connection: Connection, plans: Sequence[_Plan]) -> None:
-        """For the whole mail: its body is kept once, and its peer hears one answer. So one agent that has room takes it
-        for all of them, and a stranger to one is no reason to refuse another's owner. Raises NoRoom."""
+    async def _keep(self, connection: Connection, plans: Sequence[_Plan]) -> list[Cursor] | NoRoom:
+        """One mail, for each of its agents."""
+        if complaint := await self._complaint(connection, plans):
+            return complaint
+        body_id = uuid.uuid4() if len(plans) > 1 else None
+        cursors = []
+        for plan in plans:
+            await _mark_bounced(connection, plan)
+            cursors.append(await connection.execute(_KEEP, _parameters(plan, body_id)))
+        if body_id:
+            await connection.execute(_SHARED_BODY, {"body_id": body_id, "raw": plans[0].incoming.raw})
+        return cursors
+
+    async def _complaint(self, connection: Connection, plans: Sequence[_Plan]) -> NoRoom | None:
+        """Of the whole mail: its body is kept once, and its peer hears one answer. So one agent that has room takes it
+        for all of them, and a stranger to one is no reason to refuse another's owner."""
         complaint: NoRoom | None = None
         for plan in plans:
             one = plan.incoming
             try:
                 if plan.judgement.state not in UNANSWERED:
                     self._quotas.conversation(one.agent.id, len(one.raw))
-                    return
+                    return None
                 complaint = await self._quotas.unanswered(
                     connection, one.agent.id, one.mail.from_address, one.mail.message_id, len(one.raw)
                 )
             except NoRoom as error:
                 complaint = error
             if complaint is None:
-                return
-        if complaint is not None:
-            raise complaint
+                return None
+        return complaint
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +206,8 @@ def _plan(one: Incoming, known: _Known, caps: RateCaps) -> _Plan:
     return _Plan(one, known, judgement, uuid.uuid4(), turn_id)
 
 
-async def _known(connection: Connection, one: Incoming) -> _Known:
-    cursor = await connection.execute(
+async def _ask_known(connection: Connection, one: Incoming) -> Cursor:
+    return await connection.execute(
         _KNOWN,
         {
             "agent": one.agent.id,
@@ -199,9 +219,19 @@ async def _known(connection: Connection, one: Incoming) -> _Known:
             "bounced": [uuid.UUID(one.bounced_message)] if one.bounced_message else [],
         },
     )
+
+
+async def _known(cursor: Cursor) -> _Known:
     row = await cursor.fetchone()
     assert row is not None
     return _Known(*row)
+
+
+async def _outcome(plans: Sequence[_Plan], kept: list[Cursor] | NoRoom) -> Outcome:
+    if isinstance(kept, NoRoom):
+        return kept
+    rows = [await cursor.fetchone() for cursor in kept]
+    return [_accepted(plan, row) for plan, row in zip(plans, rows, strict=True) if row is not None]
 
 
 def _parameters(plan: _Plan, body_id: uuid.UUID | None) -> dict[str, Any]:
