@@ -23,11 +23,13 @@ from tinyfat.drivers.inference.routes import MAIN, STANDIN_VENDOR
 from tinyfat.drivers.machines.process import ProcessMachines
 from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
 from tinyfat.drivers.mail.dkim_signing import DkimSigner
+from tinyfat.drivers.mail.elsewhere import ElsewhereAuthentication
 from tinyfat.drivers.mail.smtp_in import SmtpBounds, SmtpIn, tls_context
 from tinyfat.drivers.mail.smtp_out import NoSmarthost, SmtpOut
 from tinyfat.drivers.secrets.envelope import EnvelopeSecrets, MasterKeyRefused
 from tinyfat.drivers.secrets.master_key import kept_master_keys
 from tinyfat.engine.durable import Engine
+from tinyfat.engine.mail_reading import MailReading
 from tinyfat.engine.reading import Reading
 from tinyfat.engine.workers import Workers
 from tinyfat.fleet_wiring import Fleet
@@ -99,6 +101,7 @@ class World:
         self.host = host
         self.started_at = time.time()
         self.workers = Workers()
+        self.mails = MailReading(self.workers)
         self.reading = Reading()
         self._build_models(http_url)
         self._build_store(database_url)
@@ -122,9 +125,12 @@ class World:
         self.signals = Signals(database_url)
         self.agents = AgentStore(self.database)
         self.records = MachineStore(self.database, self.signals)
-        self.turns = TurnStore(self.database, self.signals)
+        self.turns = TurnStore(self.database, self.signals, self.mails)
         self.ledger = MailStore(
-            self.database, RateCaps(settings.mail_rate_thread, settings.mail_rate_sender), quotas_of(settings)
+            self.database,
+            RateCaps(settings.mail_rate_thread, settings.mail_rate_sender),
+            quotas_of(settings),
+            self.mails,
         )
         self.deliveries = DeliveryStore(self.database, self.host)
         self.executors = ExecutorStore(self.database)
@@ -182,8 +188,11 @@ class World:
             self.ledger,
             self.delivery,
             self.engine,
+            self.mails,
         )
-        self._authentication = DnsSenderAuthentication(settings.nameservers or None, DNS_SECONDS_MAX)
+        nameservers = settings.nameservers or None
+        near = DnsSenderAuthentication(nameservers, DNS_SECONDS_MAX)
+        self._authentication = ElsewhereAuthentication(near, self.workers, nameservers, DNS_SECONDS_MAX)
         self.intake = MailIntake(
             settings.domain,
             settings.trusted_networks,
@@ -193,6 +202,7 @@ class World:
             self.mail_turn.start,
             bounce_secret,
             self.room.disks.room,
+            self.mails,
         )
         self.engine.flow(mail_turn.FLOW, self.mail_turn.run)
         self.fleet.make_known(self.engine)

@@ -15,7 +15,16 @@ from fastapi.responses import JSONResponse
 
 from tinyfat.api.keys import signature_fits, signature_may_fit
 from tinyfat.ports.ledger import StoreUnavailable
-from tinyfat.ports.mail import AuthenticationUnknown, Envelope, Intake, NeverRoom, NoRoom, UnknownRecipient
+from tinyfat.ports.mail import (
+    AuthenticationUnknown,
+    Envelope,
+    Intake,
+    MailBusy,
+    MailUnreadable,
+    NeverRoom,
+    NoRoom,
+    UnknownRecipient,
+)
 
 RETRY_SECONDS = "30"
 UNSIGNED_WORDS = "The signature does not fit, or TINYFAT_INBOUND_SECRET is not set: see docs/inbound-http.md."
@@ -55,7 +64,9 @@ async def inbound(request: Request) -> JSONResponse:
         return _answer(413, str(error))
     except NoRoom as error:  # RFC 4918 11.5
         return JSONResponse({"error": str(error)}, 507, {"Retry-After": RETRY_SECONDS})
-    except (StoreUnavailable, AuthenticationUnknown) as error:
+    except MailUnreadable as error:
+        return _answer(422, str(error))
+    except (StoreUnavailable, AuthenticationUnknown, MailBusy) as error:
         return JSONResponse({"error": str(error)}, 503, {"Retry-After": RETRY_SECONDS})
     return JSONResponse({"kept": kept}, 202)
 

@@ -15,7 +15,6 @@ from tinyfat.api.box_link import BoxLinks
 from tinyfat.api.keys import require_operator
 from tinyfat.domain.agents import Agent, AgentState, Place, Plan, RuntimeKind, agent_name
 from tinyfat.domain.mail.addresses import owner_address, sender_pattern
-from tinyfat.domain.mail.message import read_mail
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.flows import provision, retire
 from tinyfat.ports.ledger import Message
@@ -175,7 +174,7 @@ async def _listed(world: World, agent_id: str, page: MailPage, response: Respons
 @router.get("/mail/{row_id}")
 async def mail_show(row_id: str, world: Here) -> dict[str, Any]:
     message, raw = await world.ledger.show(row_id)
-    mail = read_mail(raw)
+    mail = await world.mails.read_again(raw, message.agent_id)
     shown = _message(message)
     shown["text"] = mail.text
     shown["attachments"] = [

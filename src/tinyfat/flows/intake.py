@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -18,12 +17,11 @@ from tinyfat.domain.mail.addresses import (
     sender_allowed,
 )
 from tinyfat.domain.mail.judgement import came_back
-from tinyfat.domain.mail.message import Mail, read_mail
+from tinyfat.domain.mail.message import Mail
+from tinyfat.engine.mail_reading import MailReading
 from tinyfat.ports.ledger import Agents, Incoming, MailLedger, NotFound
 from tinyfat.ports.mail import Authentication, Envelope, SenderAuthentication, UnknownRecipient
 from tinyfat.recipes.turn_text import turn_text
-
-READ_ON_LOOP_BYTES_MAX = 64 * 1024  # a larger mail is read in a thread, so that others are not kept waiting
 
 _NOT_ADDRESSED = "DKIM alone, and no signed To or Cc names this agent"
 
@@ -44,6 +42,7 @@ class MailIntake:
         start_turn: StartTurn,
         bounce_secret: bytes,
         room: Callable[[int], None] = lambda size: None,
+        mails: MailReading | None = None,
     ) -> None:
         """`room`: raises NoRoom where a mail of so many bytes cannot be taken, whoever it is from."""
         self._domain = domain
@@ -54,6 +53,7 @@ class MailIntake:
         self._start_turn = start_turn
         self._bounce_secret = bounce_secret
         self._room = room
+        self._mails = mails or MailReading()
 
     def room(self, size: int) -> None:
         self._room(size)
@@ -63,7 +63,7 @@ class MailIntake:
 
     async def accept(self, envelope: Envelope, recipients: Sequence[str], raw: bytes) -> str:
         self._room(len(raw))
-        mail = read_mail(raw) if len(raw) <= READ_ON_LOOP_BYTES_MAX else await asyncio.to_thread(read_mail, raw)
+        mail = await self._mails.read(raw, envelope.client_ip)
         proof = await self._prove(envelope, mail, raw)
         incoming = [await self._incoming(envelope, address, mail, raw, proof) for address in recipients]
         unique = {one.agent.id: one for one in reversed(incoming)}  # one mail for one agent, however often it is named

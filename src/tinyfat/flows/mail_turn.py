@@ -12,13 +12,13 @@ from dataclasses import replace
 from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.failures import Failure
 from tinyfat.domain.mail.addresses import parse_recipient, sender_allowed
-from tinyfat.domain.mail.message import Mail, read_mail
+from tinyfat.domain.mail.message import Mail
 from tinyfat.domain.mail.threads import reply_message_id
 from tinyfat.domain.reply_markers import unmarked
 from tinyfat.domain.turns import TurnOutcome, TurnResult, TurnState
+from tinyfat.engine.mail_reading import MailReading
 from tinyfat.engine.steps import FlowStatus, Steps
 from tinyfat.flows.delivery import Delivery
-from tinyfat.flows.intake import READ_ON_LOOP_BYTES_MAX
 from tinyfat.ports.ledger import Agents, MailLedger, Message, Outgoing, TurnRow, Turns
 from tinyfat.recipes.reply_mail import ReplyOrder, compose_reply, failure_reply, reply_subject
 
@@ -36,7 +36,9 @@ class MailTurn:
         ledger: MailLedger,
         delivery: Delivery,
         flows: FlowStatus,
+        mails: MailReading | None = None,
     ) -> None:
+        self._mails = mails or MailReading()
         self._domain = domain
         self._deadline_seconds = deadline_seconds
         self._agents = agents
@@ -102,7 +104,7 @@ class MailTurn:
         assert turn.result is not None and turn.thread_id is not None
         message, raw = await self._ledger.incoming_of(turn.id)
         agent = await self._agents.get(turn.agent_id)
-        mail = await asyncio.to_thread(read_mail, raw) if len(raw) > READ_ON_LOOP_BYTES_MAX else read_mail(raw)
+        mail = await self._mails.read_again(raw, turn.agent_id)
         patterns = [agent.owner, *await self._agents.senders(agent.id)] if mail.reply_to else []
         order = self._order(agent.name, turn, message, mail, patterns)
         answered = turn.result.outcome is TurnOutcome.ANSWERED

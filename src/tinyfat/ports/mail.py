@@ -2,6 +2,8 @@
 
 MailError
 ├── AuthenticationUnknown  DNS did not answer: the peer should try again (451)
+├── MailBusy               too many large mails at once: try again later (451)
+├── MailUnreadable         its reading takes more time or memory than a mail may: never (554)
 ├── UnknownRecipient       nobody has this address here (550)
 ├── NoRoom                 a quota is used up, or a disk is nearly full: try again later (452)
 │   ├── NeverRoom          it is larger than its whole quota (552)
@@ -24,6 +26,14 @@ class MailError(Exception):
 
 class AuthenticationUnknown(MailError):
     """The sender's domain could not be looked up just now."""
+
+
+class MailBusy(MailError):
+    """Mails like this one are being read already; it may come again."""
+
+
+class MailUnreadable(MailError):
+    """To read it would take more time or memory than a mail may."""
 
 
 class UnknownRecipient(MailError):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from tinyfat.domain.mail.judgement import RateCaps
-from tinyfat.domain.mail.message import read_mail
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.domain.mail.threads import session_key
 from tinyfat.domain.turns import TurnState
+from tinyfat.engine.mail_reading import MailReading
 from tinyfat.ports.ledger import Accepted, Conflict, Incoming, Message, NotFound, Outgoing
 from tinyfat.store.accepting import MailAcceptance
 from tinyfat.store.database import Connection, Database, lock_agent, storable
@@ -52,8 +51,11 @@ select id from messages where agent_id = %(agent)s and direction = 'out' and mes
 
 
 class MailStore:
-    def __init__(self, database: Database, caps: RateCaps, quotas: Quotas | None = None) -> None:
+    def __init__(
+        self, database: Database, caps: RateCaps, quotas: Quotas | None = None, mails: MailReading | None = None
+    ) -> None:
         self._database = database
+        self._mails = mails or MailReading()
         self.quotas = MailQuotas(database, quotas or Quotas())
         self._acceptance = MailAcceptance(database, caps, self.quotas)
 
@@ -112,7 +114,7 @@ class MailStore:
         message, raw = await self.show(row_id)
         if message.body_gone_at:
             raise Conflict(f"The body of message {row_id} was deleted by its age: there is nothing left to answer.")
-        if not message.sender and not (await asyncio.to_thread(read_mail, raw)).answer_to:
+        if not message.sender and not (await self._mails.read_again(raw, message.agent_id)).answer_to:
             raise Conflict(f"Message {row_id} has no usable From address: there is nobody to answer.")
         async with self._database.transaction() as connection:
             await lock_agent(connection, message.agent_id)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyfat.domain.failures import read_failure
-from tinyfat.domain.mail.message import read_mail
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult, TurnState
+from tinyfat.engine.mail_reading import MailReading
 from tinyfat.ports.ledger import NotFound, StoreUnavailable, TurnRow
 from tinyfat.store.database import Connection, Database, storable
 from tinyfat.store.signals import Signals, Words, either
@@ -61,8 +61,9 @@ select pg_notify('tinyfat_results', id::text) from kept
 
 
 class TurnStore:
-    def __init__(self, database: Database, signals: Signals) -> None:
+    def __init__(self, database: Database, signals: Signals, mails: MailReading | None = None) -> None:
         self._database = database
+        self._mails = mails or MailReading()
         self._results = Words(signals, RESULTS)
 
     async def probe(self, turn_id: str, agent_id: str, question: str) -> None:
@@ -115,7 +116,7 @@ class TurnStore:
             return None
         attachments: tuple[Attachment, ...] = ()
         if row[3] is not None:
-            attachments = (await asyncio.to_thread(read_mail, bytes(row[3]))).attachments
+            attachments = (await self._mails.read_again(bytes(row[3]), machine_id)).attachments
         return Turn(turn_id, row[0], row[1], max(0.0, row[2]), attachments)
 
     async def received(self, turn_id: str, machine_id: str) -> None:

@@ -56,7 +56,7 @@ class DnsSenderAuthentication:
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._check, raw, envelope, from_address)
+            return await loop.run_in_executor(self._threads, self.checked, raw, envelope, from_address)
         finally:
             self._waiting -= 1
 
@@ -64,7 +64,8 @@ class DnsSenderAuthentication:
         """Wait for the checks under way (they are bounded), then end the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _check(self, raw: bytes, envelope: Envelope, from_address: str) -> Authentication:
+    def checked(self, raw: bytes, envelope: Envelope, from_address: str) -> Authentication:
+        """As `check`, and waits for the DNS meanwhile: for a thread or a process of its own."""
         block = read_headers(raw)
         sender, defects = sender_of(block.headers)
         if not sender.address or sender.address != from_address:

@@ -23,7 +23,17 @@ from tinyfat.drivers.mail.smtp_session import SmtpReading, SmtpSession
 from tinyfat.engine.connections import Connections, Door, affordable
 from tinyfat.engine.reading import Reading
 from tinyfat.ports.ledger import StoreUnavailable
-from tinyfat.ports.mail import AuthenticationUnknown, DiskLow, Envelope, Intake, NeverRoom, NoRoom, UnknownRecipient
+from tinyfat.ports.mail import (
+    AuthenticationUnknown,
+    DiskLow,
+    Envelope,
+    Intake,
+    MailBusy,
+    MailUnreadable,
+    NeverRoom,
+    NoRoom,
+    UnknownRecipient,
+)
 
 SESSIONS_MAX = 500  # this machine itself, and the networks whose mail we trust, have half of them
 SESSIONS_OF_PEER_MAX = 25
@@ -156,6 +166,10 @@ class _Handler:
             return f"550 5.1.1 {_one_line(unknown)}"
         except NoRoom as full:
             return _no_room(full)
+        except MailUnreadable as error:
+            return f"554 5.6.0 {_one_line(error)}"
+        except MailBusy as error:
+            return f"451 4.3.2 {_one_line(error)}"
         except AuthenticationUnknown as error:
             return f"451 4.7.0 {_one_line(error)}"
         except (StoreUnavailable, TimeoutError):
