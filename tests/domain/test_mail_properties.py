@@ -69,6 +69,22 @@ TOKENS = st.sampled_from(
         b"<p>",
         b"<table>",
         b"format=flowed",
+        b"begin 644 x\n#0V%T\n`\nend\n",
+        b"=ybegin size=1 name=x\n",
+        b"\n=yend",
+        b"application/pkcs7-mime",
+        b"\x30\x80\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02\xa0\x80",
+        b"message/external-body; url=",
+        b"multipart/*",
+        b"multipart/alternative; boundary=x",
+        b"<style>.x{display:none}",
+        b"<div class=x style='color:#fff;font:0/0 a'>",
+        b"text/calendar; method=REPLY",
+        b"Subject: Automatic reply: ",
+        b"\xef\xbb\xbf",
+        b"\x1b$B",
+        b"shift_jis",
+        b"euc-jp",
     ]
 )
 MAILISH = st.lists(st.one_of(TOKENS, st.binary(max_size=8)), max_size=60).map(b"".join)

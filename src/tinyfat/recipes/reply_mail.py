@@ -31,9 +31,12 @@ QUOTED_LINE_CHARS_MAX = 200
 PREFIXES_MAX = 50  # of a subject
 
 # "Reply" as mail programs of other languages put it before a subject, with their counters: Re[2]:, AW:, Antw:, 回复：
-_REPLY_WORD = "re|aw|antw|antwort|sv|vs|odp|res|rif|ynt|vá|отв|ответ|回复|回覆|答复|返信"
-_FORWARD_WORD = "fwd?|wg|tr|rv|vb|doorst|enc|pd|転送|转发|轉寄"
-_REPLY = re.compile(rf"(?:{_REPLY_WORD})\s?(?:\[\d+\]|\(\d+\)|\^\d+)?\s?[:：]\s*", re.IGNORECASE)
+_REPLY_WORD = (
+    r"re\d{0,3}|r|aw|antw|antwort|sv|svar|vs|odp|odpowiedź|odpověď|odpoveď|odg|res|resp|ref|rép|rep|rif|ynt|yan|vá|vál|atb|ats"
+    "|bls|răsp|rasp|απ|σχετ|отв|ответ|отг|відп|תשובה|השב|رد|ตอบ|trả lời|回复|回覆|答复|答覆|返信|답장|回信"
+)
+_FORWARD_WORD = "fwd?|wg|tr|rv|vb|vl|i|fs|doorst|enc|pd|vs fwd|転送|转发|轉寄|전달|пересл|fwrd|továbbítás|prosl|ilt"
+_REPLY = re.compile(rf"(?:{_REPLY_WORD})\s?(?:\[\d+\]|\(\d+\)|[\^*-]\d+)?\.?\s?[:：]\s*", re.IGNORECASE)
 _FORWARD = re.compile(rf"(?:{_FORWARD_WORD})\s?(?:\[\d+\])?\s?[:：]\s*", re.IGNORECASE)
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,900}>")
 

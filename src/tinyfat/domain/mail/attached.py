@@ -6,9 +6,10 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from tinyfat.domain.mail.body_text import is_body, is_named
+from tinyfat.domain.mail.body_text import is_body
 from tinyfat.domain.mail.headers import display_text
 from tinyfat.domain.mail.mime import Part
+from tinyfat.domain.mail.parts_as_meant import is_named
 from tinyfat.domain.turns import Attachment
 
 FILENAME_BYTES_MAX = 150  # in UTF-8; file systems take 255, and a copy's number and folder need room

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from tinyfat.domain.mail.charsets import clean_text, decode
+import re
+
+from tinyfat.domain.mail.alternatives import better, may_say_more
+from tinyfat.domain.mail.charsets import clean_text, decode, is_blank, known_charset
 from tinyfat.domain.mail.html_text import HTML_CHARS_MAX, html_to_text
 from tinyfat.domain.mail.mime import Part
+from tinyfat.domain.mail.parts_as_meant import TEXT_TYPES, is_named
 
 TEXT_BYTES_MAX = 200_000  # in UTF-8: what the model is shown
 _PART_BYTES_MAX = 4 * TEXT_BYTES_MAX  # of one part, before its charset is undone: UTF-32 takes four for one
 
-_BODY_TYPES = ("text/plain", "text/html", "text/enriched")
+_META_BYTES = 2_048  # of HTML, in which it declares its charset (HTML 4.2.5.4 asks for 1,024)
+
+_META = re.compile(
+    rb"""<meta[^>]{0,500}?charset\s{0,9}=\s{0,9}["']?\s{0,9}([\w.:-]{1,40})|<\?xml[^>]{0,200}encoding=["']([\w.:-]{1,40})""",
+    re.IGNORECASE,
+)
 
 
 def is_body(part: Part) -> bool:
     """Is this leaf meant to be read in place, rather than to be saved?"""
-    return part.media_type in _BODY_TYPES and not is_named(part)
-
-
-def is_named(part: Part) -> bool:
-    """It was attached, or has a file's name."""
-    named = "filename" in part.disposition_parameters or "name" in part.parameters
-    return part.disposition == "attachment" or named
+    return part.media_type in TEXT_TYPES and not is_named(part)
 
 
 def text_of(root: Part) -> str:
@@ -32,7 +35,7 @@ def _pieces(part: Part, budget: list[int]) -> list[str]:
     """`budget`: how many characters of HTML may still be laid out, over all parts."""
     if not part.children:
         text = _leaf_text(part, budget).strip("\n") if is_body(part) else ""
-        return [text] if text.strip() else []
+        return [] if is_blank(text) else [text]
     if part.media_type == "multipart/alternative":
         return _best_alternative(part, budget)
     if part.media_type == "multipart/report":  # RFC 6522: the first part is for people, the others for machines
@@ -41,17 +44,28 @@ def _pieces(part: Part, budget: list[int]) -> list[str]:
 
 
 def _best_alternative(part: Part, budget: list[int]) -> list[str]:
-    """Plain text where there is any (RFC 2046 5.1.4 puts it first), else the richest version that says something."""
-    plain_first = [child for child in part.children if child.media_type == "text/plain"]
-    others = [child for child in reversed(part.children) if child.media_type != "text/plain"]
-    for child in plain_first + others:
+    """Plain text where there is any (RFC 2046 5.1.4 puts it first), unless the HTML plainly says more.
+
+    Of other types the richest that says something.
+    """
+    plain = [piece for child in part.children if child.media_type == "text/plain" for piece in _pieces(child, budget)]
+    rich = [child for child in reversed(part.children) if child.media_type != "text/plain"]
+    html = next((leaf for child in rich for leaf in child.leaves() if leaf.media_type == "text/html"), None)
+    if plain and html is not None and is_body(html):
+        text = "\n\n".join(plain)
+        if not may_say_more(text, _decoded(html)[:HTML_CHARS_MAX]):
+            return plain
+        return [better(text, _leaf_text(html, budget).strip("\n"))]
+    if plain and not is_blank("".join(plain)):
+        return plain
+    for child in rich:
         if pieces := _pieces(child, budget):
             return pieces
-    return []
+    return plain
 
 
 def _leaf_text(part: Part, budget: list[int]) -> str:
-    text = decode(part.content()[:_PART_BYTES_MAX], part.parameters.get("charset", ""))
+    text = _decoded(part)
     if part.media_type == "text/html":
         room, budget[0] = budget[0], max(0, budget[0] - len(text))
         shown = html_to_text(text[:room])
@@ -60,6 +74,20 @@ def _leaf_text(part: Part, budget: list[int]) -> str:
     if part.parameters.get("format", "").lower() == "flowed":
         return unflow(text, part.parameters.get("delsp", "").lower() == "yes")
     return text
+
+
+def _decoded(part: Part) -> str:
+    content, charset = part.content()[:_PART_BYTES_MAX], part.parameters.get("charset", "")
+    if part.media_type == "text/html" and known_charset(charset) in (None, "ascii"):
+        charset = _declared(content) or charset
+    return decode(content, charset)
+
+
+def _declared(html: bytes) -> str:
+    """The charset of `<meta>` or `<?xml?>`; one that the very declaration could not be read in is UTF-8."""
+    match = _META.search(html[:_META_BYTES])
+    name = (match[1] or match[2]).decode("ascii", "replace") if match else ""
+    return "utf-8" if (known_charset(name) or "").startswith("utf_") else name
 
 
 def unflow(text: str, delete_space: bool = False) -> str:

@@ -2,54 +2,95 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
-from encodings.aliases import aliases
 
-# Charsets mail is written in. Python knows codecs that are none (zip, idna, punycode: slow or worse); they are unknown
-# here, and so are names it has never seen: it would keep each one for ever.
-_CODECS = re.compile(
-    r"ascii|utf_(?:7|8|8_sig|16|16_le|16_be|32|32_le|32_be)|latin_1|iso8859_\d+|cp\d+|koi8_[rut]|mac_\w+|tis_620|hp_roman8"
-    r"|gb2312|gbk|gb18030|hz|big5|big5hkscs|shift_jis\w*|euc_\w+|iso2022_\w+|johab|ptcp154|kz1048"
-)
-_BY_NAME = {name: codec for name, codec in aliases.items() if _CODECS.fullmatch(codec)}
-_BY_NAME |= {codec: codec for codec in list(_BY_NAME.values())}
-_BY_NAME |= {"iso_8859_8_i": "iso8859_8", "x_sjis": "shift_jis", "windows_874": "cp874", "unicode_1_1_utf_7": "utf_7"}
-# What senders mean by a label, where that is more than it says (WHATWG Encoding 4.2).
-_MEANT = {
-    "ascii": "cp1252",
-    "latin_1": "cp1252",
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "euc_kr": "cp949",
-    "tis_620": "cp874",
-}
+from tinyfat.domain.mail.charset_labels import codec_of
+from tinyfat.domain.mail.japanese import decode_japanese
+
+# What is UTF-8 in truth under a label of these is told from the bytes: no text in them happens to be valid UTF-8.
+_SINGLE_BYTE = re.compile(r"ascii|cp1252|cp125\d|cp8\d\d|cp437|iso8859_\d+|koi8_[rut]|mac_\w+|hp_roman8|ptcp154|kz1048")
+_UTF8_SEQUENCE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_JAPANESE_ESCAPE = re.compile(rb"\x1b\$[@B]|\x1b\(J")
+_KOREAN_ESCAPE = b"\x1b$)C"
 
 # C0 but tab and newline; DEL; C1. They drive terminals and databases mad and mean nothing in a mail.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _BLANKS = re.compile(r"[\s\u2028\u2029]+")
+# Tags that no program shows (Unicode 23.9): text for models that people do not see. Behind a black flag they draw one.
+_TAGS = re.compile("(\U0001f3f4[\U000e0020-\U000e007e]{1,10}\U000e007f)|[\U000e0000-\U000e007f]+")
+_INVISIBLE = re.compile(
+    "[\\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]+"
+)
 
 
 def known_charset(name: str) -> str | None:
     """The codec for a charset's name, or None."""
-    return _BY_NAME.get(re.sub(r"[^a-z0-9]+", "_", name[:60].lower()).strip("_"))
+    return codec_of(name)
 
 
 def decode(content: bytes, charset: str = "") -> str:
-    """Text from bytes: UTF-8 where it is that and nothing else is claimed, else the charset, else a good guess."""
+    """Text from bytes, as senders mean it: UTF-8 where it plainly is that, else the charset, else a good guess.
+
+    One bad byte costs one character, and never the charset.
+    """
     codec = known_charset(charset)
-    if codec in (None, "ascii", "latin_1", "utf_8", "utf_8_sig"):
-        # Mislabelled UTF-8 is far more common than Latin-1 that happens to be valid UTF-8.
-        try:
-            return content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            return content.decode("utf-8" if codec in ("utf_8", "utf_8_sig") else "cp1252", "replace")
+    if codec in (None, "ascii", "utf_8", "cp1252") and b"\x1b" in content:
+        if _JAPANESE_ESCAPE.search(content):
+            codec = "iso2022_jp"
+        elif _KOREAN_ESCAPE in content:
+            codec = "iso2022_kr"
+    if codec in (None, "utf_8") or (codec and _SINGLE_BYTE.fullmatch(codec)):
+        return _utf8_or(content, codec)
     assert codec is not None
-    meant = _MEANT.get(codec, codec)
+    return _decoded(content, codec)
+
+
+def _utf8_or(content: bytes, codec: str | None) -> str:
+    """UTF-8 where most of what is not ASCII is valid UTF-8, else the single-byte `codec`.
+
+    Mislabelled UTF-8 is far more common than a text of another charset that happens to be valid UTF-8.
+    """
+    if content.isascii():
+        return content.decode("ascii")
+    content = content.removeprefix(codecs.BOM_UTF8)
     try:
-        return without_surrogates(content.decode(meant, "replace"))
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    rest, sequences = _UTF8_SEQUENCE.subn(b"", content)
+    if sequences >= len(_NOT_ASCII.findall(rest)):
+        return content.decode("utf-8", "replace")
+    return content.decode(codec if codec not in (None, "ascii", "utf_8") else "cp1252", "replace")
+
+
+def _decoded(content: bytes, codec: str) -> str:
+    try:
+        if codec in ("iso2022_jp", "euc_jp", "cp932"):
+            return decode_japanese(content, codec)
+        text = without_surrogates(content.decode(codec, "replace"))
+        if "\ufffd" in text and (second := _SECOND.get(codec)):
+            other = content.decode(second, "replace")
+            text = other if other.count("\ufffd") < text.count("\ufffd") else text
+        if "\ufffd" in text and _is_utf8(content):
+            return content.decode("utf-8-sig")
+        return text
     except (UnicodeError, LookupError, ValueError):
         return content.decode("cp1252", "replace")
+
+
+_SECOND = {"big5hkscs": "cp950"}
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def without_surrogates(text: str) -> str:
@@ -58,9 +99,18 @@ def without_surrogates(text: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Text with newlines as \\n and no other control characters than the tab."""
+    """Text with newlines as \\n and no other control characters than the tab, nor tags that nobody sees."""
     lines = without_surrogates(text).replace("\r\n", "\n").replace("\r", "\n")
-    return _CONTROLS.sub("", lines)
+    return _without_tags(_CONTROLS.sub("", lines))
+
+
+def _without_tags(text: str) -> str:
+    return text if text.isascii() else _TAGS.sub(lambda match: match[1] or "", text)
+
+
+def is_blank(text: str) -> bool:
+    """Is nothing of it seen? Preview fillers and the like count as blank."""
+    return not text.strip() or not _INVISIBLE.sub("", text)
 
 
 def one_line(text: str, chars_max: int = 1000) -> str:

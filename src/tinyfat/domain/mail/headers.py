@@ -22,9 +22,19 @@ CUT_MARK = b" \0"  # ends a value that was cut, so that nobody takes it for the 
 PARAMETERS_MAX = 100
 PARAMETER_TEXT_CHARS_MAX = 8_192
 
+BROKEN_LINES_MAX = 5  # of one block, that are skipped
+BROKEN_LINES_AHEAD_MAX = 2  # more of them in a row are a text
+LOOK_AHEAD_BYTES = 20_000  # behind a broken line, for the fields and the empty line that say it is one
+BASE64_CHUNKS_MAX = 1_000  # that were encoded one by one
+
 _NAME = re.compile(rb"([\x21-\x39\x3b-\x7e]{1,1000})[ \t]*:")
+_EMPTY_LINES = re.compile(rb"(?:\r?\n){1,20}")
+_KNOWN = re.compile(
+    rb"(?:x-|content-|resent-|list-|arc-|dkim-).+|from|to|cc|bcc|subject|date|sender|reply-to|message-id|in-reply-to"
+    rb"|references|mime-version|received|return-path|delivered-to|authentication-results|auto-submitted|importance"
+)
 _ENCODED_WORD = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=")
-_PARAMETER = re.compile(r';\s*([^=;\s"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
+_PARAMETER = re.compile(r'(?:;|(?<=")[ \t])\s*([^=;\s"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 _EXTENDED = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")
 
 
@@ -60,11 +70,13 @@ def _not_a_boundary(line: bytes) -> bool:
 def read_headers(raw: bytes, start: int = 0, is_boundary: Callable[[bytes], bool] = _not_a_boundary) -> HeaderBlock:
     """Read fields from `start` to the empty line, to a line that is no field, or to a MIME boundary.
 
-    A lone CR is no line end (RFC 5322 2.3): what dkimpy calls one header field is one here too.
+    A line that is no field is skipped where known fields and an empty line follow: there the header goes on. A lone CR
+    is no line end (RFC 5322 2.3): what dkimpy calls one header field is one here too.
     """
     fields: list[tuple[str, list[bytes]]] = []
     defects: set[str] = set()
-    position, kept = start, 0
+    position, kept, skipping = _first_line(raw) if start == 0 else start, 0, False
+    broken_lines_left = BROKEN_LINES_MAX
     for _ in range(HEADER_LINES_MAX):
         if position >= len(raw):
             break
@@ -75,24 +87,51 @@ def read_headers(raw: bytes, start: int = 0, is_boundary: Callable[[bytes], bool
         if not line:
             return _block(fields, after, defects)
         if line[:1] in b" \t":
-            kept = _continue(fields, line, kept, defects)
+            kept = kept if skipping else _continue(fields, line, kept, defects)
         elif line.startswith(b"--") and is_boundary(line):
             return _block(fields, position, defects | {"headers-unterminated"})
         elif match := _NAME.match(line):
             if len(fields) == HEADERS_MAX:
                 break
+            skipping = False
             cut = line_end - position > HEADER_VALUE_BYTES_MAX
             fields.append((match[1].decode("ascii").lower(), [line[match.end() :] + (CUT_MARK if cut else b"")]))
             kept = HEADER_VALUE_BYTES_MAX + 1 if cut else len(line)
             defects |= {"header-cut"} if cut else set()
         elif not (line.startswith((b"From ", b">From ")) and position == start):  # an mbox's first line
-            return _block(fields, position, defects | {"headers-broken"})
+            defects.add("headers-broken")
+            if not broken_lines_left or not fields or not _header_goes_on(raw[after : after + LOOK_AHEAD_BYTES]):
+                return _block(fields, position, defects)
+            broken_lines_left, skipping = broken_lines_left - 1, True
         position = after
     else:
         defects.add("headers-too-many")
     if len(fields) == HEADERS_MAX:
         defects.add("headers-too-many")
     return _block(fields, _after_headers(raw, position) if start == 0 else position, defects)
+
+
+def _first_line(raw: bytes) -> int:
+    """Past a byte order mark, and past empty lines that a field follows."""
+    start = 3 if raw.startswith(b"\xef\xbb\xbf") else 0
+    match = _EMPTY_LINES.match(raw, start)
+    return match.end() if match and _NAME.match(raw, match.end()) else start
+
+
+def _header_goes_on(ahead: bytes) -> bool:
+    """Do fields follow, one of them known, and then an empty line?"""
+    known, broken = False, 0
+    for line in ahead.split(b"\n")[:-1]:
+        line = line.removesuffix(b"\r")
+        if not line:
+            return known
+        match = _NAME.match(line)
+        if match is None and line[:1] not in b" \t":
+            broken += 1
+            if broken > BROKEN_LINES_AHEAD_MAX:
+                return False
+        known = known or bool(match and _KNOWN.match(match[1].lower()))
+    return False
 
 
 def _continue(fields: list[tuple[str, list[bytes]]], line: bytes, kept: int, defects: set[str]) -> int:
@@ -146,8 +185,21 @@ def _word_bytes(encoding: str, text: str) -> bytes:
 
 
 def decode_base64(content: bytes) -> bytes:
-    """What can be read of it: foreign characters skipped, padding mended, a last stray character dropped."""
-    letters = content.translate(_STANDARD, _NOT_BASE64)
+    """What can be read of it: foreign characters skipped, padding mended, a last stray character dropped.
+
+    What was encoded in chunks is decoded in chunks. Plain lines behind the padding (a list's footer) stay as they are.
+    """
+    end = _PADDED_LINE.search(content)
+    if end and _FOREIGN.search(content, end.end()) and not _PADDED_LINE.search(content, end.end()):
+        return decode_base64(content[: end.end()]) + b"\n" + content[end.end() :]
+    letters = content.translate(_STANDARD, _NOT_BASE64).rstrip(b"=")
+    chunks = letters.split(b"=", BASE64_CHUNKS_MAX)
+    if len(chunks) > BASE64_CHUNKS_MAX:
+        chunks = [letters.replace(b"=", b"")]
+    return b"".join(_decode_chunk(chunk) for chunk in chunks if chunk)
+
+
+def _decode_chunk(letters: bytes) -> bytes:
     usable = letters[: len(letters) - (len(letters) % 4 == 1)]
     try:
         return base64.b64decode(usable + b"=" * (-len(usable) % 4))
@@ -155,8 +207,10 @@ def decode_base64(content: bytes) -> bytes:
         return b""
 
 
+_PADDED_LINE = re.compile(rb"[A-Za-z0-9+/]={1,2}[ \t]*\r?\n")
+_FOREIGN = re.compile(rb"[^A-Za-z0-9+/=\s]")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
-_NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"))
+_NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="))
 
 
 def parse_parameters(value: str) -> tuple[str, dict[str, str]]:
@@ -182,7 +236,7 @@ def _unquoted(text: str) -> str:
     stripped = text.strip()
     if len(stripped) > 1 and stripped[0] == stripped[-1] == '"':
         return re.sub(r"\\(.)", r"\1", stripped[1:-1])
-    return stripped.strip('"')
+    return re.sub(r"\s\([^()]*\)$", "", stripped).strip('"')
 
 
 def _joined(parts: dict[int, tuple[bool, str]]) -> str:

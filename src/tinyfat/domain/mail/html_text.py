@@ -16,6 +16,8 @@ from inscriptis.model.tag import CustomHtmlTagHandlerMapping
 from lxml.etree import LxmlError
 from lxml.html import HTMLParser, document_fromstring
 
+from tinyfat.domain.mail.html_hidden import drop_hidden
+
 HTML_CHARS_MAX = 300_000  # what is laid out; more than is shown
 _TAG = re.compile(r"<[^<>]*>")
 
@@ -47,6 +49,7 @@ def html_to_text(html: str) -> str:
         # huge_tree: without it everything below the 256th level would be silently lost.
         parser = HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
         tree = document_fromstring(bounded.encode("utf-8", "replace"), parser=parser)
+        drop_hidden(tree, bounded)
         text = str(Inscriptis(tree, _config()).get_text())
     except (LxmlError, ValueError, TypeError, AssertionError, RecursionError, LookupError, AttributeError):
         return re.sub(r"[ \t]+", " ", unescape(_TAG.sub(" ", bounded)))
@@ -59,16 +62,6 @@ def _row(line: str) -> str:
 
 def _config() -> Any:
     config = ParserConfig(css=_CSS, display_links=True, custom_html_tag_handler_mapping=_NO_TABLES)
-    # Of all styles only the one that hides: widths and margins would let a few bytes ask for megabytes of blanks, and
-    # text that no person sees is how instructions are smuggled to a model.
-    config.attribute_handler.attribute_mapping = {"style": _hide_hidden, "hidden": _hide}
+    # No styles: widths and margins would let a few bytes ask for megabytes of blanks. What hides is done with already.
+    config.attribute_handler.attribute_mapping = {}
     return config
-
-
-def _hide_hidden(style: str, element: Any) -> None:
-    if re.search(r"(?:display\s{0,9}:\s{0,9}none|visibility\s{0,9}:\s{0,9}hidden)", style.lower()):
-        element.display = Display.none
-
-
-def _hide(_: str, element: Any) -> None:
-    element.display = Display.none

@@ -34,6 +34,9 @@ class _Entry:
     angle: str | None = None
     broken: bool = False
 
+    def is_word(self) -> bool:
+        return bool(self.name.strip()) and self.angle is None and not self.broken and "@" not in self.name
+
     def empty(self) -> bool:
         return not self.name.strip() and self.angle is None and not self.broken
 
@@ -56,9 +59,20 @@ def read_mailboxes(value: str) -> MailboxList:
         else:
             position = _read_token(text, position, entry)
     entries.append(entry)
-    found = [_mailbox(one) for one in entries if not one.empty()]
+    found = [_mailbox(one) for one in _joined(entries) if not one.empty()]
     doubtful = doubtful or any(doubt for _, doubt in found)
     return MailboxList(tuple(mailbox for mailbox, _ in found[:MAILBOXES_MAX]), doubtful)
+
+
+def _joined(entries: list[_Entry]) -> list[_Entry]:
+    """`Smith, Pat <pat@example.org>`: a name whose comma nobody quoted. Nothing before the comma is an address."""
+    joined: list[_Entry] = []
+    for entry in entries:
+        named = entry.angle is not None and entry.name.strip() and "@" not in entry.name
+        while named and joined and joined[-1].is_word():
+            entry.name = f"{joined.pop().name.strip()}, {entry.name.strip()}"
+        joined.append(entry)
+    return joined
 
 
 def _read_token(text: str, position: int, entry: _Entry) -> int:
@@ -103,14 +117,20 @@ def _read_comment(text: str, position: int, entry: _Entry) -> int:
 def _mailbox(entry: _Entry) -> tuple[Mailbox, bool]:
     """The mailbox, and whether it is doubtful."""
     if entry.angle is None:
-        address = plain_address(entry.name)
+        address = _address(entry.name)
         return Mailbox(display_text(entry.comment, NAME_CHARS_MAX), address or ""), entry.broken or address is None
-    address = plain_address(entry.angle)
+    address = _address(entry.angle)
     name = _display_name(entry.name) or display_text(entry.comment, NAME_CHARS_MAX)
-    bare = _QUOTED.sub("", entry.name)
-    # `From: owner@good.example <thief@bad.example>`: unquoted, some readers take the first address for the sender.
-    other = "@" in bare and plain_address(bare) != address
+    # `From: owner@good.example <thief@bad.example>`: unquoted, some readers take the first address for the sender. The
+    # same address once more (`you@example.org via Forms <you@example.org>`) misleads nobody.
+    words = _QUOTED.sub("", entry.name).split()
+    other = any("@" in word and plain_address(word.strip(",;:()[]'")) != address for word in words)
     return Mailbox(name, address or ""), entry.broken or address is None or other
+
+
+def _address(text: str) -> str | None:
+    """A domain may be written with its root's dot (RFC 1034 3.1); what is meant is the same."""
+    return plain_address(text.strip().removesuffix("."))
 
 
 def _display_name(text: str) -> str:

@@ -12,6 +12,7 @@ from tinyfat.domain.mail.headers import Headers, decode_words, display_text, rea
 from tinyfat.domain.mail.mailboxes import Mailbox, MailboxList, read_mailboxes
 from tinyfat.domain.mail.message_ids import MISSING_ID_DOMAIN, derived_message_id, message_ids
 from tinyfat.domain.mail.mime import read_structure
+from tinyfat.domain.mail.parts_as_meant import as_meant
 from tinyfat.domain.mail.reports import Report, read_report
 from tinyfat.domain.turns import Attachment
 
@@ -82,9 +83,9 @@ def likeliest_sender(headers: Headers) -> str:
 
 def _read(raw: bytes) -> Mail:
     structure = read_structure(raw)
-    root, headers = structure.root, structure.root.headers
+    root, headers = as_meant(structure.root), structure.root.headers
     subject = display_text(headers.first("subject"), SUBJECT_CHARS_MAX)
-    automatic = automatic_mail(root, subject)
+    automatic = automatic_mail(structure.root, subject)
     sender, sender_defects = sender_of(headers)
     message_id, id_defects = _message_id(raw, headers)
     return Mail(
@@ -103,7 +104,7 @@ def _read(raw: bytes) -> Mail:
         defects=(*structure.defects, *sender_defects, *id_defects),
         automatic=automatic.reason if automatic else "",
         responder=bool(automatic and automatic.responder),
-        report=read_report(root),
+        report=read_report(structure.root),
         answer_to="" if sender.address else likeliest_sender(headers),
     )
 

@@ -9,15 +9,20 @@ import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
+from tinyfat.domain.mail.encoded_files import encoded_files
 from tinyfat.domain.mail.headers import Headers, decode_base64, parse_parameters, read_headers
 
 PARTS_MAX = 500
 NESTING_MAX = 50
 BOUNDARY_BYTES_MAX = 200  # RFC 2046 5.1.1 allows 70
+BOUNDARY_GUESS_BYTES = 65_536  # of a body whose boundary is not given, in which its first delimiter is looked for
+BOUNDARY_GUESSES_MAX = 20
 DELIMITER_LINES_MAX = 200_000  # lines that begin with "--": past these the last part runs to the end
 
 _NAME = r"[a-z0-9!#$&^_.+-]{1,100}"
+_BOUNDARY_LINE = re.compile(rb"^--([\x21-\x7e]{2,70}?)[ \t]*\r?$", re.MULTILINE)
 _MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}")
 
 
@@ -31,12 +36,16 @@ class Part:
     body: bytes  # still encoded; b"" where there are children
     children: tuple[Part, ...]
     opaque: bool = False  # a multipart nested too deep to be taken apart
+    preamble: bytes = b""  # what stands before the first part (RFC 2046 5.1.1), of the root alone
+    is_text: bool = False  # to be read in place, whatever name it has (parts_as_meant)
 
     def content(self) -> bytes:
         """The body with its Content-Transfer-Encoding undone (RFC 2045 6)."""
         encoding = transfer_encoding(self.headers)
         if encoding == "base64":
             return decode_base64(self.body)
+        if encoding == "uuencode":
+            return next((one.content for one in encoded_files(self.body).files), self.body)
         return binascii.a2b_qp(self.body) if encoding == "quoted-printable" else self.body
 
     def leaves(self) -> Iterator[Part]:
@@ -80,6 +89,8 @@ class _Node:
     end: int
     depth: int
     opaque: bool = False
+    preamble_end: int = 0
+    shadowed: int | None = None  # the depth of an outer multipart that has the same boundary
     children: list[_Node] = field(default_factory=list)
 
 
@@ -93,6 +104,7 @@ class _Walk:
     depth_of: dict[bytes, int] = field(default_factory=dict)  # delimiter, e.g. b"--xyz" -> index in `open`
     current: _Node | None = None
     count: int = 0
+    closed: dict[bytes, _Node] = field(default_factory=dict)  # by their delimiter: some senders close too early
 
 
 def read_structure(raw: bytes) -> Structure:
@@ -100,11 +112,13 @@ def read_structure(raw: bytes) -> Structure:
     root = _begin(walk, 0, "text/plain")
     position = root.start
     for _ in range(DELIMITER_LINES_MAX):
-        line_start = _next_dashes(raw, position) if walk.open else -1
+        line_start = _next_dashes(raw, position) if walk.open or walk.closed else -1
         if line_start < 0:
             break
         position, line = _line_at(raw, line_start)
         depth, closing = _which(walk, line)
+        if depth is None:
+            depth = _reopen(walk, line)
         if depth is None:
             continue
         if not closing and walk.count >= PARTS_MAX:
@@ -142,12 +156,33 @@ def _which(walk: _Walk, line: bytes) -> tuple[int | None, bool]:
     return depth, False
 
 
+def _reopen(walk: _Walk, line: bytes) -> int | None:
+    """Parts may follow the delimiter that should have been the last: the multipart goes on, and nothing is lost."""
+    node = walk.closed.get(line) if walk.current is None else None
+    if node is None or node.depth > len(walk.open):
+        return None
+    if node.depth and walk.open[node.depth - 1].children[-1] is not node:
+        return None
+    walk.defects.add("boundary-closed-early")
+    _close_to(walk, node.depth, node.end)
+    _open(walk, node)
+    return node.depth
+
+
+def _open(walk: _Walk, node: _Node) -> None:
+    node.shadowed = walk.depth_of.get(_delimiter(node))
+    walk.depth_of[_delimiter(node)] = len(walk.open)
+    walk.open.append(node)
+
+
 def _at_delimiter(walk: _Walk, line_start: int, line_end: int, depth: int, closing: bool) -> int:
     """Close what this line closes, begin the part it begins. Returns the start of the line where reading goes on."""
     _end_current(walk, line_start)
     _close_to(walk, depth if closing else depth + 1, line_start)
     if closing:
         return line_end
+    if not walk.open[-1].children:
+        walk.open[-1].preamble_end = _before_line(walk.raw, line_start)
     digest = walk.open[-1].media_type == "multipart/digest"
     return _begin(walk, line_end, "message/rfc822" if digest else "text/plain").start
 
@@ -165,9 +200,13 @@ def _before_line(raw: bytes, line_start: int) -> int:
 
 
 def _close_to(walk: _Walk, depth: int, line_start: int) -> None:
-    for node in walk.open[depth:]:
+    for node in reversed(walk.open[depth:]):
         node.end = max(node.start, _before_line(walk.raw, line_start))
-        del walk.depth_of[_delimiter(node)]
+        if node.shadowed is None:
+            del walk.depth_of[_delimiter(node)]
+        else:
+            walk.depth_of[_delimiter(node)] = node.shadowed
+        walk.closed[_delimiter(node)] = node
     del walk.open[depth:]
 
 
@@ -179,17 +218,51 @@ def _begin(walk: _Walk, start: int, default_type: str) -> _Node:
     media_type, parameters = parse_parameters(value) if value else (default_type, {})
     if not _MEDIA_TYPE.fullmatch(media_type):
         walk.defects.add("content-type-broken")
-        media_type, parameters = "text/plain", {}
+        media_type = _meant_type(media_type, parameters, block.headers)
+    if media_type.startswith("multipart/") and not walk.count:
+        parameters = _with_boundary(walk.raw, block.body_start, parameters, walk.defects)
     node = _Node(block.headers, media_type, parameters, block.body_start, len(walk.raw), len(walk.open))
     walk.count += 1
     if walk.open:
         walk.open[-1].children.append(node)
     if media_type.startswith("multipart/") and _can_open(walk, node):
-        walk.depth_of[_delimiter(node)] = len(walk.open)
-        walk.open.append(node)
+        _open(walk, node)
     else:
         walk.current = node
     return node
+
+
+def _meant_type(text: str, parameters: dict[str, str], headers: Headers) -> str:
+    """What stands where a media type should: `multipart/*`, `text`, `text/html charset=x`, `image/*`, nonsense."""
+    words = _COMMENT.sub(" ", text).replace(" /", "/").replace("/ ", "/").split()
+    first = words[0] if words else ""
+    if _MEDIA_TYPE.fullmatch(first):
+        for word in words[1:]:
+            name, equals, value = word.partition("=")
+            if equals:
+                parameters.setdefault(name, value.strip('"'))
+        return first
+    kind = first.partition("/")[0]
+    if kind == "multipart":
+        return "multipart/mixed"
+    if kind == "html":
+        return "text/html"
+    named = "name" in parameters or "filename" in parse_parameters(headers.first("content-disposition"))[1]
+    if named or kind in ("application", "image", "audio", "video", "font", "model"):
+        return "application/octet-stream"
+    return "text/plain"
+
+
+def _with_boundary(raw: bytes, start: int, parameters: dict[str, str], defects: set[str]) -> dict[str, str]:
+    """The message's own where none is given, or one that never comes: that of the first line that is closed later."""
+    given = parameters.get("boundary", "").rstrip().encode("utf-8", "replace")
+    if given and raw.find(b"--" + given, start) >= 0:
+        return parameters
+    for match in islice(_BOUNDARY_LINE.finditer(raw, start, start + BOUNDARY_GUESS_BYTES), BOUNDARY_GUESSES_MAX):
+        if raw.find(b"\n--" + match[1] + b"--", match.end()) >= 0:
+            defects.add("boundary-missing")
+            return {**parameters, "boundary": match[1].decode("ascii")}
+    return parameters
 
 
 def _can_open(walk: _Walk, node: _Node) -> bool:
@@ -198,8 +271,7 @@ def _can_open(walk: _Walk, node: _Node) -> bool:
         walk.defects.add("boundary-missing")
         return False
     if _delimiter(node) in walk.depth_of:
-        walk.defects.add("boundary-reused")
-        return False
+        walk.defects.add("boundary-reused")  # its delimiters are the inner one's until that is closed
     if len(walk.open) >= NESTING_MAX:
         walk.defects.add("nested-too-deep")
         node.opaque = True
@@ -231,4 +303,5 @@ def _part(node: _Node, raw: bytes, defects: set[str]) -> Part:
         b"" if node.children else raw[node.start : node.end],
         tuple(_part(child, raw, defects) for child in node.children),
         node.opaque,
+        raw[node.start : node.preamble_end] if node.depth == 0 and node.children else b"",
     )

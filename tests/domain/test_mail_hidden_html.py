@@ -1,0 +1,147 @@
+"""HTML as people see it: what is hidden from them is hidden from the model, and nothing else is."""
+
+from __future__ import annotations
+
+import pytest
+
+from tinyfat.domain.mail.html_text import html_to_text
+
+
+def shown(html: str) -> str:
+    return " ".join(html_to_text(html).split())
+
+
+HIDDEN = [
+    "display:none",
+    "DISPLAY : NONE !important",
+    "display:none;display:none",
+    "dis\\70lay:n\\6fne",
+    "display:/* x */none",
+    "visibility:hidden",
+    "visibility:collapse",
+    "opacity:0",
+    "opacity: 0.0",
+    "opacity:1%",
+    "font-size:0",
+    "font-size:0px",
+    "font-size:.1em",
+    "font-size:1px",
+    "font:0/0 a",
+    "max-height:0",
+    "max-height:0px;overflow:hidden",
+    "height:0;overflow:hidden",
+    "width:0;overflow-x:hidden",
+    "height:1px;width:1px;overflow:hidden",
+    "position:absolute;left:-9999px",
+    "position:absolute;top:-1000em",
+    "position:fixed;right:-200vw",
+    "text-indent:-9999px",
+    "margin-left:-9999px",
+    "mso-hide:all",
+    "clip:rect(0 0 0 0);position:absolute",
+    "clip:rect(0,0,0,0)",
+    "clip: rect(1px, 1px, 1px, 1px)",
+    "clip-path:inset(50%)",
+    "clip-path: inset(100%)",
+    "transform:scale(0)",
+    "transform: translateX(-9999px)",
+    "filter:alpha(opacity=0)",
+    "color:#fff",
+    "color:#fffffe",
+    "color:white",
+    "color: rgb(255,255,255)",
+    "color:rgb(254 254 254)",
+    "color:rgba(0,0,0,0)",
+    "color:transparent",
+    "color:hsl(0,0%,100%)",
+    "background:#000;color:#000",
+    "background-color:black",
+    "color:#123456;background-color:#123457",
+]
+
+
+@pytest.mark.parametrize("style", HIDDEN)
+def test_hidden_by_a_style(style: str) -> None:
+    body = "<p>seen</p>{}<p>too</p><div{}>SECRET <b>SECRET</b></div> behind"
+    assert shown(body.format("", f" style='{style}'")) == "seen too behind"
+    for selector, attributes in [
+        (".x", " class='a X b'"),
+        ("#y", " id=y"),
+        ("div.x", " class=x"),
+        ("body .x, .z", " class=x"),
+        ("html > body > div", ""),
+        ("[data-h]", " data-h"),
+        ("div[class^='hid']", " class=hidden-a"),
+        ("@media screen { div", ""),
+    ]:
+        sheet = f"<head><style>p{{color:red}} {selector}{{{style}}}</style></head>"
+        assert shown(sheet + body.format("", attributes)) == "seen too behind", selector
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<div hidden>SECRET</div>",
+        "<p aria-hidden=true>SECRET</p>",
+        "<font color=white>SECRET</font>",
+        "<font color='#FFFFFF'>SECRET</font>",
+        "<table bgcolor=#00ff00><tr><td><font color=#00ff00>SECRET</font></td></tr></table>",
+        "<div style='display:none'><p style='display:block'>SECRET</p></div>",
+        "<div style='opacity:0'><b style='opacity:1'>SECRET</b></div>",
+        "<!-- SECRET -->",
+        "<script>SECRET</script>",
+        "<style>SECRET</style>",
+        "<title>SECRET</title>",
+        "<img style='display:none' alt=SECRET>",
+        "<div style='display:none'><img alt=SECRET></div>",
+    ],
+)
+def test_hidden_otherwise(html: str) -> None:
+    assert shown(f"seen {html} too") == "seen too"
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<td style='font-size:0'><a style='font-size:14px'>Text</a></td>",  # to shut the gaps between cells
+        "<div style='visibility:hidden'><p style='visibility:visible'>Text</p></div>",
+        "<a style='background:#0a0;color:#fff'>Text</a>",
+        "<table bgcolor='#333333'><tr><td style='color:#ffffff'>Text</td></tr></table>",
+        "<body bgcolor=black text=white>Text</body>",
+        "<div style='background-image:url(x.png);color:white'>Text</div>",
+        "<div style='background:linear-gradient(red,blue);color:white'>Text</div>",
+        "<div style='opacity:0.9'>Text</div>",
+        "<div style='height:0'>Text</div>",  # it flows over
+        "<div style='max-height:200px;overflow:hidden'>Text</div>",
+        "<div style='margin-left:-20px'>Text</div>",
+        "<div style='text-indent:2em'>Text</div>",
+        "<div style='position:relative;top:-3px'>Text</div>",
+        "<div style='width:0;height:0'>Text</div>",
+        "<div style='color:#eee;background:#222'>Text</div>",
+        "<div style='font-size:8px'>Text</div>",
+        "<style>.x{display:none}</style><div class=x style='display:block'>Text</div>",
+        "<style>.x{display:none} div.x{display:block}</style><div class=x>Text</div>",
+        "<style>@media (max-width:600px){.x{display:none!important}}</style><div class=x>Text</div>",
+        "<style>@media print{.x{display:none}}</style><div class=x>Text</div>",
+        "<style>a:hover{display:none} .y .x{display:none}</style><a class=x>Text</a>",
+        "<style>@font-face{font-family:x} @import url(x);</style><div>Text</div>",
+        "<div style='color:notacolour'>Text</div>",
+        "<div style=';;:;color'>Text</div>",
+    ],
+)
+def test_not_hidden(html: str) -> None:
+    assert shown(html) == "Text"
+
+
+def test_the_alternative_text_of_images() -> None:
+    assert shown("<p>a <img alt='Two for one'> b<img alt=''><img></p>") == "a [Two for one] b"
+
+
+def test_text_behind_what_is_hidden_stays() -> None:
+    assert shown("<p>a<i hidden>x</i>b<i hidden>y</i>c</p><div hidden>z</div>d") == "abc d"
+
+
+def test_a_sheet_of_thousands_of_rules_still_hides() -> None:
+    rules = "".join(f".x{{color:rgb({n % 200},0,0)}}" for n in range(3_000))
+    html = f"<style>.x .y{{display:none}}{rules}</style>" + "<p class='x'><b class=y>SECRET</b></p>" * 500
+    assert "SECRET" not in html_to_text(html)
