@@ -261,7 +261,9 @@ async def test_a_vendor_whose_connection_breaks_is_cut_and_the_client_sees_it() 
         with pytest.raises(aiohttp.ClientError):
             await relay.post("/v1/chat/completions", chat("x", stream=True) | {"model": "broken"})
         [written] = await relay.ended()
-        assert (written.settlement.outcome, written.settlement.usage.output) == ("cut", 2)
+        usage = written.settlement.usage
+        # A token is at least a byte, so the eight bytes that came are at most eight; what was thought before, by time.
+        assert written.settlement.outcome == "cut" and usage.estimated and usage.output >= 8
     server.close()
     await server.wait_closed()
 

@@ -50,7 +50,13 @@ class Call:
 
 
 class VendorUnreachable(Exception):
-    """No answer began: refused, reset, or later than `first_byte_seconds`. The call may be made elsewhere."""
+    """No answer began: refused, reset, or later than `first_byte_seconds`. The call may be made elsewhere.
+
+    `silent`: the vendor has the whole call, and we stopped waiting: it may have worked on it, and bill it."""
+
+    def __init__(self, words: str, silent: bool = False) -> None:
+        super().__init__(words)
+        self.silent = silent
 
 
 class VendorCut(Exception):
@@ -65,18 +71,35 @@ class Answer(Protocol):
     def headers(self) -> Mapping[str, str]:
         """Their names in lower case. The vendor's id of the request is in `request-id` or `x-request-id`."""
 
+    async def next(self) -> bytes:
+        """The next piece, as it arrives; empty at the end. A cancelled wait loses nothing. Raises VendorCut."""
+
     def pieces(self) -> AsyncIterator[bytes]:
-        """As they arrive; the first, which of an error is perhaps empty, is what came with the head. Raises
+        """All that `next` gives; the first, which of an error is perhaps empty, is what came with the head. Raises
         VendorCut."""
 
     def close(self) -> None:
         """Hang up where the answer has not ended: the vendor stops producing. May be called again."""
 
 
-class Inference(Protocol):
-    async def open(self, call: Call) -> Answer:
+class Sent(Protocol):
+    """A call that is with the vendor."""
+
+    async def answer(self) -> Answer:
         """Up to and with the answer's status and headers, whatever the status, and of one that is no error the first
-        byte: a vendor that says 200 and then nothing has not answered. Raises VendorUnreachable."""
+        byte: a vendor that says 200 and then nothing has not answered. A cancelled wait can be taken up again. Raises
+        VendorUnreachable."""
+
+    def close(self) -> None:
+        """Hang up, where there was no answer. May be called again, and after it was answered it does nothing."""
+
+
+class Inference(Protocol):
+    async def send(self, call: Call) -> Sent:
+        """Raises VendorUnreachable."""
+
+    async def open(self, call: Call) -> Answer:
+        """`send` and `Sent.answer`; a cancellation hangs up. Raises VendorUnreachable."""
 
     async def close(self) -> None: ...
 

@@ -7,48 +7,26 @@ cancellation reaches; should the process die, the sweep does.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
 
 from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.failures import Failure
 from tinyfat.domain.usage import Refusal
-from tinyfat.ports.inference import Inference, OwnerKeys, Target, VendorCut
-from tinyfat.ports.ledger import StoreUnavailable
-from tinyfat.ports.usage import Held, Refused, Settlement
-from tinyfat.relay.batches import LedgerDesk, Overloaded
+from tinyfat.ports.inference import Inference, OwnerKeys
+from tinyfat.ports.usage import Refused
+from tinyfat.relay.answering import JSON, Answering, Sink
+from tinyfat.relay.batches import LedgerDesk
 from tinyfat.relay.holding import Holding, Holds
 from tinyfat.relay.json_body import RequestRefused
 from tinyfat.relay.known_inputs import KnownInputs
 from tinyfat.relay.models import Models
 from tinyfat.relay.reading import Readers, Reading
-from tinyfat.relay.request import ModelRequest, wants_usage
-from tinyfat.relay.settling import Meter
-from tinyfat.relay.shapes.surface import Bound, Surface
-from tinyfat.relay.vendor_errors import told_error
-from tinyfat.relay.vendors import ERROR_BYTES_MAX, Asked, Opened, Vendors, Waits, log_failure, read_answer
-
-ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of an answer that is not streamed
+from tinyfat.relay.request import ModelRequest
+from tinyfat.relay.shapes.surface import Surface
+from tinyfat.relay.vendors import Asked, Vendors, Waits
 
 log = logging.getLogger(__name__)
-
-
-class Sink(Protocol):
-    """Where the answer goes."""
-
-    async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None: ...
-
-    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """It leaves with the first write, even an empty one."""
-
-    async def write(self, data: bytes) -> None: ...
-
-    async def end(self, data: bytes) -> None: ...
-
-    def abort(self) -> None:
-        """The client is to see that the answer broke off."""
 
 
 class Calls:
@@ -57,12 +35,12 @@ class Calls:
         clock: Callable[[], float], new_id: Callable[[], str], readers: Readers | None = None,
     ) -> None:  # fmt: skip
         """`clock`: monotonic seconds. `readers`: who reads large bodies; without them it is done here."""
-        self._models, self._desk, self._vendors = models, desk, Vendors(vendors, owners, waits)
+        self._models, self._desk, self._vendors = models, desk, Vendors(vendors, owners, waits, clock)
         self._known = KnownInputs()
         self._holds = Holds(models, desk, self._vendors, self._known, new_id)
+        self._answering = Answering(desk, self._vendors, self._known, waits, clock)
         self._readers = Reading(readers)
         self._clock, self._new_id = clock, new_id
-        self._ending: set[asyncio.Task[Any]] = set()
 
     async def serve(self, surface: Surface, asked: Asked, sink: Sink) -> None:
         """Of a key that opens something. Raises StoreUnavailable, Overloaded."""
@@ -78,7 +56,7 @@ class Calls:
             await self._holds.release(verdict.held.call_id)
             status, words = objection
             return await sink.whole(status, JSON, surface.error(status, words))
-        await self._held(surface, asked, request, verdict.held, verdict.bounds, began, sink)
+        await self._answering.serve(surface, asked, request, verdict.held, verdict.bounds, began, sink)
         return None
 
     def _objection(self, surface: Surface, request: ModelRequest, holding: Holding) -> tuple[int, str] | None:
@@ -115,113 +93,11 @@ class Calls:
 
     async def close(self) -> None:
         """After the last call: what is still being settled is waited for."""
-        if self._ending:
-            await asyncio.wait(self._ending)
+        await self._answering.close()
         await self._desk.close()
 
-    async def _held(
-        self, surface: Surface, asked: Asked, request: ModelRequest, held: Held,
-        bounds: list[tuple[Target, Bound]], began: float, sink: Sink,
-    ) -> None:  # fmt: skip
-        """From here on the hold ends in `Meter.settled` or a release, whatever happens."""
-        meter = Meter(surface, held.call_id, len(request.raw), began, self._clock)
-        opened: Opened | None = None
-        try:
-            opened = await self._vendors.opened(surface, asked, request, held, bounds, meter)
-            if opened is None:
-                await self._holds.release(held.call_id)
-                words = "No vendor of this model answered; try again in a moment."
-                return await sink.whole(502, _tagged(JSON, held), surface.error(502, words))
-            if opened.answer.status >= 400:
-                return await self._pass_error(surface, held, opened, sink)
-            if opened.answer.headers.get("content-type", "").startswith("text/event-stream"):
-                await self._pass_stream(surface, request, held, opened, meter, sink)
-            else:
-                await self._pass_whole(surface, held, opened, meter, sink)
-        except (asyncio.CancelledError, ConnectionError, TimeoutError):
-            self._later(self._settle(meter.settled("vanished")))
-            raise
-        except BaseException:
-            self._later(self._settle(meter.settled("cut")))
-            raise
-        finally:
-            if meter.counted is not None:
-                said = meter.counted
-                self._known.learn(asked, request, said.vendor, said.model, said.usage.input)
-            if opened is not None:
-                opened.answer.close()
-        return None
 
-    async def _pass_error(self, surface: Surface, held: Held, opened: Opened, sink: Sink) -> None:
-        """What of it is for the client; where it speaks of the operator's key, nothing: of that it can mend nothing."""
-        log_failure(held, opened)
-        status = opened.answer.status
-        try:
-            body = await read_answer(opened.answer, ERROR_BYTES_MAX)
-        except VendorCut:
-            body = b""
-        await self._holds.release(held.call_id)
-        if opened.operators_fault:
-            words = "The vendor refused the call, which is for the operator to mend."
-            return await sink.whole(502, _tagged(JSON, held), surface.error(502, words))
-        headers = {**_down(opened.answer.headers), **JSON}
-        told = told_error(surface, status, body, opened.target.key)
-        return await sink.whole(status, _tagged(headers, held, opened), told)
-
-    async def _pass_stream(
-        self, surface: Surface, request: ModelRequest, held: Held, opened: Opened, meter: Meter, sink: Sink
-    ) -> None:
-        reader = surface.stream(strip_usage=not wants_usage(request))
-        meter.reading(reader)
-        broken = False
-        await sink.begin(opened.answer.status, _tagged(_down(opened.answer.headers), held, opened))
-        try:
-            async for piece in opened.answer.pieces():
-                if ready := reader.feed(piece):
-                    await sink.write(ready)
-        except VendorCut as cut:
-            log.warning("agent %s: %s cut its answer: %s", held.agent_id, opened.target.vendor, cut)
-            broken = True
-        last = reader.end()
-        fine = not broken and (reader.finished or reader.usage is not None)
-        await self._settle(meter.settled("ok" if fine else "cut"))
-        if broken:
-            await sink.write(last)
-            sink.abort()
-        else:
-            await sink.end(last)
-
-    async def _pass_whole(self, surface: Surface, held: Held, opened: Opened, meter: Meter, sink: Sink) -> None:
-        try:
-            body = await read_answer(opened.answer, ANSWER_BYTES_MAX)
-        except VendorCut as cut:
-            log.warning("agent %s: %s cut its answer: %s", held.agent_id, opened.target.vendor, cut)
-            await self._settle(meter.settled("cut"))
-            return await sink.whole(
-                502, _tagged(JSON, held, opened), surface.error(502, "The vendor's answer broke off.")
-            )
-        meter.read(body)
-        await self._settle(meter.settled("ok"))
-        return await sink.whole(opened.answer.status, _tagged(_down(opened.answer.headers), held, opened), body)
-
-    async def _settle(self, settlement: Settlement | None) -> None:
-        """None: it was settled before, or never called."""
-        if settlement is None:
-            return
-        try:
-            await self._desk.settle(settlement)
-        except (StoreUnavailable, Overloaded) as error:
-            log.warning("call %s: not settled now (%s); its hold stands until it is", settlement.call_id, error)
-
-    def _later(self, ending: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(ending)
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
-
-
-JSON: Mapping[str, str] = {"content-type": "application/json"}
 UNKNOWN_KEY_WORDS = "This key opens nothing: it is unknown or was revoked."
-_DOWN = ("content-type", "retry-after", "retry-after-ms", "x-should-retry", "request-id", "x-request-id")
 
 
 async def _refuse(surface: Surface, request: ModelRequest, refused: Refused, call_id: str, sink: Sink) -> None:
@@ -236,14 +112,3 @@ async def _refuse(surface: Surface, request: ModelRequest, refused: Refused, cal
     if status != 200:
         headers["x-should-retry"] = "false"  # the vendors' clients heed it: to ask again at once changes nothing
     return await sink.whole(status, headers, surface.refusal(words, request.model, call_id, streamed))
-
-
-def _down(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: headers[name] for name in _DOWN if name in headers}
-
-
-def _tagged(headers: Mapping[str, str], held: Held, opened: Opened | None = None) -> dict[str, str]:
-    tags = {"x-tinyfat-call": held.call_id}
-    if opened is not None and opened.lowered:
-        tags["x-tinyfat-max-tokens-lowered"] = str(opened.lowered)
-    return {**headers, **tags}

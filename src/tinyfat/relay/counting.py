@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tinyfat.relay.calls import JSON, Calls, Sink
+from tinyfat.relay.answering import JSON, Sink
+from tinyfat.relay.calls import Calls
 from tinyfat.relay.json_body import RequestRefused
 from tinyfat.relay.shapes.messages import Messages
 from tinyfat.relay.shapes.surface import estimated

@@ -14,9 +14,10 @@ from aiohttp import web
 from tinyfat.domain.relay_keys import key_hash
 from tinyfat.engine.connections import Connections, Door, affordable
 from tinyfat.ports.ledger import StoreUnavailable
+from tinyfat.relay.answering import JSON
 from tinyfat.relay.batches import Overloaded
 from tinyfat.relay.bodies import Bodies, Place, TooMuch
-from tinyfat.relay.calls import JSON, UNKNOWN_KEY_WORDS, Calls
+from tinyfat.relay.calls import UNKNOWN_KEY_WORDS, Calls
 from tinyfat.relay.counting import PATH as COUNT_PATH
 from tinyfat.relay.counting import CountTokens
 from tinyfat.relay.headers import passed_on

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tinyfat.ports.inference import (
@@ -21,11 +21,13 @@ from tinyfat.ports.inference import (
 )
 from tinyfat.ports.usage import Held
 from tinyfat.relay.models import key_headers, url_of
+from tinyfat.relay.reply import ERROR_BYTES_MAX, Reply
 from tinyfat.relay.request import ModelRequest, only_fields, upstream_body, wants_usage
 from tinyfat.relay.settling import Meter
 from tinyfat.relay.shapes.surface import Bound, Surface, count, part
+from tinyfat.relay.usage_refusers import UsageRefusers, without_stream_options
 
-ERROR_BYTES_MAX = 64 * 1024  # of a vendor's error that is passed on
+WORKED_SECONDS = 10.0  # a vendor that closes a call unanswered after so long may have worked on it
 COUNT_PATH = "/v1/messages/count_tokens"
 COUNT_SECONDS_MAX = 20.0
 COUNT_SOON_SECONDS_MAX = 5.0  # where a call waits for it
@@ -43,11 +45,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Seconds."""
+    """Seconds. Nobody's first byte is late before the turn is: thinking can take that long, and is paid. But while
+    there is another vendor to ask, an hour is too much to give to one that is perhaps dead."""
 
-    first_byte_streamed: float = 180.0
-    first_byte_whole: float = 600.0
-    idle: float = 180.0  # between two pieces of a vendor's answer
+    first_byte_streamed: float = 3600.0
+    first_byte_whole: float = 3600.0
+    first_byte_of_several: float = 300.0  # where another vendor can be asked
+    idle: float = 900.0  # between two pieces of a vendor's answer
+    drain_silence: float = 8.0  # the same, once the client has hung up
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,75 +72,95 @@ class Asked:
         return hashlib.blake2b(repr(said).encode(), digest_size=8).digest() if said else b""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A vendor answers."""
+def operators_fault(held: Held, reply: Reply) -> bool:
+    """The vendor refuses the operator's key."""
+    return reply.status in OPERATORS_FAULT and not held.byok_vendor
 
-    target: Target
-    answer: Answer
-    own_key: bool  # the agent's owner's
-    lowered: int = 0  # tokens: the bound of the answer, where a cap left no more
 
-    @property
-    def operators_fault(self) -> bool:
-        return self.answer.status in OPERATORS_FAULT and not self.own_key
+def _elsewhere(held: Held, reply: Reply) -> bool:
+    """May another vendor do better, and this one bill nothing?"""
+    if reply.charged:
+        return False
+    return reply.fault is not None or reply.status == 429 or reply.status >= 500 or operators_fault(held, reply)
 
-    @property
-    def elsewhere(self) -> bool:
-        """May another vendor do better?"""
-        return self.answer.status == 429 or self.answer.status >= 500 or self.operators_fault
 
-    @property
-    def use(self) -> int:
-        """Of a failure, to the agent's client: when to come again, or what the vendor says, or nothing."""
-        if self.operators_fault:
-            return 0
-        return 2 if "retry-after" in self.answer.headers or "retry-after-ms" in self.answer.headers else 1
+def _use(held: Held, reply: Reply) -> int:
+    """Of a failure, to the agent's client: when to come again, or what the vendor says, or nothing."""
+    if operators_fault(held, reply):
+        return 0
+    return 2 if "retry-after" in reply.headers or "retry-after-ms" in reply.headers else 1
 
 
 class Vendors:
-    def __init__(self, inference: Inference, owners: OwnerKeys, waits: Waits) -> None:
+    def __init__(self, inference: Inference, owners: OwnerKeys, waits: Waits, clock: Callable[[], float]) -> None:
+        """`clock`: monotonic seconds."""
         self._inference, self._owners, self._waits = inference, owners, waits
+        self._unasked = UsageRefusers(clock)
 
     async def opened(
         self, surface: Surface, asked: Asked, request: ModelRequest, held: Held,
         bounds: list[tuple[Target, Bound]], meter: Meter,
-    ) -> Opened | None:  # fmt: skip
+    ) -> Reply | None:  # fmt: skip
         """The first vendor that answers with anything but a failure of its own; where there is none, the most useful of
-        the failures, and of such the last. None: nobody answered at all."""
-        failed: list[Opened] = []
-        chosen: Opened | None = None
+        the failures, and of such the last. None: nobody answered at all. Raises VendorCut, of an answer that was not
+        streamed and broke off."""
+        failed: list[Reply] = []
+        chosen: Reply | None = None
         try:
-            for target, bound in bounds:
-                found = await self._ask(surface, asked, request, held, target, bound, meter)
-                if found is not None and not found.elsewhere:
+            for number, (target, bound) in enumerate(bounds):
+                last = number == len(bounds) - 1
+                found = await self._ask(surface, asked, request, held, target, bound, meter, last)
+                if found is not None and not _elsewhere(held, found):
                     chosen = found
                     return chosen
                 if found is not None:
                     failed.append(found)
-            chosen = max(reversed(failed), key=lambda failure: failure.use, default=None)
+            chosen = max(reversed(failed), key=lambda failure: _use(held, failure), default=None)
             return chosen
         finally:
             for failure in failed:
                 if failure is not chosen:
                     log_failure(held, failure)
-                    failure.answer.close()
+                    failure.close()
 
     async def _ask(
         self, surface: Surface, asked: Asked, request: ModelRequest, held: Held, target: Target, bound: Bound,
-        meter: Meter,
-    ) -> Opened | None:  # fmt: skip
+        meter: Meter, last: bool,
+    ) -> Reply | None:  # fmt: skip
         key = await self._key(held, target)
         if key is None:
             log.error("agent %s: its owner's key for %s is gone; the call is not made", held.agent_id, target.vendor)
             return None
         meter.calling(target, bound)
+        counts_in_stream = surface.name == "chat" and request.streamed
+        bare = counts_in_stream and target in self._unasked
         try:
-            answer = await self._inference.open(self._call(surface, asked, request, target, bound, key))
+            reply = await self._begun(surface, asked, request, target, bound, key, meter, last, bare)
+            if counts_in_stream and not bare and self._unasked.refused(target, reply):
+                log.info("%s %s takes no stream_options; asked without them", target.vendor, target.model)
+                reply.close()
+                reply = await self._begun(surface, asked, request, target, bound, key, meter, last, bare=True)
+            return reply
         except VendorUnreachable as error:
             log.warning("agent %s: %s %s does not answer: %s", held.agent_id, target.vendor, target.model, error)
+            if error.silent or meter.waited_seconds > WORKED_SECONDS:
+                meter.silent()
             return None
-        return Opened(target, answer, bool(held.byok_vendor), bound.lowered)
+
+    async def _begun(
+        self, surface: Surface, asked: Asked, request: ModelRequest, target: Target, bound: Bound, key: str,
+        meter: Meter, last: bool, bare: bool,
+    ) -> Reply:  # fmt: skip
+        sent = await self._inference.send(self._call(surface, asked, request, target, bound, key, last, bare))
+        strip_usage = not wants_usage(request)
+        meter.reply = reply = Reply(surface, target, sent, request.streamed, strip_usage, bound.lowered)
+        try:
+            await reply.begin()
+        except VendorUnreachable:
+            meter.reply = None
+            reply.close()
+            raise
+        return reply
 
     async def counted(
         self, asked: Asked, request: ModelRequest, held: Held, targets: Sequence[Target], path: str
@@ -179,21 +204,26 @@ class Vendors:
         return await self._owners.key(held.agent_id, target.vendor)
 
     def _call(
-        self, surface: Surface, asked: Asked, request: ModelRequest, target: Target, bound: Bound, key: str
-    ) -> Call:
-        ask_usage = surface.name == "chat" and request.streamed and not wants_usage(request)
+        self, surface: Surface, asked: Asked, request: ModelRequest, target: Target, bound: Bound, key: str,
+        last: bool, bare: bool,
+    ) -> Call:  # fmt: skip
+        ask_usage = surface.name == "chat" and request.streamed and not wants_usage(request) and not bare
         first_byte = self._waits.first_byte_streamed if request.streamed else self._waits.first_byte_whole
+        if not last:
+            first_byte = min(first_byte, self._waits.first_byte_of_several)
         headers = {**asked.passed, **FIXED_HEADERS, **key_headers(target, surface.name, key)}
-        body = upstream_body(request, target.model, ask_usage, bound.lowered, surface.output_field(target))
+        sent = without_stream_options(request) if bare else request
+        body = upstream_body(sent, target.model, ask_usage, bound.lowered, surface.output_field(target))
         return Call(url_of(target, surface.path), headers, body, first_byte, self._waits.idle)
 
 
-def log_failure(held: Held, opened: Opened) -> None:
-    answer, target = opened.answer, opened.target
-    level = logging.ERROR if opened.operators_fault else logging.WARNING
-    named = vendor_request_id(answer.headers)[:100] or "none"
-    log.log(level, "agent %s: %s %s answered %d (its request id: %s)", held.agent_id, target.vendor, target.model,
-            answer.status, named)  # fmt: skip
+def log_failure(held: Held, reply: Reply) -> None:
+    target = reply.target
+    level = logging.ERROR if operators_fault(held, reply) else logging.WARNING
+    named = vendor_request_id(reply.headers)[:100] or "none"
+    inside = " inside its 200" if reply.fault is not None else ""
+    log.log(level, "agent %s: %s %s answered %d%s (its request id: %s)", held.agent_id, target.vendor, target.model,
+            reply.status, inside, named)  # fmt: skip
 
 
 async def read_answer(answer: Answer, limit: int) -> bytes:

@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol):
         self._gone = gone
         self._parser = httptools.HttpResponseParser(self)
         self._broken = ""
+        self.silent = False  # that is why it was closed
         self._watch: asyncio.TimerHandle | None = None
         self._forget_answer()
 
@@ -151,6 +152,7 @@ class Connection(asyncio.Protocol):
         if now < self._deadline:
             self._watch_over()
         else:
+            self.silent = True
             self._break("it was silent for too long")
 
     # asyncio.Protocol

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 import aiohappyeyeballs
 
 from tinyfat.drivers.inference.connection import Connection
-from tinyfat.ports.inference import Answer, Call, VendorCut, VendorUnreachable
+from tinyfat.ports.inference import Answer, Call, Sent, VendorCut, VendorUnreachable
 
 CONNECT_SECONDS_MAX = 10.0
 NEXT_ADDRESS_SECONDS = 0.25  # then a vendor's next address is tried beside the first (RFC 8305, 5)
@@ -36,6 +36,14 @@ class HttpInference:
         self._lookups: dict[_Place, asyncio.Task[_Found]] = {}
 
     async def open(self, call: Call) -> Answer:
+        sent = await self.send(call)
+        try:
+            return await sent.answer()
+        except BaseException:
+            sent.close()
+            raise
+
+    async def send(self, call: Call) -> Sent:
         until = asyncio.get_running_loop().time() + call.first_byte_seconds
         connection: Connection | None = None
         try:
@@ -43,19 +51,14 @@ class HttpInference:
             head = _head(line, call)
             connection = self._waiting(place) or await self._connected(place, call.first_byte_seconds)
             connection.send(head, call.body, until)
-            status = await connection.head()
-            first = await connection.read() if status < 400 else b""
-            if not first and status < 400:
-                raise VendorCut("it ended before its first byte")
         except BaseException as error:
             if connection is not None:
                 connection.close()
-            if not isinstance(error, (VendorCut, TimeoutError, OSError, ValueError)):
+            if not isinstance(error, (TimeoutError, OSError, ValueError)):
                 raise
             # The error's own text may hold the URL and no more; the headers are never in it.
             raise VendorUnreachable(f"{type(error).__name__}: {str(error)[:200] or 'no answer in time'}") from error
-        connection.wait_at_most(call.idle_seconds)
-        return _HttpAnswer(connection, first, lambda: self._keep(place, connection))
+        return _HttpSent(connection, call.idle_seconds, lambda: self._keep(place, connection))
 
     async def close(self) -> None:
         """Calls under way go on; their connections are not kept."""
@@ -128,6 +131,31 @@ class _Place(NamedTuple):
     tls: bool
 
 
+class _HttpSent:
+    def __init__(self, connection: Connection, idle_seconds: float, over: Callable[[], None]) -> None:
+        self._connection, self._idle_seconds, self._over = connection, idle_seconds, over
+        self._answered = False
+
+    async def answer(self) -> Answer:
+        connection = self._connection
+        try:
+            status = await connection.head()
+            first = await connection.read() if status < 400 else b""
+            if not first and status < 400:
+                raise VendorCut("it ended before its first byte")
+        except VendorCut as error:
+            silent = connection.silent
+            connection.close()
+            raise VendorUnreachable(f"VendorCut: {str(error)[:200]}", silent) from error
+        self._answered = True
+        connection.wait_at_most(self._idle_seconds)
+        return _HttpAnswer(connection, first, self._over)
+
+    def close(self) -> None:
+        if not self._answered:
+            self._connection.close()
+
+
 class _HttpAnswer:
     def __init__(self, connection: Connection, first: bytes, over: Callable[[], None]) -> None:
         self._connection, self._first, self._over = connection, first, over
@@ -136,13 +164,18 @@ class _HttpAnswer:
         self.headers: Mapping[str, str] = connection.headers
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        yield self._first
-        while not self._closed:  # afterwards the connection is another call's
-            piece = await self._connection.read()
-            if not piece:
-                return
+        first, self._first = self._first, b""
+        yield first
+        while piece := await self.next():
             yield piece
-        raise VendorCut("it was closed")
+
+    async def next(self) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        if self._closed:  # the connection is another call's
+            raise VendorCut("it was closed")
+        return await self._connection.read()
 
     def close(self) -> None:
         if not self._closed:

@@ -12,8 +12,9 @@ from tinyfat.ports.inference import Target
 from tinyfat.relay.json_body import RequestRefused
 from tinyfat.relay.shapes import allowed
 from tinyfat.relay.shapes.openai_errors import openai_error
-from tinyfat.relay.shapes.sse import Fate, StreamReader, event
-from tinyfat.relay.shapes.surface import count, part
+from tinyfat.relay.shapes.reported import Count, Tally, best
+from tinyfat.relay.shapes.sse import ERRORS, Fate, StreamReader, event
+from tinyfat.relay.shapes.surface import part
 from tinyfat.relay.shapes.weight import NOTHING, UNBOUNDED, Reading, Weight, of_address, pieces, stored, total
 
 CHOICES_MAX = 128  # the vendor's own limit of `n`
@@ -66,11 +67,20 @@ class Chat:
         return "max_completion_tokens" if target.vendor.lower() == "openai" else "max_tokens"
 
     def usage(self, answer: Mapping[str, Any]) -> Usage | None:
-        return usage_of(answer.get("usage"))
+        return best(self.counts(answer))
+
+    def counts(self, answer: Mapping[str, Any]) -> list[Count]:
+        tally = Tally()
+        for place, usage in _usages(answer):
+            tally.add(place, usage)
+        return tally.readings
+
+    def answers(self, answer: Mapping[str, Any]) -> bool:
+        return isinstance(answer.get("choices"), list)
 
     def text_bytes(self, answer: Mapping[str, Any]) -> int:
         choices = answer.get("choices")
-        return sum(_said(part(choice, "message")) for choice in choices) if isinstance(choices, list) else 0
+        return sum(_said(choice) for choice in choices) if isinstance(choices, list) else 0
 
     def stream(self, strip_usage: bool) -> StreamReader:
         return _ChatStream(strip_usage)
@@ -92,8 +102,8 @@ class Chat:
 
 
 class _ChatStream(StreamReader):
-    watched = re.compile(rb'"usage"\s*:\s*\{|\[DONE\]')
-    marks = (b"[DONE]", b'"usage"')
+    watched = re.compile(rb'"usage(?:_metadata|Metadata)?"\s*:\s*\{|\[DONE\]|' + ERRORS, re.MULTILINE)
+    marks = (b"[DONE]", b'"usage', b"error")
 
     def __init__(self, strip_usage: bool) -> None:
         super().__init__()
@@ -103,29 +113,42 @@ class _ChatStream(StreamReader):
         if kind == b"[DONE]":
             self.finished = True
             return Fate.LAST
-        self.usage = usage_of(event.get("usage")) or self.usage
-        return Fate.STRIP if self._strip_usage and event.get("choices") == [] else Fate.PASS
+        choices = event.get("choices")
+        told = _usages(event)
+        for place, usage in told:
+            self.tell(place, usage)
+        if told and (not choices or any(part(choice, "finish_reason") for choice in _list(choices))):
+            self.final = True
+        return Fate.STRIP if told and self._strip_usage and not choices and self.fault is None else Fate.PASS
 
     def text_of(self, event: Mapping[str, Any]) -> int:
-        choices = event.get("choices")
-        return sum(_said(part(choice, "delta")) for choice in choices) if isinstance(choices, list) else 0
+        return sum(_said(choice) for choice in _list(event.get("choices")))
 
 
-def usage_of(usage: object) -> Usage | None:
-    """None where the vendor did not count: an input of nothing is no count."""
-    taken, made = count(part(usage, "prompt_tokens")), count(part(usage, "completion_tokens"))
-    if not taken or made is None:
-        return None
-    cached = count(part(part(usage, "prompt_tokens_details"), "cached_tokens")) or 0
-    reasoning = count(part(part(usage, "completion_tokens_details"), "reasoning_tokens")) or 0
-    return Usage(taken, made, min(cached, taken), 0, min(reasoning, made))
+def _usages(event: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """(where it stands, the object): at the top, as Groq has it, and with each choice (Moonshot)."""
+    found = [(name, event.get(name)) for name in ("usage", "usage_metadata", "usageMetadata")]
+    found.append(("x_groq", part(event.get("x_groq"), "usage")))
+    for number, choice in enumerate(_list(event.get("choices"))):
+        within = (choice, part(choice, "delta"), part(choice, "message"))
+        found += [(f"choice {number}", part(one, "usage")) for one in within]
+    return [(place, usage) for place, usage in found if isinstance(usage, Mapping)]
 
 
-def _said(message: Any) -> int:
-    texts = [part(message, name) for name in ("content", "reasoning_content", "reasoning", "refusal")]
-    size = sum(len(text.encode()) for text in texts if isinstance(text, str))
-    calls = part(message, "tool_calls")
-    return size + (len(json.dumps(calls)) if isinstance(calls, list) else 0)
+def _said(choice: Any) -> int:
+    """Bytes of all that it says, whatever the vendor calls it; but not twice, where it tells its reasoning apart."""
+    size = 0
+    for message in (part(choice, "delta"), part(choice, "message"), {"text": part(choice, "text")}):
+        for name, value in message.items() if isinstance(message, Mapping) else ():
+            if isinstance(value, str) and name not in ("role", "id", "name"):
+                size += len(value.encode(errors="surrogatepass"))
+            elif isinstance(value, (list, dict)) and value and name not in ("usage", "reasoning_details"):
+                size += len(json.dumps(value))
+    return size
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def kept(fields: Mapping[str, Any]) -> Weight:

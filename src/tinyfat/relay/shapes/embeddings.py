@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tinyfat.domain.usage import Usage
@@ -11,8 +12,9 @@ from tinyfat.ports.inference import Target
 from tinyfat.relay.json_body import RequestRefused
 from tinyfat.relay.shapes import allowed
 from tinyfat.relay.shapes.openai_errors import openai_error
-from tinyfat.relay.shapes.sse import Fate, StreamReader
-from tinyfat.relay.shapes.surface import count, part
+from tinyfat.relay.shapes.reported import Count, best, counts
+from tinyfat.relay.shapes.sse import ERRORS, Fate, StreamReader
+from tinyfat.relay.shapes.surface import part
 from tinyfat.relay.shapes.weight import NOTHING, Reading
 
 _FIELDS = frozenset(
@@ -40,8 +42,16 @@ class Embeddings:
         return ""
 
     def usage(self, answer: Mapping[str, Any]) -> Usage | None:
-        taken = count(part(answer.get("usage"), "prompt_tokens"))
-        return Usage(taken, 0) if taken else None
+        return best(self.counts(answer))
+
+    def counts(self, answer: Mapping[str, Any]) -> list[Count]:
+        """All of it is input, also where a vendor names the total alone (Voyage)."""
+        found = counts(answer.get("usage")) + counts(part(answer.get("meta"), "billed_units"))
+        sums = [max((count.input or 0) + (count.output or 0), count.total) for count in found]
+        return [replace(count, input=taken, output=0, total=0) for count, taken in zip(found, sums, strict=True)]
+
+    def answers(self, answer: Mapping[str, Any]) -> bool:
+        return any(isinstance(answer.get(name), (list, dict)) for name in ("data", "embeddings"))
 
     def text_bytes(self, answer: Mapping[str, Any]) -> int:
         return 0
@@ -59,10 +69,12 @@ class Embeddings:
 class _NoStream(StreamReader):
     """A vendor that streams what nobody asked it to stream: it passes, uncounted."""
 
-    watched = re.compile(rb"\[DONE\]")
-    marks = (b"[DONE]",)
+    watched = re.compile(rb'\[DONE\]|"usage"\s*:\s*\{|' + ERRORS, re.MULTILINE)
+    marks = (b"[DONE]", b'"usage"', b"error")
 
     def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
+        self.tell("usage", event.get("usage"))
+        self.finished = self.finished or kind == b"[DONE]"
         return Fate.PASS
 
     def text_of(self, event: Mapping[str, Any]) -> int:

@@ -11,8 +11,9 @@ from tinyfat.domain.usage import Usage
 from tinyfat.ports.inference import Target
 from tinyfat.relay.json_body import RequestRefused
 from tinyfat.relay.shapes import allowed
-from tinyfat.relay.shapes.sse import Fate, StreamReader, event
-from tinyfat.relay.shapes.surface import count, part
+from tinyfat.relay.shapes.reported import Count, best, counts, tokens
+from tinyfat.relay.shapes.sse import ERRORS, Fate, StreamReader, event
+from tinyfat.relay.shapes.surface import part
 from tinyfat.relay.shapes.weight import FETCHED, NOTHING, UNBOUNDED, Reading, Weight, pieces, stored, total
 
 _ERRORS = {
@@ -79,7 +80,14 @@ class Messages:
         return "max_tokens"
 
     def usage(self, answer: Mapping[str, Any]) -> Usage | None:
-        return usage_of(answer.get("usage"))
+        return best(self.counts(answer))
+
+    def counts(self, answer: Mapping[str, Any]) -> list[Count]:
+        """This vendor counts what its cache took apart from the input; our `input` is all of it."""
+        return counts(answer.get("usage"), cache_beside=True)
+
+    def answers(self, answer: Mapping[str, Any]) -> bool:
+        return isinstance(answer.get("content"), list)
 
     def text_bytes(self, answer: Mapping[str, Any]) -> int:
         content = answer.get("content")
@@ -112,8 +120,8 @@ class Messages:
 
 
 class _MessagesStream(StreamReader):
-    watched = re.compile(rb'"message_(?:start|delta|stop)"')
-    marks = (b'"message_',)
+    watched = re.compile(rb'"message_(?:start|delta|stop)"|' + ERRORS, re.MULTILINE)
+    marks = (b'"message_', b"error")
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,10 +132,13 @@ class _MessagesStream(StreamReader):
             case "message_start":
                 self._count_in(part(event.get("message"), "usage"))
             case "message_delta":
-                self._count_in(event.get("usage"))
-                if count(part(event.get("usage"), "output_tokens")) is not None:
-                    self.usage = usage_of(self._counted)
+                usage = event.get("usage")
+                self._count_in(usage)
+                if tokens(part(usage, "output_tokens")) is not None:
+                    self.final = True
             case "message_stop":
+                self._count_in(event.get("usage"))
+                self.tell("metrics", event.get("amazon-bedrock-invocationMetrics"), cache_beside=True)
                 self.finished = True
                 return Fate.LAST
         return Fate.PASS
@@ -136,27 +147,23 @@ class _MessagesStream(StreamReader):
         """Cumulative: what is named later replaces what was named before, and what is not named stands."""
         if isinstance(usage, Mapping):
             self._counted |= {name: value for name, value in usage.items() if value is not None}
+            self.tell("message", self._counted, cache_beside=True)
+
+    @property
+    def usage(self) -> Usage | None:
+        return super().usage if self.final else None
 
     @property
     def input_counted(self) -> Usage | None:
-        return usage_of(self._counted)
+        """Also before it has said how much it produced."""
+        return super().usage
 
     def text_of(self, event: Mapping[str, Any]) -> int:
-        delta = event.get("delta")
-        texts = [part(delta, name) for name in ("text", "partial_json", "thinking")]
-        return sum(len(text.encode()) for text in texts if isinstance(text, str))
-
-
-def usage_of(usage: object) -> Usage | None:
-    """This vendor counts what its cache took apart from the input; our `input` is all of it."""
-    fresh, made = count(part(usage, "input_tokens")), count(part(usage, "output_tokens"))
-    if fresh is None or made is None:
-        return None
-    cached = count(part(usage, "cache_read_input_tokens")) or 0
-    written = count(part(usage, "cache_creation_input_tokens")) or 0
-    hour = count(part(part(usage, "cache_creation"), "ephemeral_1h_input_tokens")) or 0
-    taken = fresh + cached + written
-    return Usage(taken, made, cached, written, cache_written_1h=min(hour, written)) if taken else None
+        delta, block = event.get("delta"), event.get("content_block")
+        texts = [part(one, name) for one in (delta, block) for name in ("text", "partial_json", "thinking", "data")]
+        size = sum(len(text.encode(errors="surrogatepass")) for text in texts if isinstance(text, str))
+        given = part(block, "input")
+        return size + (len(json.dumps(given)) if given else 0)
 
 
 def _kept(thing: Mapping[str, Any]) -> Weight:

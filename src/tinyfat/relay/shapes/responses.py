@@ -9,15 +9,15 @@ from typing import Any
 
 from tinyfat.domain.usage import Usage
 from tinyfat.ports.inference import Target
-from tinyfat.relay.json_body import RequestRefused
 from tinyfat.relay.shapes import allowed
 from tinyfat.relay.shapes.chat import kept
 from tinyfat.relay.shapes.openai_errors import openai_error
-from tinyfat.relay.shapes.sse import Fate, StreamReader, event
-from tinyfat.relay.shapes.surface import count, part
+from tinyfat.relay.shapes.reported import Count, best, counts
+from tinyfat.relay.shapes.sse import ERRORS, Fate, StreamReader, event
+from tinyfat.relay.shapes.surface import part
 from tinyfat.relay.shapes.weight import FETCHED, NOTHING, UNBOUNDED, Reading, Weight, of_address, pieces, stored, total
 
-_ENDS = ("response.completed", "response.incomplete", "response.failed")
+_ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 _OWN_TOOLS = ("function", "custom", "local_shell", "shell", "apply_patch", None)  # the client runs these itself
 _INLINE = frozenset((
     None, "message", "function_call", "function_call_output", "reasoning", "custom_tool_call",
@@ -79,7 +79,13 @@ class Responses:
         return "max_output_tokens"
 
     def usage(self, answer: Mapping[str, Any]) -> Usage | None:
-        return usage_of(answer.get("usage"))
+        return best(self.counts(answer))
+
+    def counts(self, answer: Mapping[str, Any]) -> list[Count]:
+        return counts(answer.get("usage"))
+
+    def answers(self, answer: Mapping[str, Any]) -> bool:
+        return isinstance(answer.get("output"), list)
 
     def text_bytes(self, answer: Mapping[str, Any]) -> int:
         output = answer.get("output")
@@ -97,28 +103,23 @@ class Responses:
 
 
 class _ResponsesStream(StreamReader):
-    watched = re.compile(rb'"response\.(?:completed|incomplete|failed)"')
-    marks = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
+    watched = re.compile(
+        rb'"response\.(?:completed|incomplete|failed|cancelled)"|"usage"\s*:\s*\{|' + ERRORS, re.MULTILINE
+    )
+    marks = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b'"response.cancelled"',
+             b'"usage"', b"error")  # fmt: skip
 
     def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
+        self.tell("response", part(event.get("response"), "usage"))
+        self.tell("event", event.get("usage"))
         if event.get("type") not in _ENDS:
             return Fate.PASS
-        self.finished = True
-        self.usage = usage_of(part(event.get("response"), "usage"))
+        self.finished = self.final = True
         return Fate.LAST
 
     def text_of(self, event: Mapping[str, Any]) -> int:
         delta = event.get("delta")
-        return len(delta.encode()) if isinstance(delta, str) else 0
-
-
-def usage_of(usage: object) -> Usage | None:
-    taken, made = count(part(usage, "input_tokens")), count(part(usage, "output_tokens"))
-    if not taken or made is None:
-        return None
-    cached = count(part(part(usage, "input_tokens_details"), "cached_tokens")) or 0
-    reasoning = count(part(part(usage, "output_tokens_details"), "reasoning_tokens")) or 0
-    return Usage(taken, made, min(cached, taken), 0, min(reasoning, made))
+        return len(delta.encode(errors="surrogatepass")) if isinstance(delta, str) else 0
 
 
 def _object(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -12,13 +12,18 @@ from enum import Enum
 from typing import Any
 
 from tinyfat.domain.usage import Usage
+from tinyfat.relay.shapes.faults import Fault, fault_in, fault_of
+from tinyfat.relay.shapes.reported import Count, Tally, best, read_json
 
 EVENT_BYTES_MAX = 32 * 1024 * 1024  # an event longer than this goes on unread
 LAST_PIECES_MAX = 64  # of what comes after the end; more is not sent
 UNCOUNTED_BYTES_MAX = 64 * 1024  # kept so as to count what was produced, should the vendor not say
 
 _BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_DATA = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
+_DATA = re.compile(rb"^(?:\xef\xbb\xbf)?data:[ ]?([^\r\n]*)", re.MULTILINE)
+_ERROR_EVENT = re.compile(rb"^event:[ ]?error[ ]*\r?$", re.MULTILINE)
+
+ERRORS = rb'"error"\s*:\s*[{"]|"type"\s*:\s*"error"|"object"\s*:\s*"error"|^event:[ ]?error'  # part of `watched`
 
 
 class Fate(Enum):
@@ -38,14 +43,20 @@ class StreamReader:
     marks: tuple[bytes, ...]
 
     def __init__(self) -> None:
-        self.usage: Usage | None = None
         self.finished = False  # the vendor said so: it was not cut
+        self.final = False  # the usage that it has told is all there will be
+        self.fault: Fault | None = None  # the vendor said that it failed
+        self._tally = Tally()
+        self._told = False  # by the event at hand: how much was produced until now
         self._rest: list[bytes] = []  # of an event that has not ended
         self._rest_bytes = 0
         self._last: list[bytes] = []
         self._uncounted: list[bytes] = []
         self._uncounted_bytes = 0
+        self._covered = 0  # so many of them came before the last usage
+        self._counted_bytes = 0
         self._text_bytes = 0
+        self._text_bytes_since = 0
 
     def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
         """`kind`: "[DONE]" for that line, else empty."""
@@ -78,13 +89,21 @@ class StreamReader:
         waited = b"".join([*self._last, *self._rest])
         if self._rest and not self._last and (first := self._first(waited)) >= 0:
             waited = self._watch(waited, first) + b"".join(self._last)  # the last event without its blank line
+        elif self._last:
+            end, *after = split(waited)
+            waited = end + b"".join([event for event in after if self._read(event) is not Fate.STRIP])
         self._rest, self._last = [], []
         return waited
 
     @property
-    def input_counted(self) -> Usage | None:
-        """What the vendor said of the input before the answer ended, where it does."""
-        return self.usage
+    def usage(self) -> Usage | None:
+        """The largest reading of what the vendor has said; None while it has not said all."""
+        return best(self.counts)
+
+    @property
+    def counts(self) -> list[Count]:
+        """The readings of what it has said."""
+        return self._tally.readings
 
     @property
     def text_bytes(self) -> int:
@@ -92,9 +111,29 @@ class StreamReader:
         self._count()
         return self._text_bytes
 
+    @property
+    def text_bytes_since(self) -> int:
+        """Of it, what came after the last usage that said how much there was. Where the vendor has said that this is
+        all (as nearly all do with the last event but one), what it sent is not looked through for it."""
+        if self._covered == len(self._uncounted) and not self._text_bytes_since:
+            return 0
+        self._count()
+        return self._text_bytes_since
+
+    @property
+    def passed_bytes(self) -> int:
+        """Of all the events so far: the text is less."""
+        return self._counted_bytes + self._uncounted_bytes
+
+    def tell(self, place: str, usage: object, cache_beside: bool = False) -> None:
+        """To be called by `look` with what the event at hand says of the usage."""
+        if self._tally.add(place, usage, cache_beside):
+            self._told = True
+
     def _unread(self) -> bytes:
         unread = b"".join(self._rest)
         self._text_bytes += len(unread)
+        self._text_bytes_since += len(unread)
         self._rest, self._rest_bytes = [], 0
         return unread
 
@@ -124,6 +163,9 @@ class StreamReader:
                 self._last.append(event)
             elif fate is Fate.PASS:
                 out.append(self._pass(event))
+            if self._told:
+                self._told = False
+                self._covered, self._text_bytes_since = len(self._uncounted), 0
         return b"".join(out)
 
     def _read(self, event: bytes) -> Fate:
@@ -132,16 +174,25 @@ class StreamReader:
         data = data_of(event)
         if data == b"[DONE]":
             return self.look({}, data)
-        body = _object(data)
-        return Fate.PASS if body is None else self.look(body, b"")
+        body = read_json(data)
+        fault = fault_in(body) if isinstance(body, dict) else None
+        if fault is None and _ERROR_EVENT.search(event):
+            fault = fault_of(body if isinstance(body, dict) else {"message": data.decode(errors="replace")})
+        self.fault = self.fault or fault
+        return self.look(body, b"") if isinstance(body, dict) else Fate.PASS
 
     def _count(self) -> None:
-        for events in self._uncounted:
+        for number, events in enumerate(self._uncounted):
+            text = 0
             for event in split(events):
                 body = _object(data_of(event))
                 if body is not None:
-                    self._text_bytes += self.text_of(body)
-        self._uncounted, self._uncounted_bytes = [], 0
+                    text += self.text_of(body)
+            self._text_bytes += text
+            if number >= self._covered:
+                self._text_bytes_since += text
+        self._counted_bytes += self._uncounted_bytes
+        self._uncounted, self._uncounted_bytes, self._covered = [], 0, 0
 
 
 def split(events: bytes) -> list[bytes]:

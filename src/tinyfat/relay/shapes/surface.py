@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from tinyfat.domain.usage import Usage
 from tinyfat.ports.inference import Target
+from tinyfat.relay.shapes.reported import Count
 from tinyfat.relay.shapes.sse import StreamReader
 from tinyfat.relay.shapes.weight import Reading
 
@@ -52,7 +53,14 @@ class Surface(Protocol):
     def output_field(self, target: Target) -> str:
         """Where a request that names no bound on its output takes one."""
 
-    def usage(self, answer: Mapping[str, Any]) -> Usage | None: ...
+    def usage(self, answer: Mapping[str, Any]) -> Usage | None:
+        """The largest of `counts` that say all; None where there is none."""
+
+    def counts(self, answer: Mapping[str, Any]) -> list[Count]:
+        """What an answer that was not streamed says of its usage, by every way it may be read."""
+
+    def answers(self, answer: Mapping[str, Any]) -> bool:
+        """Is it an answer of this surface, as against something else that says 200?"""
 
     def text_bytes(self, answer: Mapping[str, Any]) -> int:
         """Of what the model produced in an answer that was not streamed."""
