@@ -130,12 +130,12 @@ class Answering:
         if seconds is not None and seconds > WAIT_SECONDS_MAX:
             told = {**_tagged(JSON, held), "retry-after": f"{WAIT_SECONDS_MAX:.0f}", "x-should-retry": "false"}
             return await sink.whole(status, told, surface.error(status, limit_words(seconds, now)))
-        if reply.fault is not None:
-            words = scrubbed(reply.fault.words, reply.target.key) or "it said no more"
-            told = surface.error(status, f"The vendor failed: {words}")
+        if reply.fault is None:
+            said = told_error(surface, status, reply.body, reply.target.key)
         else:
-            told = told_error(surface, status, reply.body, reply.target.key)
-        return await sink.whole(status, {**headers, **JSON}, told)
+            words = scrubbed(reply.fault.words, reply.target.key) or "it said no more"
+            said = surface.error(status, f"The vendor failed: {words}")
+        return await sink.whole(status, {**headers, **JSON}, said)
 
     async def _pass_stream(self, held: Held, reply: Reply, meter: Meter, sink: Sink) -> None:
         reader = reply.reader

@@ -49,6 +49,10 @@ class Meter:
     def calling(self, target: Target, bound: Bound) -> None:
         self._called, self._called_at, self.reply = (target, bound), self._clock(), None
 
+    def back_to(self, reply: Reply, bound: Bound) -> None:
+        """Of one that was called before the last."""
+        self._called, self.reply = (reply.target, bound), reply
+
     def silent(self) -> None:
         """The vendor that was called last has the call and said nothing until nobody waited any more."""
         self._silent = self._silent or self._called

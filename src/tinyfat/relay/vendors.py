@@ -116,6 +116,8 @@ class Vendors:
                 if found is not None:
                     failed.append(found)
             chosen = max(reversed(failed), key=lambda failure: _use(held, failure), default=None)
+            if chosen is not None:
+                meter.back_to(chosen, dict(bounds)[chosen.target])
             return chosen
         finally:
             for failure in failed:

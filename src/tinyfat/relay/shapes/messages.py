@@ -13,7 +13,7 @@ from tinyfat.relay.json_body import RequestRefused
 from tinyfat.relay.shapes import allowed
 from tinyfat.relay.shapes.reported import Count, best, counts, tokens
 from tinyfat.relay.shapes.sse import ERRORS, Fate, StreamReader, event
-from tinyfat.relay.shapes.surface import part
+from tinyfat.relay.shapes.surface import part, text_within
 from tinyfat.relay.shapes.weight import FETCHED, NOTHING, UNBOUNDED, Reading, Weight, pieces, stored, total
 
 _ERRORS = {
@@ -90,8 +90,7 @@ class Messages:
         return isinstance(answer.get("content"), list)
 
     def text_bytes(self, answer: Mapping[str, Any]) -> int:
-        content = answer.get("content")
-        return len(json.dumps(content)) if content else 0
+        return text_within(answer.get("content"))
 
     def stream(self, strip_usage: bool) -> StreamReader:
         return _MessagesStream()

@@ -9,12 +9,13 @@ from typing import Any
 
 from tinyfat.domain.usage import Usage
 from tinyfat.ports.inference import Target
+from tinyfat.relay.json_body import RequestRefused
 from tinyfat.relay.shapes import allowed
 from tinyfat.relay.shapes.chat import kept
 from tinyfat.relay.shapes.openai_errors import openai_error
 from tinyfat.relay.shapes.reported import Count, best, counts
 from tinyfat.relay.shapes.sse import ERRORS, Fate, StreamReader, event
-from tinyfat.relay.shapes.surface import part
+from tinyfat.relay.shapes.surface import part, text_within
 from tinyfat.relay.shapes.weight import FETCHED, NOTHING, UNBOUNDED, Reading, Weight, of_address, pieces, stored, total
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
@@ -88,8 +89,7 @@ class Responses:
         return isinstance(answer.get("output"), list)
 
     def text_bytes(self, answer: Mapping[str, Any]) -> int:
-        output = answer.get("output")
-        return len(json.dumps(output)) if output else 0
+        return text_within(answer.get("output"))
 
     def stream(self, strip_usage: bool) -> StreamReader:
         return _ResponsesStream()

@@ -101,6 +101,11 @@ class StreamReader:
         return best(self.counts)
 
     @property
+    def input_counted(self) -> Usage | None:
+        """As `usage`, also where what it says of the output will grow."""
+        return best(self.counts)
+
+    @property
     def counts(self) -> list[Count]:
         """The readings of what it has said."""
         return self._tally.readings

@@ -13,6 +13,7 @@ from tinyfat.relay.shapes.sse import StreamReader
 from tinyfat.relay.shapes.weight import Reading
 
 TOKENS_MAX = 10**9  # a vendor that reports more than this of one call is not believed
+_LABELS = ("type", "id", "call_id", "role", "status", "signature")
 BYTES_PER_TOKEN = 4  # where we must count ourselves: the field's rule of thumb
 
 
@@ -86,3 +87,18 @@ def part(value: object, name: str) -> Any:
 def estimated(size: int) -> int:
     """Tokens of so many bytes of text."""
     return -(-size // BYTES_PER_TOKEN)
+
+
+def text_within(content: object) -> int:
+    """Bytes of all the texts in an answer's content, however deep, but for what names and sorts its parts."""
+    size = 0
+    waiting: list[object] = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            size += len(value.encode(errors="surrogatepass"))
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, Mapping):
+            waiting += [inner for name, inner in value.items() if name not in _LABELS]
+    return size
