@@ -205,3 +205,35 @@ async def test_what_is_written_to_the_cache_for_an_hour_has_its_own_price(world:
     assert spent == 40 * 300 + 10 * 30 + 30 * 375 + 20 * 600 == cost(usage, price)
     await world.ledger.settle([ended(held[1].call_id, usage)])  # a price without one: as any other writing
     assert (await world.ledger.spend(agent_id)).spent - spent == cost(usage, PRICE)
+
+
+async def test_near_a_cap_what_is_left_is_held_where_it_is_enough(world: World) -> None:
+    """Of every cap the nearest counts; at less than the least nothing is held."""
+    agent_id, key = await world.agent(replace(NO_CAPS, month=10_000, day=9_000, turn=8_000))
+    for turn, amount, least, granted in (
+        ("t1", 5_000, 1_000, 5_000), ("t1", 5_000, 1_000, 3_000), ("t2", 5_000, 1_000, 1_000),
+        ("t3", 5_000, 1, None), ("", 5_000, 5_000, None),
+    ):  # fmt: skip
+        [verdict] = await world.ledger.reserve([replace(ask(key, amount, turn=turn), least=least)])
+        if granted is None:
+            assert isinstance(verdict, Refused) and verdict.refusal is Refusal.DAY
+        else:
+            assert isinstance(verdict, Held) and verdict.amount == granted
+    assert (await world.ledger.spend(agent_id)).reserved == 9_000
+
+
+async def test_a_hold_that_is_asked_for_again_is_as_large_as_it_was(world: World) -> None:
+    _, key = await world.agent(replace(NO_CAPS, month=10_000))
+    asked = replace(ask(key, 50_000), least=1)
+    for _ in range(2):
+        [verdict] = await world.ledger.reserve([asked])
+        assert isinstance(verdict, Held) and verdict.amount == 10_000
+
+
+async def test_nothing_left_is_not_enough_for_anything(world: World) -> None:
+    agent_id, key = await world.agent(replace(NO_CAPS, month=1_000))
+    [held] = await world.ledger.reserve([ask(key, 1_000)])
+    assert isinstance(held, Held)
+    [verdict] = await world.ledger.reserve([replace(ask(key, 1_000), least=1)])
+    assert isinstance(verdict, Refused) and verdict.refusal is Refusal.MONTH
+    assert (await world.ledger.spend(agent_id)).reserved == 1_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -15,7 +16,7 @@ from tinyfat.drivers.usage.memory import MemoryUsageLedger
 from tinyfat.flows.delivery import Delivery
 from tinyfat.flows.usage_alerts import STALE_SECONDS, UsageWatch
 from tinyfat.ports.ledger import StoreUnavailable
-from tinyfat.ports.usage import Reservation
+from tinyfat.ports.usage import Held, Refused, Reservation
 from tinyfat.recipes.notice_mail import notice_mail
 from tinyfat.recipes.usage_mail import usage_subject, usage_text
 from tinyfat.store.deliveries import DeliveryStore
@@ -114,3 +115,15 @@ def test_every_kind_has_its_words(kind: str) -> None:
 def test_a_broken_address_is_no_mail() -> None:
     with pytest.raises(ValueError):
         notice_mail("ada@x.example", "a@b\r\nBcc: c@d", "<a@b>", datetime.now(UTC), "s", "t")
+
+
+async def test_what_is_asked_for_again_at_once_is_no_news(ledgers: Ledgers) -> None:
+    for caps in (Caps(1_000, None, None, None), Caps(None, 1_000, None, None), Caps(None, None, 1_000, None)):
+        _, key = await ledgers.agent(caps)
+        quiet = replace(ask(key, 2_000, turn="t"), quiet=True)
+        [refused] = await ledgers.first.reserve([quiet])
+        assert isinstance(refused, Refused)
+        [lowered] = await ledgers.first.reserve([replace(ask(key, 2_000, turn="t"), least=500)])
+        assert isinstance(lowered, Held) and lowered.amount == 1_000
+    assert await ledgers.rows("select count(*) from usage_alerts") == [(0,)]
+    assert await ledgers.rows("select max(warned) from budgets") == [(0,)]

@@ -91,10 +91,10 @@ def cost(usage: Usage, price: Price) -> int:
     )
 
 
-def worst_cost(input_tokens: int, output_tokens: int, price: Price, hour: bool = False) -> int:
+def worst_cost(input_tokens: int, output_tokens: int, price: Price, hour: bool = False, written: bool = True) -> int:
     """Nano-dollars: the most that so many tokens can cost, whatever the vendor's cache does. `hour`: the request asks
-    it to keep something for an hour."""
-    dearest = max(price.input, price.cached, price.cache_written, price.hour if hour else 0)
+    it to keep something for an hour; not `written`: nothing is kept unless it is asked for, and it is not."""
+    dearest = max(price.input, price.cached, price.cache_written if written else 0, price.hour if hour else 0)
     return input_tokens * dearest + output_tokens * price.output
 
 

@@ -148,7 +148,7 @@ def _useful(request: ModelRequest, target: Target) -> int:
 def _least(request: ModelRequest, target: Target, whole: Bound) -> int:
     """Nano-dollars: the most the shortest useful answer can cost."""
     shorter = bound(request, target, whole.input, _useful(request, target))
-    return worst_cost(shorter.input, shorter.output, target.prices.at(shorter.input), shorter.hour)
+    return worst_cost(shorter.input, shorter.output, target.prices.at(shorter.input), shorter.hour, shorter.written)
 
 
 def _covered(request: ModelRequest, bounds: list[tuple[Target, Bound]], amount: int) -> list[tuple[Target, Bound]]:
@@ -162,11 +162,11 @@ def _covered(request: ModelRequest, bounds: list[tuple[Target, Bound]], amount: 
 
 def _fitting(request: ModelRequest, target: Target, whole: Bound, amount: int) -> Bound | None:
     price = target.prices.at(whole.input)
-    if worst_cost(whole.input, whole.output, price, whole.hour) <= amount:
+    if worst_cost(whole.input, whole.output, price, whole.hour, whole.written) <= amount:
         return whole
     if _least(request, target, whole) > amount:
         return None
     fixed = bound(request, target, whole.input, 0)
-    left = amount - worst_cost(fixed.input, fixed.output, price, fixed.hour)
+    left = amount - worst_cost(fixed.input, fixed.output, price, fixed.hour, fixed.written)
     each = left // (price.output * max(1, request.reading.choices))
     return bound(request, target, whole.input, each)

@@ -48,7 +48,7 @@ class Models:
 
 def worst(bounds: Sequence[tuple[Target, Bound]]) -> int:
     """Nano-dollars: the most the call can cost, wherever it is answered."""
-    costs = [worst_cost(b.input, b.output, target.prices.at(b.input), b.hour) for target, b in bounds]
+    costs = [worst_cost(b.input, b.output, target.prices.at(b.input), b.hour, b.written) for target, b in bounds]
     return max(costs, default=0)
 
 

@@ -15,6 +15,7 @@ from tinyfat.relay.shapes.surface import Surface
 from tinyfat.relay.vendors import Asked
 
 INLINE_EFFORT_MAX = 200_000  # `json_body.effort`: 10 ms on the slowest of two cores that others use, too
+READ_SECONDS_MAX = 30.0  # in another process: millions of messages on a busy machine
 ANSWER_BYTES_MAX = 8 * 1024 * 1024  # of what another process makes of a body: it is a hundredth
 
 
@@ -22,8 +23,9 @@ class Readers(Protocol):
     """engine.workers.Workers."""
 
     async def run(
-        self, function: Callable[..., Any], *arguments: object, size: int, whose: str = "", answer_max: int = ...
-    ) -> Any: ...
+        self, function: Callable[..., Any], *arguments: object, size: int, whose: str = ..., seconds: float = ...,
+        answer_max: int = ...,
+    ) -> Any: ...  # fmt: skip
 
 
 class Reading:
@@ -37,8 +39,9 @@ class Reading:
             return read_request(raw, surface)
         try:
             read: ModelRequest = await self._readers.run(
-                read_body, surface.name, raw, size=len(raw), whose=asked.key_hash.hex(), answer_max=ANSWER_BYTES_MAX
-            )
+                read_body, surface.name, raw, size=len(raw), whose=asked.key_hash.hex(), seconds=READ_SECONDS_MAX,
+                answer_max=ANSWER_BYTES_MAX,
+            )  # fmt: skip
         except WorkerBusy as error:
             raise Overloaded(f"a request is not read: {error}") from None
         except WorkerFailed:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tinyfat.ports.inference import Target
+from tinyfat.ports.inference import Api, Target
 from tinyfat.relay.json_body import Body, RequestRefused, read_object
 from tinyfat.relay.shapes.surface import Bound, Surface
 from tinyfat.relay.shapes.surfaces import SURFACES
@@ -49,6 +49,7 @@ class ModelRequest:
     spans: Mapping[str, tuple[int, int]]  # where each field's value is in `raw`
     reading: Reading
     weight: Weight  # of all of it
+    caches: bool  # it may ask a vendor's cache to keep some of it
     thinking: Mapping[str, Any]
     marks: tuple[Mark, ...]  # the last first; none where the vendor may leave out what it likes
 
@@ -82,8 +83,9 @@ def read_body(surface_name: str, raw: bytes) -> ModelRequest:
         bool(fields.get("stream")),
         fields.get("stream_options") or {},
         body.spans,
-        reading,
+        replace(reading, items=()),  # they are in the marks
         replace(total((reading.rest, *reading.items)), size=len(raw)),
+        b"cache_control" in raw or b"\\u" in raw,  # a name may be written with escapes
         fields["thinking"] if reading.thinking else {},
         () if fields.get("truncation") not in (None, "disabled") else _marks(surface, raw, body, reading),
     )
@@ -99,7 +101,9 @@ def bound(request: ModelRequest, target: Target, known: int | None = None, lower
     each = max((most for _, most in reading.outputs), default=target.output_max) if lowered is None else lowered
     # What was predicted and not said is paid as output, beside max_tokens (OpenAI, "Predicted outputs").
     predicted = weight.size if reading.predicted else 0
-    return Bound(taken, (each + predicted) * reading.choices, weight.hour, lowered or 0)
+    # Anthropic's cache is written to where a request asks for it, and nowhere else ("Prompt caching").
+    written = request.caches or target.api is not Api.ANTHROPIC
+    return Bound(taken, (each + predicted) * reading.choices, weight.hour, written, lowered or 0)
 
 
 def upstream_body(

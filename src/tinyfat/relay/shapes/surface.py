@@ -24,6 +24,7 @@ class Bound:
     input: int
     output: int  # of all choices together
     hour: bool = False  # the vendor's cache may be asked to keep it for an hour, which is dearer
+    written: bool = True  # the vendor's cache may be written to
     lowered: int = 0  # tokens of one choice, where the request's own bound must give way to a cap; 0: as it was asked
 
 
