@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from tinyfat.cli import agent_keys
 from tinyfat.cli.agent_export import export_state
 from tinyfat.cli.agent_steps import Shown, complaints, followed, is_over, seconds
 from tinyfat.cli.client import Client, CommandFailed
-from tinyfat.cli.output import console, local_time, print_fields, print_json, print_table, visible
+from tinyfat.cli.output import console, local_time, one_line, print_fields, print_json, print_table, visible
 from tinyfat.domain.agents import Plan, RuntimeKind
 from tinyfat.domain.usage import money
 from tinyfat.settings import load_settings
@@ -189,7 +188,7 @@ def destroy(
     client = Client(load_settings())
     agent = client.get("agents", name)
     if not yes and console.is_terminal and not as_json:
-        typer.confirm(_what_ends(agent, export), abort=True)
+        typer.confirm(visible(_what_ends(agent, export)), abort=True)
     if export is not None:
         _export_first(client, name, export, quiet=as_json)
     client.delete("agents", name)
@@ -235,7 +234,7 @@ def replace(
     """Give an agent another server: same name, same address, same memory. Mail that comes meanwhile waits."""
     client = Client(load_settings())
     if without_state and not yes and console.is_terminal and not as_json:
-        typer.confirm(_what_is_lost(client.get("agents", name)), abort=True)
+        typer.confirm(visible(_what_is_lost(client.get("agents", name))), abort=True)
     body = {"image": image, "size": size, "without_state": without_state}
     begun = client.post("agents", name, "replace", body=body)
     if wait:
@@ -368,9 +367,9 @@ def logs(
             last = line["id"]
             at = datetime.fromtimestamp(line["at"]).strftime("%Y-%m-%d %H:%M:%S")
             if as_json:
-                typer.echo(json.dumps(line, ensure_ascii=False))
+                print_json(line, indent=None)
             else:
-                typer.echo(f"{at} {line['source']:8}{visible(line['text'])}")
+                typer.echo(one_line(f"{at} {line['source']:8}{line['text']}"))
         if not follow:
             return
         last = max(last, 1)

@@ -29,7 +29,7 @@ def add(
     if as_json:
         print_json(added)
     else:
-        console.print(f"{added['fingerprint']} {added['name']} opens the server of {name}.", markup=False)
+        console.print(f"{added['fingerprint']} {added['name']} opens the server of {name}.")
 
 
 @app.command()
@@ -42,7 +42,7 @@ def remove(
     if as_json:
         print_json(removed)
     else:
-        console.print(f"{removed['fingerprint']} {removed['name']} opens nothing any more.", markup=False)
+        console.print(f"{removed['fingerprint']} {removed['name']} opens nothing any more.")
 
 
 @app.command("list")

@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from rich.status import Status
+from rich.text import Text
 
 from tinyfat.cli.client import Client, CommandFailed
-from tinyfat.cli.output import console, visible
+from tinyfat.cli.output import console, one_line
 
 LOOK_SECONDS = 0.2
 
@@ -65,7 +66,7 @@ def _report(agent: Shown, said: set[str], status: Status | None) -> None:
             detail = machine.get("complaint") or machine.get("detail", "")
             words = f"{step['name']}: {detail}" if detail else step["name"]
             if status is not None:
-                status.update(words)
+                status.update(Text(one_line(words)))  # a string would be read as markup
             elif words not in said:
                 said.add(words)
-                console.print(f"  … {visible(words)}")
+                console.print(f"  … {one_line(words)}")

@@ -36,7 +36,6 @@ def set_key(name: Name, vendor: VendorName, as_json: Json = False) -> None:
     console.print(
         f"{name} now calls {kept['vendor']} with the key{ending}; a first call with it was answered. "
         f"Its cap for the month: {month}.",
-        markup=False,
     )
 
 

@@ -29,10 +29,11 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from rich.rule import Rule
+from rich.text import Text
 
 from tinyfat.cli.client import Client, CommandFailed
 from tinyfat.cli.home import Home
-from tinyfat.cli.output import console, visible
+from tinyfat.cli.output import console, one_line
 from tinyfat.settings import Settings, load_settings
 
 OWNER = "you@example.org"
@@ -41,6 +42,7 @@ MAKE_SECONDS_MAX = 30 * 60.0
 REPLY_SECONDS_MAX = 300.0
 STOP_SECONDS_MAX = 60.0
 LOOK_SECONDS = 0.1
+_DONE = Text("✓", "green")
 FIRST = "Hello Ada,\n\nmy boat is called Heron and lies in Kiel. Please keep that in mind.\n\nYours, Robin\n"
 SECOND = "Hello Ada,\n\nwhat is my boat called, and where does it lie?\n\nYours, Robin\n"
 
@@ -77,12 +79,8 @@ def demo() -> None:
         provider.stop()
         shutil.rmtree(folder, ignore_errors=True)
     console.print(Rule())
-    console.print(
-        f"[bold green]✓[/] ada answered both mails, the second with what the first said. {_since(began)} in all."
-    )
-    console.print(
-        "Next: [bold].venv/bin/tinyfat up[/] stays up; README.md says how to write to ada from your mail program."
-    )
+    console.print(_DONE, f"ada answered both mails, the second with what the first said. {_since(began)} in all.")
+    console.print("Next: `.venv/bin/tinyfat up` stays up; README.md says how to write to ada from your mail program.")
 
 
 def _settings(folder: Path, smarthost_port: int) -> Settings:
@@ -118,9 +116,8 @@ def _tinyfat_up(settings: Settings, folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        console.print(
-            f"[red]The demo failed.[/] What TinyFat wrote:\n{visible(log.read_text(errors='replace')[-4000:])}"
-        )
+        console.print(Text("The demo failed.", "red"), "What TinyFat wrote:")
+        console.print(log.read_text(errors="replace")[-4000:])
         raise
     finally:
         process.send_signal(signal.SIGTERM)
@@ -132,7 +129,7 @@ def _client_when_up(settings: Settings) -> Client:
     with _waiting("starting TinyFat: Postgres, the engine, SMTP and HTTP"):
         home = Home(settings.home)
         _until(lambda: home.running() is not None, UP_SECONDS_MAX, "TinyFat did not start.")
-    console.print(f"[green]✓[/] TinyFat is up: SMTP on {settings.smtp_listen}, HTTP on {settings.http_listen}")
+    console.print(_DONE, f"TinyFat is up: SMTP on {settings.smtp_listen}, HTTP on {settings.http_listen}")
     return Client(settings)
 
 
@@ -165,9 +162,7 @@ def _make_agent(client: Client) -> None:
         _until(made, MAKE_SECONDS_MAX, "ada did not become ready.")
     for step in client.get("agents", "ada")["steps"]:
         console.print(f"  ✓ {step['name']}  {_between(step['started_at'], step['ended_at']):.1f} s")
-    console.print(
-        f"[green]✓[/] ada@tinyfat.localhost is ready: {_since(began)}. OpenClaw runs in a process of its own."
-    )
+    console.print(_DONE, f"ada@tinyfat.localhost is ready: {_since(began)}. OpenClaw runs in a process of its own.")
 
 
 def _exchange(client: Client, settings: Settings, mailbox: Mailbox, subject: str, text: str, answers: str) -> str:
@@ -204,10 +199,10 @@ def _print_mail(title: str, mail: EmailMessage) -> None:
     console.print(Rule(title, align="left"))
     for name in ("From", "To", "Subject", "Message-ID", "In-Reply-To"):
         if mail[name]:
-            console.print(visible(f"{name}: {mail[name]}"), markup=False)
+            console.print(one_line(f"{name}: {mail[name]}"))
     body = mail.get_body(("plain",))
     console.print()
-    console.print(visible(str(body.get_content()).rstrip() if body else ""), markup=False)
+    console.print(str(body.get_content()).rstrip() if body else "")
 
 
 def _print_times(client: Client, message_id: str, sent_at: float, arrived_at: float) -> None:
@@ -217,8 +212,9 @@ def _print_times(client: Client, message_id: str, sent_at: float, arrived_at: fl
     to_runtime, thinking = turn["asked_at"] - sent_at, turn["answered_at"] - turn["asked_at"]
     home = arrived_at - turn["answered_at"]
     console.print(
-        f"[dim]  sent to OpenClaw {max(0.0, to_runtime) * 1000:.0f} ms · OpenClaw and its model {thinking:.1f} s · "
-        f"answer to mailbox {home * 1000:.0f} ms · in all {arrived_at - sent_at:.1f} s[/dim]"
+        f"  sent to OpenClaw {max(0.0, to_runtime) * 1000:.0f} ms · OpenClaw and its model {thinking:.1f} s · "
+        f"answer to mailbox {home * 1000:.0f} ms · in all {arrived_at - sent_at:.1f} s",
+        style="dim",
     )
 
 
@@ -237,7 +233,7 @@ def _waiting(words: str) -> Iterator[Any]:
     """Say what is waited for: a spinner on a terminal, elsewhere a line whenever there is something new."""
     if console.is_terminal:
         with console.status(words) as status:
-            yield lambda text: status.update(visible(text))
+            yield lambda text: status.update(Text(one_line(text)))
     else:
         console.print(f"  … {words}")
         said = {words}
@@ -245,7 +241,7 @@ def _waiting(words: str) -> Iterator[Any]:
         def say(text: str) -> None:
             if text not in said:
                 said.add(text)
-                console.print(f"  … {visible(text)}", markup=False)
+                console.print(f"  … {one_line(text)}")
 
         yield say
 

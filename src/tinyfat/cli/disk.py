@@ -18,7 +18,7 @@ def disk(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON va
         print_json(found)
         return
     for one in found["disks"]:
-        console.print(visible(disk_words(one)), markup=False)
+        console.print(visible(disk_words(one)))
     console.print()
     rows = [
         (

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from tinyfat.cli.client import Client, CommandFailed
 from tinyfat.cli.disk import disk_words, size_words
@@ -21,7 +22,7 @@ from tinyfat.recipes.dns_records import MailTerms
 from tinyfat.settings import Settings, load_settings
 
 CONNECT_SECONDS_MAX = 5.0
-MARKS = {"ok": "[green]✓[/green]", "note": "[yellow]•[/yellow]", "wrong": "[red]✗[/red]"}
+MARKS = {"ok": Text("✓", "green"), "note": Text("•", "yellow"), "wrong": Text("✗", "red")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,10 @@ def doctor(
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            console.print(f"{MARKS[finding.verdict]} [bold]{finding.what}[/bold]  ", end="")
-            console.print(visible(finding.words), markup=False)
+            console.print(MARKS[finding.verdict], Text(finding.what, "bold"), " ", end="")
+            console.print(visible(finding.words))
             if finding.advice:
-                console.print(f"    {visible(finding.advice)}", markup=False)
+                console.print(f"    {visible(finding.advice)}")
     if any(finding.verdict == "wrong" for finding in findings):
         raise typer.Exit(1)
 

@@ -46,7 +46,7 @@ def build(
         print_json({"name": made.name, "bytes": made.bytes})
     else:
         size = f"{made.bytes // 2**20} MB  " if made.bytes else ""
-        print(f"{made.name}  {size}{time.monotonic() - began:.1f} s")
+        print(f"{visible(made.name)}  {size}{time.monotonic() - began:.1f} s")
 
 
 @app.command()
@@ -95,7 +95,7 @@ def prune(
     _known("--driver", driver, SERVER_KINDS)
     removed, stayed = imaging.prune(load_settings(), driver, keep)
     for name in removed:
-        print(f"removed {name}")
+        print(f"removed {visible(name)}")
     for why in stayed:
         print(visible(why))
     if not removed:

@@ -98,10 +98,10 @@ def main() -> None:
     try:
         app()
     except SettingsRefused as refused:
-        errors.print(visible(str(refused)), style="red", markup=False)
+        errors.print(visible(str(refused)), style="red")
         sys.exit(2)
     except CommandFailed as failed:
-        errors.print(visible(str(failed)), style="red", markup=False)
+        errors.print(visible(str(failed)), style="red")
         sys.exit(failed.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

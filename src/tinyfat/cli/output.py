@@ -1,4 +1,8 @@
-"""What commands print: a table or a panel for people, one JSON value for programs."""
+"""What commands print: a table or a panel for people, one JSON value for programs.
+
+Much of it was written by strangers: mail, boxes, vendors. Nothing in it may steer the terminal or be read as markup, so
+every text goes through here: `console` and `errors` know no markup and print only what is visible.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,38 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 PIPE_COLUMNS = 200  # where there is no terminal whose width counts
 
-console = Console(highlight=False)
+
+class Terminal(Console):
+    """rich's, for texts of strangers: no markup, no emoji names, no control characters. What is to be bold is a
+    `Text`, or has a `style`."""
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **named)
+
+    def render_str(self, text: str, **named: Any) -> Text:
+        """Every string that is printed, and every cell of a table, passes here."""
+        return super().render_str(visible(text), **{**named, "markup": False, "emoji": False})
+
+
+console = Terminal()
 if not console.is_terminal:
-    console = Console(highlight=False, width=PIPE_COLUMNS)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Terminal(width=PIPE_COLUMNS)
+errors = Terminal(stderr=True, soft_wrap=True)
 
 
-def print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
-    sys.stdout.write("\n")
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Characters that a terminal would obey are escaped: JSON of the same value."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    sys.stdout.write("".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text) + "\n")
+
+
+def _escaped(character: str) -> str:
+    return json.dumps(character)[1:-1]
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> None:
@@ -30,7 +52,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: st
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     count = 0
     for row in rows:
-        table.add_row(*(escape(visible(cell)) for cell in row))
+        table.add_row(*(one_line(cell) for cell in row))
         count += 1
     console.print(table if count else empty)
 
@@ -38,13 +60,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: st
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     table = Table.grid(padding=(0, 2))
     for name, value in fields:
-        table.add_row(f"[bold]{name}[/bold]", escape(visible(value)))
+        table.add_row(Text(visible(name), "bold"), visible(value))
     console.print(table)
 
 
 def visible(text: str) -> str:
     """Mail comes from strangers: nothing in it may steer the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    """`visible`, where a line of its own would look like a word of ours."""
+    return visible(text).replace("\n", " ").replace("\t", " ")
 
 
 def local_time(iso: str | None) -> str:
