@@ -86,9 +86,9 @@ COMMANDS = (
 def hostile_answer(self: Client, *parts: str, **more: Any) -> Any:
     if parts[-1] in ("logs", "audit"):
         return [Anything(id=3, at=1_800_000_000.0)]
-    if parts[-1] in ("mail", "keys", "agents", "byok", "sessions", "ssh", "models", "disk"):
+    if parts[-1] in ("mail", "keys", "ssh-keys", "agents", "byok", "sessions", "ssh", "models", "disk"):
         return [Anything()]
-    return Anything(alarms=[HOSTILE]) if parts[0] == "agents" else Anything()
+    return Anything(alarms=[HOSTILE]) if len(parts) == 2 and parts[0] == "agents" else Anything()
 
 
 @contextlib.contextmanager

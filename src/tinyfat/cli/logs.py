@@ -9,8 +9,8 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class OneLine(logging.Formatter):
-    """What is logged was often said by a box, a peer or a vendor: a line break of theirs is no line of ours, and nothing
-    steers the terminal. Of an exception every line is indented."""
+    """What is logged was often said by a box, a peer or a vendor: a line break of theirs is no line of ours, and
+    nothing steers the terminal. Of an exception every line is indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = _printable(record.message)
