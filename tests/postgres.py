@@ -39,7 +39,8 @@ class Server:
         try:
             async with database.connection() as connection:
                 await connection.execute(
-                    "truncate agents, executors, message_bodies, call_months restart identity cascade"
+                    "truncate agents, executors, message_bodies, call_months, request_budgets, shortages "
+                    "restart identity cascade"
                 )
             yield database
         finally:

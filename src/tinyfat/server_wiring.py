@@ -41,6 +41,7 @@ from tinyfat.ports.machines import Machines, MachinesError, Servers
 from tinyfat.recipes.cloud_init import user_data
 from tinyfat.server_settings import CLOUDFLARE_URL
 from tinyfat.settings import Settings, SettingsRefused
+from tinyfat.store.request_budgets import StoredLimits
 
 if TYPE_CHECKING:  # Hetzner's client is 9 MB, for those who have no server there
     from tinyfat.drivers.hetzner_cloud import HetznerCloud
@@ -194,6 +195,13 @@ class ServerSide:
             return ()
         zone = self.local_dns.zone
         return (ServedZone(zone, self.local_dns.records, (f"ns.{zone}",)),)
+
+    def share(self, limits: StoredLimits) -> None:
+        """Requests to vendors are counted over all processes from now on."""
+        for cloud in self._clouds:
+            cloud.share(limits)
+        if isinstance(self.dns, CloudflareDns):
+            self.dns.share(limits)
 
     async def close(self) -> None:
         """The network of machines goes where none is left."""

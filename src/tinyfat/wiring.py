@@ -58,6 +58,7 @@ from tinyfat.store.executors import ExecutorStore
 from tinyfat.store.keys import KeyStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
+from tinyfat.store.request_budgets import StoredLimits
 from tinyfat.store.servers import SPECS
 from tinyfat.store.signals import Signals, signal
 from tinyfat.store.turns import OFFERS, TurnStore
@@ -250,6 +251,7 @@ class World:
         await self.database.open()
         await self.database.migrate()
         await self.room.open()
+        self.side.share(StoredLimits(self.database))
         await self.usage.beat()
         await self._rewrap()
         await self.deliveries.retry_now()

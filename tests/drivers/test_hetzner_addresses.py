@@ -11,6 +11,7 @@ from tests.drivers.hetzner_project import INSTALLATION, LISTED_SECONDS, Project,
 from tinyfat.domain.machines import Billed, BilledKind, MachineOrder, MachineState
 from tinyfat.drivers.machines.hetzner.servers import HetznerServers
 from tinyfat.ports.machines import MachineRefused, MachinesFull, MachinesUnreachable
+from tinyfat.ports.requests import RequestsShort
 from tinyfat.standins.hetzner import catalogue
 
 CALLS_MAX = 60  # of a move, a second apart
@@ -23,6 +24,8 @@ async def attached(here: Project, servers: HetznerServers, address_id: str, mach
         try:
             if await servers.attach(address_id, machine_id):
                 return
+        except RequestsShort as short:  # flows wait so long
+            here.pass_time(short.seconds)
         except MachinesUnreachable:
             pass
         here.pass_time(1)

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.running import free_port
+from tinyfat.domain.request_limits import HETZNER_LIMIT
 from tinyfat.drivers.hetzner_cloud import (
     CLIENT_TRIES_MORE,
     RATE_TRIES,
@@ -24,11 +25,15 @@ from tinyfat.drivers.hetzner_cloud import (
     HetznerCloud,
     NoRoom,
     NotFound,
+    NotOffered,
+    OverLimit,
     Refused,
     Unreachable,
 )
+from tinyfat.drivers.request_budget import LocalBudget
 from tinyfat.ports.dns import DnsRefused, DnsUnreachable
 from tinyfat.ports.machines import MachineRefused, MachinesUnreachable
+from tinyfat.ports.requests import RequestsShort, ending
 from tinyfat.standins.serving import served
 
 TOKEN = "token-PLANTED-3f2a"
@@ -75,7 +80,7 @@ def servers(client: Client) -> int:
         ("not_found", 404, NotFound),
         ("uniqueness_error", 409, AlreadyThere),
         ("invalid_input", 422, Refused),
-        ("resource_limit_exceeded", 403, Refused),
+        ("resource_limit_exceeded", 403, OverLimit),
         ("unauthorized", 401, Refused),
         ("maintenance", 403, Unreachable),
         ("server_error", 500, Unreachable),
@@ -103,15 +108,122 @@ async def test_of_what_was_wrong_only_the_names_are_said() -> None:
     assert "PLANTED" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("header", "wait"), [(str(NOW + 2), 2.0), (str(NOW + 3600), RATE_WAIT_SECONDS_MAX), ("", 1.0)])
-async def test_over_the_rate_limit_the_wait_is_as_told_and_bounded(header: str, wait: float) -> None:
-    def limited() -> Response:
-        return JSONResponse({"error": {}}, 429, {"RateLimit-Reset": header} if header else {})
+def limited(header: str) -> Callable[[], Response]:
+    return lambda: JSONResponse({"error": {}}, 429, {"RateLimit-Reset": header} if header else {})
 
-    async with api(limited) as (cloud, asked, slept):
-        with pytest.raises(Unreachable, match="rate limit"):
+
+@pytest.mark.parametrize(("header", "wait"), [(str(NOW + 2), 2.0), ("", 1.0)])
+async def test_over_the_rate_limit_a_short_wait_is_waited_where_something_ends(header: str, wait: float) -> None:
+    async with api(limited(header)) as (cloud, asked, slept):
+        with pytest.raises(RequestsShort, match="rate limit"), ending():
+            await cloud.call("delete a server", servers)
+        assert len(asked) == RATE_TRIES and max(slept) <= RATE_WAIT_SECONDS_MAX
+
+
+@pytest.mark.parametrize("header", [str(NOW + 3600), str(NOW + 600)])
+async def test_over_the_rate_limit_nothing_is_asked_until_it_is_reset_but_for_ends(header: str) -> None:
+    async with api(limited(header)) as (cloud, asked, slept):
+        with pytest.raises(RequestsShort) as short:
             await cloud.call("list its servers", servers)
-        assert len(asked) == RATE_TRIES and slept[0] == wait and max(slept) <= RATE_WAIT_SECONDS_MAX
+        assert len(asked) == 1 and slept == []
+        assert short.value.seconds == pytest.approx(max(float(header) - NOW, HETZNER_LIMIT.reserve + 1))
+        with pytest.raises(RequestsShort, match="goes on by itself"):
+            await cloud.call("list its servers", servers)
+        assert len(asked) == 1
+        with pytest.raises(RequestsShort), ending():
+            await cloud.call("delete a server", servers)
+        assert len(asked) == 1 + RATE_TRIES and all(seconds <= RATE_WAIT_SECONDS_MAX for seconds in slept)
+
+
+async def test_what_the_vendor_says_is_left_counts_for_it_knows_who_else_asks() -> None:
+    answers = [str(int(HETZNER_LIMIT.reserve) + 1), "3000"]
+
+    def left() -> Response:
+        return JSONResponse({"servers": []}, 200, {"RateLimit-Limit": "3600", "RateLimit-Remaining": answers[0]})
+
+    async with api(left) as (cloud, asked, slept):
+        await cloud.call("list its servers", servers)
+        assert cloud.pace == 1.0
+        await cloud.call("list its servers", servers)
+        assert cloud.pace > 1.0
+        answers.pop(0)
+        for _ in range(5):
+            await cloud.call("list its servers", servers)
+        assert sum(slept) == pytest.approx(5, abs=1.1)  # as fast as requests are given back, and no faster
+        answers[0] = "10"
+        await cloud.call("list its servers", servers)
+        with pytest.raises(RequestsShort):
+            await cloud.call("list its servers", servers)
+        before = len(asked)
+        with ending():
+            for _ in range(9):
+                await cloud.call("delete a server", servers)
+        assert len(asked) == before + 9
+
+
+async def test_pages_count_as_the_requests_they_are() -> None:
+    """One call of ours, three requests: in the end as many were counted as were made."""
+    made = [0]
+
+    def page() -> Response:
+        made[0] += 1
+        meta = {"pagination": {"page": 1, "per_page": 50, "next_page": None if made[0] % 3 == 0 else made[0] % 3 + 1}}
+        return JSONResponse({"servers": [], "meta": meta})
+
+    async with api(page) as (cloud, asked, _):
+        for _ in range(4):
+            await cloud.call("list all servers", lambda client: len(client.servers.get_all()))
+        with ending():
+            await cloud.call("list its servers", servers)
+        assert len(asked) == 13
+        budget = cloud._budget
+        assert isinstance(budget, LocalBudget) and HETZNER_LIMIT.capacity - budget._bucket.tokens == 13
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "fields"),
+    [
+        ("invalid_input", "unsupported location for server type", []),
+        ("invalid_input", "Server type cx22 is deprecated", []),
+        ("invalid_input", "server type is not available in this location", []),
+        ("invalid_input", "invalid input in field 'server_type'", ["server_type"]),
+        ("invalid_input", "invalid input in field 'location'", ["location"]),
+        ("invalid_input", "image is incompatible with the architecture of the server type", []),
+        ("invalid_input", "Image disk is bigger than server type disk", ["image"]),
+        ("unsupported_location", "not here", []),
+        ("location_disabled", "Location is disabled for new servers", []),
+        ("unavailable", "Sold out", []),
+        ("deprecated_server_type", "gone", []),
+        ("server_type_deprecated", "gone", []),
+    ],
+)
+async def test_what_another_place_or_type_may_have_is_no_refusal_for_good(
+    code: str, message: str, fields: list[str]
+) -> None:
+    details = {"fields": [{"name": name, "messages": []} for name in fields]} if fields else None
+    body = {"error": {"code": code, "message": message, "details": details}}
+    async with api(lambda: JSONResponse(body, 422)) as (cloud, _, _):
+        with pytest.raises(NotOffered):
+            await cloud.call("make a server", servers)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "fields"),
+    [
+        ("invalid_input", "invalid input in field 'user_data'", ["user_data"]),
+        ("invalid_input", "invalid input", ["server_type", "user_data"]),
+        ("invalid_input", "name is too long", []),
+        ("unauthorized", "not in this location", []),
+        ("resource_limit_exceeded", "server limit reached for this location", []),
+    ],
+)
+async def test_what_is_wrong_everywhere_stays_refused(code: str, message: str, fields: list[str]) -> None:
+    details = {"fields": [{"name": name, "messages": []} for name in fields]} if fields else None
+    body = {"error": {"code": code, "message": message, "details": details}}
+    async with api(lambda: JSONResponse(body, 422)) as (cloud, _, _):
+        with pytest.raises(Refused) as refused:
+            await cloud.call("make a server", servers)
+    assert not isinstance(refused.value, NoRoom)
 
 
 @pytest.mark.parametrize("body", [b"<html>not found</html>", b"[]", b'{"servers": [{}]}', b""])

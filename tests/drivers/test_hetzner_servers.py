@@ -22,6 +22,7 @@ from tinyfat.domain.machines import MachineState
 from tinyfat.drivers.machines.hetzner.power import ASK_AGAIN_SECONDS, FORCE_SECONDS
 from tinyfat.drivers.machines.hetzner.servers import HetznerServers
 from tinyfat.ports.machines import MachineRefused, MachinesFull, MachinesUnreachable
+from tinyfat.ports.requests import ending
 
 GONE, STOPPED, RUNNING, UNKNOWN = MachineState.GONE, MachineState.STOPPED, MachineState.RUNNING, MachineState.UNKNOWN
 
@@ -349,15 +350,23 @@ async def test_with_an_address_only_its_own_location_will_do() -> None:
         await runs(servers, order(address="address-1"))
 
 
-async def test_over_the_rate_limit_it_waits_a_little_and_no_more() -> None:
-    async with project("rate-limited=2") as here:
+async def test_over_the_rate_limit_nothing_is_asked_but_what_ends() -> None:
+    """A 429 says until when: what waits for it are flows, for the driver is told once."""
+    async with project() as here:
         servers, one = here.servers(), order()
-        await servers.start(one)
-        assert here.waits and max(here.waits) <= 3.0
-    async with project("rate-limited") as here:
-        with pytest.raises(MachinesUnreachable, match="rate limit"):
-            await here.servers().start(order())
-        assert sum(here.waits) <= 9.0
+        await runs(servers, one)
+        here.lie("rate-limited=1")
+        before = len(here.standin.calls)
+        for _ in range(3):
+            with pytest.raises(MachinesUnreachable, match=r"limit of requests|rate limit"):
+                await servers.start(order("bob"))
+        assert len(here.standin.calls) == before + 1 and here.waits == []
+        with ending():
+            here.pass_time(10)  # ten are given back by then
+            await servers.delete(one.id)
+            await becomes(servers, one.id, GONE)
+        here.pass_time(3600)
+        await servers.start(order("bob"))
 
 
 @pytest.mark.parametrize("lie", ["maintenance=1", "locked=1"])

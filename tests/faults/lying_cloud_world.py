@@ -34,6 +34,7 @@ from tinyfat.engine.steps import Flow
 from tinyfat.flows import first_words, watch
 from tinyfat.flows.pool import Pool
 from tinyfat.flows.replace import Replace
+from tinyfat.ports.requests import RequestsShort
 from tinyfat.ports.server_ledger import MovePhase
 from tinyfat.standins.hetzner.cloud import Cloud, Options
 from tinyfat.standins.hetzner.server import Standin, hetzner_app
@@ -41,6 +42,7 @@ from tinyfat.standins.lies import Lies
 from tinyfat.standins.serving import served
 from tinyfat.store.database import Database
 from tinyfat.store.enrolments import EnrolmentStore
+from tinyfat.store.request_budgets import StoredLimits
 from tinyfat.store.state_moves import MoveFolder, StateMoveStore
 
 T = TypeVar("T")
@@ -140,6 +142,7 @@ class LyingWorld(SmallWorld):
         clock = self.provider.cloud.clock
         connection = MortalCloud(TOKEN, f"{self.provider.url}/v1", clock, clock, self.pass_time)
         connection.life = self.life
+        connection.share(StoredLimits(self.database, clock))
         self.opened.append(connection)
         self.driver = HetznerServers(
             connection,
@@ -183,13 +186,20 @@ class LyingWorld(SmallWorld):
     async def until(self, condition: Callable[[], Awaitable[bool]], seconds: float, wait: object = None) -> bool:
         """In place of flows/watch `until`: the same, in the provider's time, which passes whatever is waited for."""
         clock = self.provider.cloud.clock
-        deadline, pause = clock() + seconds, PAUSE_SECONDS_FIRST
-        while not await condition():
+        deadline, pause, waited = clock() + seconds, PAUSE_SECONDS_FIRST, 0.0
+        while True:
+            try:
+                if await condition():
+                    return True
+            except RequestsShort as error:
+                short = await watch.short_of_requests(error, waited)
+                await self.pass_time(short)
+                deadline, waited = deadline + short, waited + short
+                continue
             if clock() > deadline:
                 return False
             await self.pass_time(pause)
             pause = min(pause * 1.5, max(seconds / PAUSES, PAUSE_SECONDS_FIRST))
-        return True
 
     # Machines.
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from contextlib import suppress
 
 from tinyfat.domain.agents import Agent
 from tinyfat.domain.machines import Address
 from tinyfat.domain.names import RecordSet, RecordType
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.progress import StillThere
-from tinyfat.flows.watch import until
+from tinyfat.flows.watch import looked_again, until
 from tinyfat.ports.dns import Dns, DnsError, DnsUnreachable
 from tinyfat.ports.machines import MachinesUnreachable
+from tinyfat.ports.requests import RequestsShort, ending
 from tinyfat.ports.server_ledger import Addresses, KnownAddress, Names
 
 ADDRESS_SECONDS_MAX = 120.0
@@ -47,6 +47,8 @@ class Addressing:
             nonlocal found, unreachable
             try:
                 found = await self._kinds.servers(kind).address(address_id, location)
+            except RequestsShort:
+                raise
             except MachinesUnreachable as error:
                 unreachable = error
                 return False
@@ -89,6 +91,8 @@ class Addressing:
             nonlocal complaint
             try:
                 complaint = await self._foreign(name)
+            except RequestsShort:
+                raise
             except DnsUnreachable as error:
                 complaint = str(error)
                 return False
@@ -118,6 +122,8 @@ class Addressing:
             nonlocal last
             try:
                 return await driver.attach(agent.address_id, machine_id)
+            except RequestsShort:
+                raise
             except MachinesUnreachable as error:
                 last = str(error)
                 return False
@@ -148,7 +154,9 @@ class Addressing:
     async def remove_name(self, name: str) -> None:
         """One of ours. Raises StillThere."""
         for kind in _KINDS if self._dns is not None else ():
-            if not await until(lambda kind=kind: self._gone(name, kind), GONE_SECONDS_MAX):  # type: ignore[misc]
+            with ending():
+                gone = await until(lambda kind=kind: self._gone(name, kind), GONE_SECONDS_MAX)  # type: ignore[misc]
+            if not gone:
                 raise StillThere(f"{name} ({kind}) is still in the DNS {GONE_SECONDS_MAX:.0f} s after it was removed.")
 
     async def release_all(self, agent: Agent) -> None:
@@ -162,11 +170,14 @@ class Addressing:
         """Raises StillThere."""
 
         async def released() -> bool:
-            with suppress(MachinesUnreachable):
-                return await self._kinds.servers(kind).release(address_id)
-            return False
+            gone = False
+            with looked_again():
+                gone = await self._kinds.servers(kind).release(address_id)
+            return gone  # noqa: RET504 - False where nothing was told
 
-        if not await until(released, GONE_SECONDS_MAX):
+        with ending():
+            gone = await until(released, GONE_SECONDS_MAX)
+        if not gone:
             raise StillThere(f"The address {address_id} is still there {GONE_SECONDS_MAX:.0f} s after it was let go.")
         await self._addresses.forget(address_id)
 
@@ -178,7 +189,7 @@ class Addressing:
             return await self._gone(name, kind)
         assert self._dns is not None
         wanted = RecordSet(name, kind, (value,))
-        with suppress(DnsUnreachable):
+        with looked_again():
             if _values(await self._dns.look(name, kind)) == _values(wanted):
                 return True
             # Written down again: an end of the agent may have removed the name, and forgotten it, since `point` began.
@@ -188,7 +199,7 @@ class Addressing:
 
     async def _gone(self, name: str, kind: RecordType) -> bool:
         assert self._dns is not None
-        with suppress(DnsUnreachable):
+        with looked_again():
             if await self._dns.look(name, kind) is None:
                 return True
             await self._dns.remove(name, kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from functools import partial
 
 from tinyfat.domain.agents import Agent
@@ -12,6 +13,15 @@ from tinyfat.ports.ledger import Agents
 from tinyfat.ports.machines import MachinesError
 
 Part = Callable[[Agent], Awaitable[str]]  # gives back "" or its complaint
+
+
+_SAYS: ContextVar[Callable[[str], Awaitable[None]] | None] = ContextVar("says", default=None)
+
+
+async def say(words: str) -> None:
+    """What the part that is under way waits for, to whoever watches it."""
+    if (says := _SAYS.get()) is not None:
+        await says(words)
 
 
 class StillThere(Exception):
@@ -29,9 +39,12 @@ class Progress:
 
     async def _watched(self, agent_id: str, name: str, part: Part) -> str:
         await self._agents.step_begun(agent_id, self._flow, name)
+        token = _SAYS.set(partial(self._agents.step_says, agent_id, self._flow, name))
         try:
             complaint = await part(await self._agents.get(agent_id))
         except (MachinesError, DnsError, StillThere) as error:
             complaint = str(error)
+        finally:
+            _SAYS.reset(token)
         await self._agents.step_ended(agent_id, self._flow, name, complaint)
         return complaint

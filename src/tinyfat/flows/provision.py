@@ -20,6 +20,7 @@ from tinyfat.flows.welcome import Welcome
 from tinyfat.ports.dns import DnsError
 from tinyfat.ports.ledger import Agents, MachineRecords, Turns
 from tinyfat.ports.machines import MachinesError, MachinesUnreachable
+from tinyfat.ports.requests import RequestsShort
 
 FLOW = "provision"
 ORDER_SECONDS_MAX = 120.0  # a provider that does not answer is asked again for so long
@@ -87,6 +88,8 @@ class Provision:
             nonlocal unreachable
             try:
                 await self._kinds.of(agent.machine_kind).start(order)
+            except RequestsShort:
+                raise
             except MachinesUnreachable as error:
                 unreachable = str(error)
                 return False

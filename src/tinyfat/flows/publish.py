@@ -15,6 +15,7 @@ from tinyfat.flows.progress import Progress
 from tinyfat.flows.watch import until
 from tinyfat.ports.ledger import Agents, MachineRecords
 from tinyfat.ports.machines import MachinesUnreachable
+from tinyfat.ports.requests import RequestsShort
 from tinyfat.ports.server_ledger import ServerRecords
 from tinyfat.ports.sites import Sites
 
@@ -88,6 +89,8 @@ class Publish:
                 for machine in await self._records.all_of_agent(agent.id):
                     if machine.wanted and not await self._opens(machine, now.published):
                         return False
+            except RequestsShort:
+                raise
             except MachinesUnreachable as error:
                 words = str(error)
                 return False

@@ -25,6 +25,7 @@ from tinyfat.flows.server_making import ServerMaking
 from tinyfat.ports.dns import DnsError
 from tinyfat.ports.ledger import Agents, MachineRecords
 from tinyfat.ports.machines import MachinesError
+from tinyfat.ports.requests import ending
 from tinyfat.ports.server_ledger import (
     Addresses,
     Alarm,
@@ -173,7 +174,8 @@ class Reconcile:
             minutes = (ORPHAN_SECONDS - age.total_seconds()) / 60
             return Alarm(AlarmKind.ORPHAN, subject, f"{words}; it is removed in {minutes:.0f} min.")
         try:
-            await self._kinds.servers(kind).remove(billed)
+            with ending():
+                await self._kinds.servers(kind).remove(billed)
         except MachinesError as error:
             return Alarm(AlarmKind.ORPHAN, subject, f"{words}; it could not be removed: {error}")
         log.warning("removed an orphan: %s", subject)
@@ -247,8 +249,10 @@ class Reconcile:
     async def _end_replaced(self, kind: str, machine: Machine) -> list[Alarm]:
         """The other side of a move that was over, and did not end then."""
         driver = self._kinds.of(kind)
-        await driver.delete(machine.id)
-        if (await driver.look(machine.id)).state is MachineState.GONE:
+        with ending():
+            await driver.delete(machine.id)
+            seen = await driver.look(machine.id)
+        if seen.state is MachineState.GONE:
             await self._records.forget(machine.id)
             return []
         words = "A machine that was replaced is still there; it was told to go and is looked for again."

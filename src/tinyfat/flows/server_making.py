@@ -6,15 +6,18 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from tinyfat.domain.agents import Agent
 from tinyfat.domain.machines import Machine, MachineState
+from tinyfat.domain.shortages import PROBE_SECONDS
 from tinyfat.flows.addressing import Addressing
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.orders import Orders
-from tinyfat.flows.watch import until
+from tinyfat.flows.watch import looked_again, until
 from tinyfat.ports.ledger import Agents, MachineRecords
 from tinyfat.ports.machines import MachineRefused, MachinesFull, MachinesUnreachable
+from tinyfat.ports.requests import RequestsShort
 from tinyfat.ports.server_ledger import AgentKeys, NewServer, ServerRecords, Wish
 
 ORDER_SECONDS_MAX = 300.0  # until the provider lists it as running
+ROOM_SECONDS_MAX = 60.0  # for what another order is told of the room in a location
 POOL_SEEN_SECONDS_MAX = 30.0  # a machine of the pool was heard of that lately, or it is not given away
 
 
@@ -59,12 +62,35 @@ class ServerMaking:
         locations = sorted(wished, key=lambda location: location != machine.location)
         for location in locations:
             try:
+                await self._see_room(machine, location)
                 await self._make_in(machine, agent_name, location)
                 return
-            except MachinesFull:
+            except MachinesFull as error:
                 if location == locations[-1]:
                     raise
-                await self._addressing.release(machine.kind, machine.address_id)
+                if error.again_seconds is None:
+                    await self._addressing.release(machine.kind, machine.address_id)
+
+    async def _see_room(self, machine: Machine, location: str) -> None:
+        """Where another order is just asking whether there is room again, that is waited for. Raises MachinesFull,
+        MachineRefused."""
+        driver = self.kinds.servers(machine.kind)
+        full: MachinesFull | None = None
+
+        async def known() -> bool:
+            nonlocal full
+            full = None
+            try:
+                with looked_again():
+                    await driver.room(location, machine.size)
+            except MachinesFull as error:
+                full = error
+                return error.again_seconds is None or error.again_seconds > PROBE_SECONDS
+            return True
+
+        await until(known, ROOM_SECONDS_MAX)
+        if full is not None:
+            raise full
 
     async def _make_in(self, machine: Machine, agent_name: str, location: str) -> None:
         address = await self._addressing.make(
@@ -92,6 +118,8 @@ class ServerMaking:
                 if seen.state is not MachineState.UNKNOWN:
                     await self._wanted(machine_id)
                     await driver.start(order)
+            except RequestsShort:
+                raise
             except MachinesUnreachable as error:
                 unreachable = error
             return False

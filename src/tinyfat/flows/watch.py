@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from tinyfat.domain.agents import Agent
 from tinyfat.domain.machines import Machine, MachineOrder, MachineSeen, MachineState
 from tinyfat.domain.repeated import Repeated
 from tinyfat.flows.machine_kinds import MachineKinds
-from tinyfat.flows.progress import StillThere
+from tinyfat.flows.progress import StillThere, say
+from tinyfat.ports.dns import DnsUnreachable
 from tinyfat.ports.ledger import MachineRecords
 from tinyfat.ports.machines import MachinesError, MachinesUnreachable
+from tinyfat.ports.requests import RequestsShort, ending
 
 LOOK_SECONDS_FIRST = 0.02
 LOOK_SECONDS_MAX = 0.5
 GONE_SECONDS_MAX = 120.0
+SHORT_SECONDS_FIRST = 1.0
+SHORT_LOOK_SECONDS = 30.0  # so long at most between two questions whether a request may be made again
+SHORT_SECONDS_MAX = 2 * 3600.0  # a provider's limit is whole again within one
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +31,44 @@ log = logging.getLogger(__name__)
 async def until(
     condition: Callable[[], Awaitable[bool]], seconds: float, wait: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> bool:
-    """Look until it holds; False when `seconds` have passed. `wait`: for so many seconds, or for a word that it may."""
+    """Look until it holds; False when `seconds` have passed. `wait`: for so many seconds, or for a word that it may.
+    While a provider's limit of requests is used up nothing is looked at, and that time does not count."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
+    began, waited = loop.time(), 0.0
     pause = LOOK_SECONDS_FIRST
-    while not await condition():
-        if loop.time() > deadline:
+    while True:
+        try:
+            if await condition():
+                return True
+        except RequestsShort as error:
+            short = await short_of_requests(error, waited)
+            await asyncio.sleep(short)
+            waited += short
+            continue
+        if loop.time() - waited > began + seconds:
             return False
         await wait(pause)
         pause = min(pause * 1.5, LOOK_SECONDS_MAX)
-    return True
+
+
+async def short_of_requests(error: RequestsShort, waited: float) -> float:
+    """How long to wait before the next look; whoever watches the step is told why. Raises the error where that took
+    SHORT_SECONDS_MAX already."""
+    if waited > SHORT_SECONDS_MAX:
+        raise error
+    await say(str(error))
+    return min(max(error.seconds, SHORT_SECONDS_FIRST), SHORT_LOOK_SECONDS)
+
+
+@contextmanager
+def looked_again() -> Iterator[None]:
+    """An answer that says nothing is no failure: `until` looks again. That nothing was asked is its own to handle."""
+    try:
+        yield
+    except RequestsShort:
+        raise
+    except (MachinesUnreachable, DnsUnreachable):
+        pass
 
 
 class MachineRuns:
@@ -63,7 +96,8 @@ class MachineRuns:
         """Raises StillThere."""
         await self._records.unwanted(machine.id)
         try:
-            await self.stop(machine)
+            with ending():
+                await self.stop(machine)
         except StillThere:
             if not self._kinds.is_server(machine.kind):
                 raise
@@ -78,7 +112,9 @@ class MachineRuns:
 
     async def delete(self, kind: str, machine_id: str, whose: str) -> None:
         """Raises StillThere."""
-        if not await until(lambda: self._deleted(kind, machine_id), GONE_SECONDS_MAX):
+        with ending():
+            gone = await until(lambda: self._deleted(kind, machine_id), GONE_SECONDS_MAX)
+        if not gone:
             seen = await self.seen(kind, machine_id)
             raise StillThere(
                 f"The machine {machine_id} of {whose} is still there after it was deleted: {_words(seen)}."
@@ -89,12 +125,12 @@ class MachineRuns:
     async def _stopped(self, machine: Machine) -> bool:
         if (await self.seen(machine.kind, machine.id)).state in (MachineState.STOPPED, MachineState.GONE):
             return True
-        with suppress(MachinesUnreachable):
+        with looked_again():
             await self._kinds.of(machine.kind).stop(machine.id)
         return False
 
     async def _deleted(self, kind: str, machine_id: str) -> bool:
-        with suppress(MachinesUnreachable):
+        with looked_again():
             await self._kinds.of(kind).delete(machine_id)
         return (await self.seen(kind, machine_id)).state is MachineState.GONE
 

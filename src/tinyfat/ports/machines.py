@@ -26,6 +26,12 @@ class MachinesFull(MachineRefused):
     """The provider has no room in this location. An address that no machine had yet may be released and made anew: it
     then comes from a location that is not known to be full."""
 
+    def __init__(self, words: str, again_seconds: float | None = None) -> None:
+        """`again_seconds`: nothing was asked, for others were told lately that there is no room; then it is asked
+        again. None: it was asked."""
+        super().__init__(words)
+        self.again_seconds = again_seconds
+
 
 class MachinesUnreachable(MachinesError):
     """The provider did not answer; whether the order was carried out is unknown."""
@@ -60,6 +66,10 @@ class Servers(Machines, Protocol):
 
     `MachineOrder.server` is never None for them. As above, every call may be made twice, and 'not yet' is a value.
     """
+
+    async def room(self, location: str, size: str) -> None:
+        """Before anything is ordered there: raises MachinesFull where it is known that there is no room. Asks for
+        nothing, and promises nothing."""
 
     async def address(self, address_id: str, location: str = "") -> Address:
         """Make the address, or find it; where nothing can be said yet its ipv4 is "". Raises MachinesFull where no

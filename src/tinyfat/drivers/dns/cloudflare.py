@@ -5,7 +5,9 @@ Records are made with `proxied` off: behind their proxy there is no SSH and no m
 
 from __future__ import annotations
 
+import hashlib
 import ssl
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,11 +16,15 @@ from typing import Any
 import httpx2
 
 from tinyfat.domain.names import RecordSet, RecordType
+from tinyfat.domain.request_limits import CLOUDFLARE_LIMIT
 from tinyfat.drivers.dns.zone_names import of_zone, wanted_set
+from tinyfat.drivers.request_budget import LocalBudget
 from tinyfat.ports.dns import DnsRefused, DnsUnreachable
+from tinyfat.ports.requests import RequestBudget, RequestsShort, SharedLimits, is_ending
 from tinyfat.recipes.zone_text import canonical_set, plain, quoted, unquoted
 
 REQUEST_SECONDS_MAX = 15.0
+RETRY_SECONDS = 300.0  # after a 429 without a word on it
 PER_PAGE = 100
 PAGES_MAX = 200
 TTL_AUTOMATIC = 1  # Cloudflare's word for 300 seconds
@@ -55,6 +61,13 @@ class CloudflareDns:
         self._token, self.zone, self._endpoint = token.strip(), plain(zone), endpoint.rstrip("/")
         self._tls = ssl.create_default_context()
         self._zone_id = ""
+        self._account = f"cloudflare {hashlib.sha256(self._token.encode()).hexdigest()[:16]}"
+        self._budget: RequestBudget = LocalBudget(CLOUDFLARE_LIMIT, time.time)
+
+    def share(self, limits: SharedLimits) -> None:
+        """From now on all processes count together."""
+        alone = LocalBudget(CLOUDFLARE_LIMIT, time.time)
+        self._budget = limits.budget(self._account, CLOUDFLARE_LIMIT, alone)
 
     async def put(self, wanted: RecordSet) -> None:
         """Entries that are wrong become right ones, so that a name with one address is never without."""
@@ -98,7 +111,11 @@ class CloudflareDns:
         headers = {"Authorization": f"Bearer {self._token}"}
         try:
             async with httpx2.AsyncClient(
-                base_url=self._endpoint, headers=headers, timeout=REQUEST_SECONDS_MAX, verify=self._tls
+                base_url=self._endpoint,
+                headers=headers,
+                timeout=REQUEST_SECONDS_MAX,
+                verify=self._tls,
+                event_hooks={"request": [self._admit], "response": [self._heard]},
             ) as api:
                 if not self._zone_id:
                     self._zone_id = await self._find_zone(api)
@@ -107,6 +124,20 @@ class CloudflareDns:
             raise self._refusal(error) from None
         except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
             raise DnsUnreachable(f"Cloudflare gave no answer for {self.zone}: {type(error).__name__}.") from None
+
+    async def _admit(self, request: httpx2.Request) -> None:
+        wait, _ = await self._budget.take(is_ending())
+        if wait > 0:
+            raise RequestsShort(
+                f"Cloudflare was not asked about {self.zone}: its limit of requests is nearly used up. It goes on by "
+                f"itself in about {max(wait, 1):.0f} s.",
+                wait,
+            )
+
+    async def _heard(self, response: httpx2.Response) -> None:
+        if response.status_code == TOO_MANY_REQUESTS:
+            said = response.headers.get("Retry-After", "")
+            await self._budget.refused(float(said) if said.isdigit() else RETRY_SECONDS)
 
     async def _find_zone(self, api: httpx2.AsyncClient) -> str:
         answer = await _ask(api, "GET", "/zones", params={"name": self.zone})

@@ -89,6 +89,9 @@ class HostedServers:
 
     # The ability.
 
+    async def room(self, location: str, size: str) -> None:
+        """It is found out by ordering."""
+
     async def address(self, address_id: str, location: str = "") -> Address:
         with _told(address_id):
             given = await self._host.lease(_ADDRESS + address_id)

@@ -6,7 +6,7 @@ A Primary IP can be given away or taken only while the server that has it, or ge
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -16,8 +16,9 @@ from hcloud.primary_ips import PrimaryIP as ApiPrimaryIp
 
 from tinyfat.domain.machines import Address, MachineState
 from tinyfat.drivers.hetzner_cloud import AlreadyThere, Busy, HetznerCloud, NoRoom, NotFound
-from tinyfat.drivers.machines.hetzner.fleet import Fleet
+from tinyfat.drivers.machines.hetzner.fleet import LOOKED_FOR_TIMES, Fleet
 from tinyfat.drivers.machines.hetzner.labels import ADDRESS, MACHINE, PASSING, Labels, address_name
+from tinyfat.drivers.machines.hetzner.listing import Answers, Listing
 from tinyfat.drivers.machines.hetzner.power import Power
 from tinyfat.drivers.machines.hetzner.seen import PrimaryIp, Server, primary_ip_of
 from tinyfat.ports.machines import MachineRefused, MachinesFull
@@ -26,16 +27,35 @@ KINDS = ("ipv4", "ipv6")
 
 
 class Addresses:
-    def __init__(self, cloud: HetznerCloud, labels: Labels, fleet: Fleet, power: Power) -> None:
+    def __init__(
+        self,
+        cloud: HetznerCloud,
+        labels: Labels,
+        fleet: Fleet,
+        power: Power,
+        clock: Callable[[], float],
+        listing_seconds: float,
+    ) -> None:
         self._cloud, self._labels, self._fleet, self._power = cloud, labels, fleet, power
+        self._listing = Listing(cloud, "list its addresses", partial(_list, labels.selector()), clock, listing_seconds)
+        self._answers = Answers(cloud, clock, listing_seconds * LOOKED_FOR_TIMES)
 
     async def find(self, address_id: str) -> dict[str, PrimaryIp]:
         """By kind. Raises MachineRefused where a stranger's has the name."""
-        found = {one.kind: one for one in await self._listed(self._labels.selector(ADDRESS, address_id))}
+        found = {one.kind: one for one in await self._listed(ADDRESS, address_id)}
         for kind in KINDS:
-            if kind not in found and (one := await self._by_name(address_id, kind)):
+            if kind not in found and (one := await self._sought(address_id, kind)):
                 found[kind] = one
         return found
+
+    async def _sought(self, address_id: str, kind: str) -> PrimaryIp | None:
+        return await self._answers.get((address_id, kind), lambda: self._by_name(address_id, kind))
+
+    def changed(self, address_id: str = "") -> None:
+        """Something was asked for: what was read before says nothing about it."""
+        self._listing.changed()
+        for kind in KINDS:
+            self._answers.forget((address_id, kind))
 
     async def ensure(self, address_id: str, locations: Sequence[str]) -> dict[str, PrimaryIp]:
         """Both of them, in the first location that has them left; fewer where the lists do not know them yet. Raises
@@ -70,6 +90,7 @@ class Addresses:
                 ask = partial(_reverse, one.id, one.ip, hostname)
                 with suppress(Busy):
                     await self._cloud.call(f"set the reverse name of {one.ip}", ask)
+                    self.changed()
 
     async def attach(self, address_id: str, server: Server) -> bool:
         found = await self.find(address_id)
@@ -119,6 +140,7 @@ class Addresses:
         for one in away:
             await self._cloud.call(f"give {one.ip} to {server.name}", partial(_assign, one.id, server.id))
         self._fleet.changed()
+        self.changed()
         return False
 
     async def _run(self, server: Server) -> bool:
@@ -126,7 +148,7 @@ class Addresses:
             await self._power.on(server)
             return False
         machine_id = server.labels[MACHINE]
-        for one in await self._listed(self._labels.selector(PASSING, machine_id)):
+        for one in await self._listed(PASSING, machine_id):
             await self._drop(one)
         return True
 
@@ -160,20 +182,25 @@ class Addresses:
         if one.auto_delete and not self._labels.ours(one.labels):
             labels = self._labels.all_of() | {PASSING: server.labels[MACHINE]}
             await self._cloud.call(f"label {one.ip}", partial(_label, one.id, labels))
+            self.changed()
         await self._unassign(one)
 
     async def _unassign(self, one: PrimaryIp) -> None:
         await self._cloud.call(f"take {one.ip} away", partial(_unassign, one.id))
         self._fleet.changed()
+        self.changed()
 
     async def _drop(self, one: PrimaryIp) -> None:
         if one.server_id is None:
-            await self._cloud.call(f"let {one.ip} go", partial(_delete, one.id))
+            try:
+                await self._cloud.call(f"let {one.ip} go", partial(_delete, one.id))
+            finally:
+                self.changed(one.labels.get(ADDRESS, ""))
 
     # Finding and making.
 
-    async def _listed(self, selector: str) -> list[PrimaryIp]:
-        return await self._cloud.call("list its addresses", partial(_list, selector))
+    async def _listed(self, label: str, value: str) -> list[PrimaryIp]:
+        return [one for one in await self._listing.all() if one.labels.get(label) == value]
 
     async def _by_name(self, address_id: str, kind: str) -> PrimaryIp | None:
         name = address_name(address_id, kind)
@@ -186,6 +213,7 @@ class Addresses:
         """None: it is there, and no list knows it yet."""
         name = address_name(address_id, kind)
         self._fleet.ordered(address_id)
+        self.changed(address_id)
         labels = self._labels.all_of(address=address_id)
         try:
             return await self._cloud.call(f"make {name} in {location}", partial(_create, kind, name, location, labels))

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from hcloud import Client
 
-from tinyfat.drivers.hetzner_cloud import HetznerCloud, NoRoom
+from tinyfat.drivers.hetzner_cloud import HetznerCloud
 from tinyfat.drivers.machines.hetzner.choice import ARCHITECTURE, Offer, offers_of, places
 from tinyfat.drivers.machines.hetzner.prices import Prices, prices_of
 
@@ -55,7 +55,3 @@ class Catalogue:
 
 def _offers(client: Client) -> list[Offer]:
     return [offer for kind in client.server_types.get_all() for offer in offers_of(kind)]
-
-
-def tried(failures: Sequence[tuple[Offer, NoRoom]]) -> str:
-    return ", ".join(f"{offer.type} in {offer.location}" for offer, _ in failures)

@@ -11,7 +11,7 @@ from hcloud.server_types import BoundServerType
 from tinyfat.ports.machines import MachineRefused
 
 MEMORY_GB_MIN = 4  # OpenClaw needs about 1 GB, its tools (a browser, a compiler) the rest
-TYPES_TRIED_MAX = 3  # in each location
+TYPES_TRIED_MAX = 3  # in each location: the next cheapest costs more. One that is not offered there does not count
 ARCHITECTURE = "x86"
 
 
@@ -69,7 +69,7 @@ def places(
         here = [one for one in offers if one.location == location and one.architecture == architecture]
         fit = [one for one in here if _fits(one, size) and one.disk_gb >= disk_gb]
         fit.sort(key=lambda one: (not one.available, one.price, one.type))
-        found += fit[:TYPES_TRIED_MAX]
+        found += fit
     if not found:
         wanted = size or f"a shared {architecture} type with {MEMORY_GB_MIN} GB of memory"
         raise MachineRefused(

@@ -1,21 +1,19 @@
-"""Our servers as the provider lists them, and what to make of one that is not on the list.
-
-The list is read once for everybody who asks within LISTING_SECONDS: a hundred flows that look twice a second would
-otherwise use up the project's rate limit (one request a second) in a minute.
-"""
+"""Our servers as the provider lists them, and what to make of one that is not on the list."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from functools import partial
 
 from hcloud import Client
 
 from tinyfat.drivers.hetzner_cloud import HetznerCloud, NotFound, Refused
 from tinyfat.drivers.machines.hetzner.labels import MACHINE, Labels, server_name
+from tinyfat.drivers.machines.hetzner.listing import Answers, Listing
 from tinyfat.drivers.machines.hetzner.seen import Server, server_of
 
 LISTING_SECONDS = 2.0
+LOOKED_FOR_TIMES = 2.0  # as long as a list stands what a look by name or id said of what no list has
 LISTED_SECONDS = 20.0  # within it, a server that was made is on the provider's lists
 ORDERS_REMEMBERED_MAX = 10_000
 
@@ -34,32 +32,31 @@ class Fleet:
         listed_seconds: float = LISTED_SECONDS,
     ) -> None:
         self._cloud, self._labels, self._clock = cloud, labels, clock
-        self._listing_seconds, self._listed_seconds = listing_seconds, listed_seconds
-        self._lock = threading.Lock()  # one reads, the others wait for it: they may be on different event loops
-        self._listing: tuple[Server, ...] = ()
-        self._read_at = self._changed_at = float("-inf")
+        self._listed_seconds = listed_seconds
+        self._listing = Listing(cloud, "list its servers", partial(_list, labels.selector()), clock, listing_seconds)
+        self._answers = Answers(cloud, clock, listing_seconds * LOOKED_FOR_TIMES)
         self._born = clock()
         self._ordered: dict[str, tuple[float, int | None]] = {}  # machine id -> when, and as which server
 
     async def all(self) -> tuple[Server, ...]:
-        """Those labelled ours. At most LISTING_SECONDS old, and never from before `changed`."""
-        if (known := self._recent()) is not None:
-            return known
-        return await self._cloud.call("list its servers", self._read)
+        """Those labelled ours. Never from before `changed`."""
+        return await self._listing.all()
 
     def changed(self) -> None:
         """Something was asked for: what was read before says nothing about it."""
-        self._changed_at = self._clock()
+        self._listing.changed()
 
     def ordered(self, machine_id: str, server_id: int | None = None) -> None:
         """It is being made: from now on the lists may not know it yet."""
         if len(self._ordered) >= ORDERS_REMEMBERED_MAX:
             self._ordered.pop(next(iter(self._ordered)))
         self._ordered[machine_id] = self._clock(), server_id
+        self._answers.forget(machine_id)
         self.changed()
 
     def deleted(self, machine_id: str) -> None:
         self._ordered.pop(machine_id, None)
+        self._answers.forget(machine_id)
         self.changed()
 
     def may_be_unlisted(self, machine_id: str) -> bool:
@@ -72,6 +69,9 @@ class Fleet:
         if found := tuple(one for one in await self.all() if one.labels.get(MACHINE) == machine_id):
             return found
         _, server_id = self._ordered.get(machine_id, (0.0, None))
+        return await self._answers.get(machine_id, lambda: self._unlisted(machine_id, server_id))
+
+    async def _unlisted(self, machine_id: str, server_id: int | None) -> tuple[Server, ...]:
         if server_id is not None and (server := await self._by_id(server_id)):
             return (self._own(server, machine_id),)
         return await self._by_name(machine_id)
@@ -107,15 +107,6 @@ class Fleet:
             f"back to it ({labels}), or rename or delete it in the console."
         )
 
-    def _recent(self) -> tuple[Server, ...] | None:
-        fresh = self._read_at > self._changed_at and self._clock() - self._read_at < self._listing_seconds
-        return self._listing if fresh else None
 
-    def _read(self, client: Client) -> tuple[Server, ...]:
-        with self._lock:
-            if (known := self._recent()) is not None:
-                return known
-            began = self._clock()
-            found = client.servers.get_all(label_selector=self._labels.selector())
-            self._listing, self._read_at = tuple(server_of(one) for one in found), began
-            return self._listing
+def _list(selector: str, client: Client) -> list[Server]:
+    return [server_of(one) for one in client.servers.get_all(label_selector=selector)]

@@ -22,21 +22,25 @@ from hcloud.servers import Server as ApiServer
 from hcloud.servers import ServerCreatePublicNetwork
 
 from tinyfat.domain.machines import Address, Billed, Image, MachineOrder, MachineSeen, MachineState, ServerOrder
-from tinyfat.drivers.hetzner_cloud import AlreadyThere, HetznerCloud, NoRoom, NotFound, Unreachable
+from tinyfat.drivers.hetzner_cloud import AlreadyThere, HetznerCloud, NoRoom, NotFound, OverLimit, Unreachable
 from tinyfat.drivers.machines.hetzner.addresses import KINDS, Addresses
 from tinyfat.drivers.machines.hetzner.bill import Bill
-from tinyfat.drivers.machines.hetzner.catalogue import Catalogue, tried
+from tinyfat.drivers.machines.hetzner.catalogue import Catalogue
 from tinyfat.drivers.machines.hetzner.choice import Offer
 from tinyfat.drivers.machines.hetzner.firewalls import Firewalls
 from tinyfat.drivers.machines.hetzner.fleet import LISTED_SECONDS, LISTING_SECONDS, Fleet, Foreign
 from tinyfat.drivers.machines.hetzner.images import Images, Source
 from tinyfat.drivers.machines.hetzner.keys import Keys, api_keys
 from tinyfat.drivers.machines.hetzner.labels import Labels, server_name
+from tinyfat.drivers.machines.hetzner.listing import Answers
 from tinyfat.drivers.machines.hetzner.power import Power
+from tinyfat.drivers.machines.hetzner.room import Room
 from tinyfat.drivers.machines.hetzner.seen import PrimaryIp, Server, the_id
-from tinyfat.ports.machines import MachineRefused, MachinesFull
+from tinyfat.ports.machines import MachineRefused
 
 ACTIONS_SHOWN = 10
+DOINGS_TIMES = 3.0  # as long as a list stands what a server's actions say
+MEANS_TIMES = 15.0  # and as long which firewall, image and key servers are made with
 USER_DATA_BYTES_MAX = 32 * 1024  # docs.hetzner.cloud, "Create a Server"
 
 
@@ -66,21 +70,24 @@ class HetznerServers:
         self._catalogue = Catalogue(cloud, size, locations, euro, clock)
         self._firewalls = Firewalls(cloud, self._labels)
         self._keys = Keys(cloud, self._labels)
-        self._addresses = Addresses(cloud, self._labels, self._fleet, self._power)
+        self._addresses = Addresses(cloud, self._labels, self._fleet, self._power, clock, listing_seconds)
         self._images = Images(cloud, self._labels, self._fleet)
+        self._doings = Answers(cloud, clock, listing_seconds * DOINGS_TIMES)
+        self._means = Answers(cloud, clock, listing_seconds * MEANS_TIMES)
+        self._room = Room(cloud)
         self._bill = Bill(cloud, self._labels, self._addresses)
         self.month_price = 0
 
     async def start(self, order: MachineOrder) -> None:
         """Raises MachineRefused, MachinesFull, MachinesUnreachable."""
         wanted = _server_order(order)
-        firewall = await self._firewalls.ensure(wanted.ssh_networks, wanted.published)
+        firewall = await self._firewall(wanted.ssh_networks, wanted.published)
         servers = await self._fleet.of(order.id)
         if servers:
             await self._start_again(servers, wanted, firewall)
             return
-        source = await self._images.source(wanted.image)
-        key = await self._keys.ensure(wanted.ssh_ca)
+        source = await self._means.get(wanted.image, lambda: self._images.source(wanted.image))
+        key = await self._means.get(("key", wanted.ssh_ca), lambda: self._keys.ensure(wanted.ssh_ca))
         address = await self._address_for(wanted)
         places = await self._places(wanted, source, address)
         make = partial(self._make, order, source, key, firewall, address)
@@ -112,6 +119,9 @@ class HetznerServers:
 
     # The ability.
 
+    async def room(self, location: str, size: str) -> None:
+        await self._room.known_in(await self._catalogue.places(size, [location] if location else ()))
+
     async def address(self, address_id: str, location: str = "") -> Address:
         places = [location] if location else [one.location for one in await self._catalogue.places("", ())]
         found = await self._addresses.ensure(address_id, list(dict.fromkeys(places)))
@@ -129,10 +139,10 @@ class HetznerServers:
         servers = await self._fleet.of(machine_id)
         if not servers and not self._fleet.may_be_unlisted(machine_id):
             raise MachineRefused(f"There is no machine {machine_id} at Hetzner.")
-        firewall = await self._firewalls.ensure(ssh_networks, published)
+        firewall = await self._firewall(ssh_networks, published)
         wrong = [server for server in servers if server.firewalls != {firewall}]
         for server in wrong:
-            await self._firewalls.put_on(server, firewall)
+            await self._put_on(server, firewall)
             self._fleet.changed()
         return bool(servers) and not wrong and all(server.firewalls_applied for server in servers)
 
@@ -145,6 +155,8 @@ class HetznerServers:
     async def remove(self, billed: Billed) -> None:
         await self._bill.remove(billed)
         self._fleet.changed()
+        self._addresses.changed(billed.owner_id)
+        self._means.clear()
 
     async def snapshot(self, machine_id: str, image: str) -> bool:
         return await self._images.snapshot(machine_id, image)
@@ -171,14 +183,25 @@ class HetznerServers:
 
     # How a server is made.
 
+    async def _firewall(self, ssh_networks: Sequence[str], published: bool) -> int:
+        rules = tuple(ssh_networks), published
+        return await self._means.get(rules, lambda: self._firewalls.ensure(ssh_networks, published))
+
     async def _start_again(self, servers: Sequence[Server], wanted: ServerOrder, firewall: int) -> None:
         for server in servers:
             if server.status == "deleting":
                 raise Unreachable(f"Hetzner is deleting the server {server.name}: it is made anew when that is done.")
-            await self._firewalls.put_on(server, firewall)
+            await self._put_on(server, firewall)
             await self._power.on(server)
         if wanted.address:
             await self._addresses.name(await self._addresses.find(wanted.address), wanted.hostname)
+
+    async def _put_on(self, server: Server, firewall: int) -> None:
+        try:
+            await self._firewalls.put_on(server, firewall)
+        except NotFound as error:  # the firewall went since it was looked at
+            self._means.clear()
+            raise Unreachable(f"{error} It is tried again.") from None
 
     async def _address_for(self, wanted: ServerOrder) -> dict[str, PrimaryIp]:
         """Empty: one that goes with the machine."""
@@ -200,25 +223,29 @@ class HetznerServers:
         self, machine_id: str, places: Sequence[Offer], make: Callable[[Offer, Client], int]
     ) -> None:
         name = server_name(machine_id)
-        failures: list[tuple[Offer, NoRoom]] = []
+        round_ = self._room.round()
         self._fleet.ordered(machine_id)
         for place in places:
+            if not await round_.asks(place):
+                continue
             try:
                 doing = f"make the server {name} as {place.type} in {place.location}"
                 self._fleet.ordered(machine_id, await self._cloud.call(doing, partial(make, place)))
+                await round_.there(place)
                 return
-            except NoRoom as error:
-                failures.append((place, error))
+            except (NoRoom, OverLimit) as error:
+                await round_.short(place, error)
             except AlreadyThere:  # by an order whose answer was lost
                 if await self._fleet.of(machine_id):
                     return
                 raise Unreachable(f"The server {name} is made, and Hetzner does not list it yet.") from None
-            except NotFound as error:  # the firewall or the image went between two calls
+            except NotFound as error:  # the firewall, the key or the image went since they were looked at
+                self._means.clear()
                 raise Unreachable(f"{error} It is tried again.") from None
         self._fleet.deleted(machine_id)
         for location in {place.location for place in places}:
             self._catalogue.full(location)
-        raise MachinesFull(f"Hetzner has no room for the server {name}. Tried: {tried(failures)}.")
+        raise round_.full(name)
 
     def _make(
         self,
@@ -256,7 +283,8 @@ class HetznerServers:
         if seen.state is not MachineState.UNKNOWN:
             return seen
         try:
-            return server.seen(await self._cloud.call("show its actions", partial(_last_error, server.id)))
+            ask = partial(self._cloud.call, "show its actions", partial(_last_error, server.id))
+            return server.seen(await self._doings.get(server.id, ask))
         except NotFound:
             self._fleet.changed()
             return seen

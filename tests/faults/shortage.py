@@ -1,0 +1,114 @@
+"""An hour without room at the provider, its limit of requests on: creates in bursts, and an end that has to succeed.
+
+In the provider's time. Every agent is made, or undone in words; nothing of those that are undone is left; of the
+requests there are never more than the provider gives, and an end in the midst of it all is not kept waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from tests.faults.lying_cloud_verdict import disagreements, leftovers
+from tests.faults.lying_cloud_world import KIND, LyingWorld
+from tinyfat.domain.agents import Agent, AgentState
+from tinyfat.domain.request_limits import HETZNER_LIMIT
+from tinyfat.standins.lies import read_lie
+
+BURSTS = (6, 10)
+SHORTAGE_SECONDS = 3600.0
+REQUESTS_A_CREATE_MAX = 45  # of one that finds no room, what it shares with others counted in
+COMPARED = 3
+PAST = 3 * 3600.0
+
+
+@dataclass(slots=True)
+class Told:
+    requests: list[int] = field(default_factory=list)  # of each burst
+    refused: int = 0  # by the provider, for its limit
+    complaints: list[str] = field(default_factory=list)
+
+
+async def shortage(world: LyingWorld) -> Told:
+    told = Told()
+    began = len(world.provider.standin.calls)
+    ended = await _made(world, "unrelated")
+    until = world.provider.cloud.clock() + SHORTAGE_SECONDS
+    world.provider.cloud.lies.add(read_lie("capacity", "servers"))
+    for number, count in enumerate(BURSTS):
+        before = len(world.provider.standin.calls)
+        agents = [await world.new_agent(f"burst{number}-{n}", KIND) for n in range(count)]
+        ends = [ended] if number == 0 else []
+        await asyncio.gather(*(world.honest(world.provision.run, one.id) for one in agents), *_ends(world, ends))
+        told.requests.append(len(world.provider.standin.calls) - before)
+        told.complaints += await _undone(world, agents)
+    if (await world.agents.get(ended.id)).state is not AgentState.DESTROYED:
+        told.complaints.append(f"the unrelated end: {(await world.agents.get(ended.id)).reason}")
+    while world.provider.cloud.clock() < until:
+        await world.pass_time(60.0)
+    world.provider.cloud.lies.clear()
+    await _made(world, "afterwards")
+    told.complaints += await _nothing_left(world)
+    told.refused = sum(call["status"] == 429 for call in world.provider.standin.calls[began:])
+    return told
+
+
+async def used_up(world: LyingWorld) -> Told:
+    """Somebody else used the whole limit: what ends still ends, and what is being made waits and says why."""
+    told = Told()
+    began = len(world.provider.standin.calls)
+    ended = await _made(world, "unrelated")
+    limit = world.provider.standin.limit
+    limit.remaining, limit.refilled_at = HETZNER_LIMIT.reserve / 4, world.provider.cloud.clock()
+    agents = [await world.new_agent(f"waits{n}", KIND) for n in range(3)]
+    await asyncio.gather(*(world.honest(world.provision.run, one.id) for one in agents), *_ends(world, [ended]))
+    for one in [await world.agents.get(agent.id) for agent in agents]:
+        if one.state is not AgentState.READY:
+            told.complaints.append(f"{one.name} is {one.state}: {one.reason}")
+    if (await world.agents.get(ended.id)).state is not AgentState.DESTROYED:
+        told.complaints.append(f"the unrelated end: {(await world.agents.get(ended.id)).reason}")
+    told.complaints += await _nothing_left(world)
+    told.refused = sum(call["status"] == 429 for call in world.provider.standin.calls[began:])
+    return told
+
+
+async def _made(world: LyingWorld, name: str) -> Agent:
+    agent = await world.new_agent(name, KIND)
+    await world.honest(world.provision.run, agent.id)
+    agent = await world.agents.get(agent.id)
+    assert agent.state is AgentState.READY, agent.reason
+    return agent
+
+
+def _ends(world: LyingWorld, agents: list[Agent]) -> list[asyncio.Task[None]]:
+    async def end(agent: Agent) -> None:
+        await world.agents.become(agent.id, AgentState.DESTROYING)
+        await world.honest(world.retire.run, agent.id)
+
+    return [asyncio.create_task(end(agent)) for agent in agents]
+
+
+async def _undone(world: LyingWorld, agents: list[Agent]) -> list[str]:
+    found = []
+    for one in [await world.agents.get(agent.id) for agent in agents]:
+        if one.state is not AgentState.FAILED or "no room" not in one.reason or " And: " in one.reason:
+            found.append(f"{one.name} is {one.state}: {one.reason}")
+    names = {f"{machine.agent_id}" for machine in await world.servers.all(KIND)}
+    found += [f"{agent.name} has a machine still" for agent in agents if agent.id in names]
+    for agent in agents:
+        found += [f"{agent.name} has the address {one.id} still" for one in await world.addresses.of_agent(agent.id)]
+    return found
+
+
+async def _nothing_left(world: LyingWorld) -> list[str]:
+    for _ in range(COMPARED):
+        await world.pass_time(PAST)
+        await world.compare()
+    found = await disagreements(world)
+    for agent in await world.agents.all():
+        await world.agents.become(agent.id, AgentState.DESTROYING)
+        await world.honest(world.retire.run, agent.id)
+    for _ in range(COMPARED):
+        await world.pass_time(PAST)
+        await world.compare()
+    return found + await leftovers(world)
