@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
+from hcloud import APIException
 
 from tests.drivers.hetzner_project import (
     INSTALLATION,
@@ -19,6 +20,7 @@ from tests.drivers.hetzner_project import (
     runs,
 )
 from tinyfat.domain.machines import MachineState
+from tinyfat.domain.shortages import PAUSE_SECONDS_FIRST
 from tinyfat.drivers.machines.hetzner.power import ASK_AGAIN_SECONDS, FORCE_SECONDS
 from tinyfat.drivers.machines.hetzner.servers import HetznerServers
 from tinyfat.ports.machines import MachineRefused, MachinesFull, MachinesUnreachable
@@ -482,3 +484,61 @@ async def _gone(here: Project, servers: HetznerServers, machine_id: str) -> None
             return
         here.pass_time(2)
     raise AssertionError("still there")
+
+
+async def test_a_shortage_is_found_out_once_and_then_asked_about_now_and_then() -> None:
+    """Of those that come while it lasts, none asks; when it is time, one does."""
+    async with project("capacity") as here:
+        servers = here.servers()
+        with pytest.raises(MachinesFull, match="Tried: cx23 in fsn1"):
+            await servers.start(order("ada"))
+        made = _orders(here)
+        for n in range(15):
+            with pytest.raises(MachinesFull, match="Known to have none: cx23 in fsn1"):
+                await servers.start(order(f"bob{n}"))
+            with pytest.raises(MachinesFull, match="asked again in"):
+                await servers.room("fsn1", "")
+        assert _orders(here) == made
+        here.pass_time(PAUSE_SECONDS_FIRST + 1)
+        for n in range(15):
+            with pytest.raises(MachinesFull):
+                await servers.start(order(f"eve{n}"))
+        assert _orders(here) == 2 * made
+        here.cloud.lies.clear()
+        here.pass_time(2 * PAUSE_SECONDS_FIRST + 1)
+        await servers.start(order("late"))
+        assert len(here.cloud.servers) == 1
+
+
+def _orders(here: Project) -> int:
+    return sum(call["method"] == "POST" and call["path"].endswith("/servers") for call in here.standin.calls)
+
+
+@pytest.mark.parametrize("sold", ["cx23 in nbg1", "cx43 in fsn1", "nothing"])
+async def test_what_is_not_sold_in_a_place_is_looked_for_in_the_next(
+    monkeypatch: pytest.MonkeyPatch, sold: str
+) -> None:
+    """However many types are not: they are no shortage, and do not count as tried."""
+    asked: list[str] = []
+
+    async with project() as here:
+        servers = here.servers()
+        real = servers._make
+
+        def refusing(*arguments: object) -> int:
+            place = arguments[-2]
+            asked.append(f"{place.type} in {place.location}")  # type: ignore[attr-defined]
+            if asked[-1] != sold:
+                error = {"code": "invalid_input", "message": "unsupported location for server type", "details": None}
+                raise APIException(**error)  # type: ignore[arg-type]
+            return real(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(servers, "_make", refusing)
+        if sold == "nothing":
+            with pytest.raises(MachinesFull, match="unsupported location for server type"):
+                await servers.start(order())
+            assert here.cloud.servers == {} and len({one.split()[2] for one in asked}) == 3
+            return
+        await servers.start(order())
+        [server] = here.cloud.servers.values()
+        assert f"{server.type} in {server.location}" == sold == asked[-1] and len(asked) > 3

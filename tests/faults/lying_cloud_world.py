@@ -11,6 +11,7 @@ import asyncio
 import random
 import sys
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ KIND = "cloud"
 ACTION_SECONDS = 0.5
 PAUSE_SECONDS_FIRST = 0.5  # virtual, as those below
 PAUSES = 20  # of the longest kind in the whole time that is waited for something
+SHORT_SECONDS_MAX = 300.0  # virtual: a lie about the rate limit may be told for ever
 PROBE_SECONDS_MAX = 2.0  # real: a question asked of a machine that does not run
 RECONCILED_MEANWHILE = 0.02  # the probability at each look
 
@@ -106,6 +108,11 @@ class Provider:
     standin: Standin
     url: str
 
+    @property
+    def asked(self) -> list[int]:
+        """The status of every answer it gave."""
+        return [call["status"] for call in self.standin.calls]
+
 
 class LyingWorld(SmallWorld):
     """`provider.cloud` is the truth."""
@@ -140,7 +147,7 @@ class LyingWorld(SmallWorld):
         """A new process: it knows what the ledger knows."""
         self.life.calls_left = None
         clock = self.provider.cloud.clock
-        connection = MortalCloud(TOKEN, f"{self.provider.url}/v1", clock, clock, self.pass_time)
+        connection = MortalCloud(TOKEN, f"{self.provider.url}/v1", clock, clock, self.sleep)
         connection.life = self.life
         connection.share(StoredLimits(self.database, clock))
         self.opened.append(connection)
@@ -164,9 +171,13 @@ class LyingWorld(SmallWorld):
 
     # Time.
 
-    async def pass_time(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
+        """Of a driver, in the midst of a call: nothing else may be done in its place, or it would wait for itself."""
         self.provider.cloud.clock.advance(seconds)
         await self.provider.standin.up_to_date()
+
+    async def pass_time(self, seconds: float) -> None:
+        await self.sleep(seconds)
         await self.boxes_speak()
         if self.at_a_look is not None:
             self.looks_before_it -= 1
@@ -257,27 +268,31 @@ class LyingWorld(SmallWorld):
 
 
 @contextmanager
-def virtual_time(world: LyingWorld) -> Iterator[None]:
+def virtual_time(world: LyingWorld, short_seconds: float) -> Iterator[None]:
     """Every flow's `until` is the world's."""
-    real, probe = watch.until, first_words.PROBE_SECONDS_MAX
+    real, probe, short = watch.until, first_words.PROBE_SECONDS_MAX, watch.SHORT_SECONDS_MAX
     flows = [module for name, module in list(sys.modules.items()) if name.startswith("tinyfat.flows.")]
     waiting = [module for module in flows if getattr(module, "until", None) is real]
     for module in waiting:
         module.until = world.until  # type: ignore[attr-defined]
     first_words.PROBE_SECONDS_MAX = PROBE_SECONDS_MAX
+    watch.SHORT_SECONDS_MAX = short_seconds
     try:
         yield
     finally:
         for module in waiting:
             module.until = real  # type: ignore[attr-defined]
         first_words.PROBE_SECONDS_MAX = probe
+        watch.SHORT_SECONDS_MAX = short
 
 
 @asynccontextmanager
-async def lying_world(database: Database, seed: int) -> AsyncIterator[LyingWorld]:
+async def lying_world(
+    database: Database, seed: int, short_seconds: float = SHORT_SECONDS_MAX
+) -> AsyncIterator[LyingWorld]:
     """No lies yet: `world.provider.cloud.lies` takes them."""
     cloud = Cloud(options=Options(action_seconds=ACTION_SECONDS), lies=Lies((), seed))
-    standin = Standin(cloud, TOKEN)
+    standin = Standin(cloud, TOKEN, calls=deque())
     async with served(hetzner_app(standin)) as url:
         with tempfile.TemporaryDirectory(prefix="tinyfat-lying-") as folder:
             world = LyingWorld(database, Provider(cloud, standin, url), random.Random(seed), Path(folder))
@@ -287,7 +302,7 @@ async def lying_world(database: Database, seed: int) -> AsyncIterator[LyingWorld
                 connection = world.opened[0]
                 await connection.call("make the zone", lambda api: api.zones.create(name=DOMAIN, mode="primary"))
                 await world.pass_time(60.0)
-                with virtual_time(world):
+                with virtual_time(world, short_seconds):
                     yield world
             finally:
                 listening.cancel()

@@ -31,16 +31,15 @@ class Told:
 
 async def shortage(world: LyingWorld) -> Told:
     told = Told()
-    began = len(world.provider.standin.calls)
     ended = await _made(world, "unrelated")
     until = world.provider.cloud.clock() + SHORTAGE_SECONDS
     world.provider.cloud.lies.add(read_lie("capacity", "servers"))
     for number, count in enumerate(BURSTS):
-        before = len(world.provider.standin.calls)
+        before = len(world.provider.asked)
         agents = [await world.new_agent(f"burst{number}-{n}", KIND) for n in range(count)]
         ends = [ended] if number == 0 else []
         await asyncio.gather(*(world.honest(world.provision.run, one.id) for one in agents), *_ends(world, ends))
-        told.requests.append(len(world.provider.standin.calls) - before)
+        told.requests.append(len(world.provider.asked) - before)
         told.complaints += await _undone(world, agents)
     if (await world.agents.get(ended.id)).state is not AgentState.DESTROYED:
         told.complaints.append(f"the unrelated end: {(await world.agents.get(ended.id)).reason}")
@@ -49,14 +48,13 @@ async def shortage(world: LyingWorld) -> Told:
     world.provider.cloud.lies.clear()
     await _made(world, "afterwards")
     told.complaints += await _nothing_left(world)
-    told.refused = sum(call["status"] == 429 for call in world.provider.standin.calls[began:])
+    told.refused = sum(status == 429 for status in world.provider.asked)
     return told
 
 
 async def used_up(world: LyingWorld) -> Told:
     """Somebody else used the whole limit: what ends still ends, and what is being made waits and says why."""
     told = Told()
-    began = len(world.provider.standin.calls)
     ended = await _made(world, "unrelated")
     limit = world.provider.standin.limit
     limit.remaining, limit.refilled_at = HETZNER_LIMIT.reserve / 4, world.provider.cloud.clock()
@@ -68,7 +66,7 @@ async def used_up(world: LyingWorld) -> Told:
     if (await world.agents.get(ended.id)).state is not AgentState.DESTROYED:
         told.complaints.append(f"the unrelated end: {(await world.agents.get(ended.id)).reason}")
     told.complaints += await _nothing_left(world)
-    told.refused = sum(call["status"] == 429 for call in world.provider.standin.calls[began:])
+    told.refused = sum(status == 429 for status in world.provider.asked)
     return told
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from tests.faults.lying_cloud_world import lying_world
 from tests.faults.shortage import BURSTS, REQUESTS_A_CREATE_MAX, shortage, used_up
 from tests.postgres import database, server
+from tinyfat.flows import watch
 from tinyfat.store.database import Database
 
 __all__ = ["database", "server"]
 
 
 async def test_an_hour_without_room_every_agent_is_undone_in_words_and_an_end_ends(database: Database) -> None:
-    async with lying_world(database, 0) as world:
+    async with lying_world(database, 0, watch.SHORT_SECONDS_MAX) as world:
         told = await shortage(world)
     assert told.complaints == [] and told.refused == 0
     first, second = (made / count for made, count in zip(told.requests, BURSTS, strict=True))
@@ -19,6 +20,6 @@ async def test_an_hour_without_room_every_agent_is_undone_in_words_and_an_end_en
 
 
 async def test_where_others_used_up_the_limit_ends_go_first_and_the_rest_waits(database: Database) -> None:
-    async with lying_world(database, 0) as world:
+    async with lying_world(database, 0, watch.SHORT_SECONDS_MAX) as world:
         told = await used_up(world)
     assert told.complaints == [] and told.refused <= 1

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from tinyfat.domain.agents import Agent
 from tinyfat.domain.machines import Machine, MachineOrder, MachineSeen, MachineState
@@ -57,7 +57,7 @@ async def short_of_requests(error: RequestsShort, waited: float) -> float:
     if waited > SHORT_SECONDS_MAX:
         raise error
     await say(str(error))
-    return min(max(error.seconds, SHORT_SECONDS_FIRST), SHORT_LOOK_SECONDS)
+    return min(max(error.seconds, SHORT_SECONDS_FIRST, waited / 4), SHORT_LOOK_SECONDS)  # the longer, the slower
 
 
 @contextmanager

@@ -19,6 +19,7 @@ class Room:
     async def known_in(self, places: Sequence[Offer]) -> None:
         """Raises MachinesFull where an order for one of these would not be asked."""
         known = await self._cloud.shortages.known()
+        places = places[:TYPES_TRIED_MAX]  # those that it would ask for
         short = [known.get(_thing(place), 0.0) for place in places]
         if known.get(PROJECT, 0.0) <= 0.0 and (not short or min(short) <= 0.0):
             return
@@ -61,8 +62,9 @@ class Round:
             await self._cloud.shortages.short(PROJECT)
             return
         self._tried.append((place, error))
-        if not isinstance(error, NotOffered):
-            self._counted[place.location] += 1
+        if isinstance(error, NotOffered):
+            return  # no shortage: the next type is tried instead, however many are not sold there
+        self._counted[place.location] += 1
         await self._cloud.shortages.short(_thing(place))
 
     def full(self, name: str) -> MachineRefused:
