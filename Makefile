@@ -66,6 +66,7 @@ faults-long: $(VENV)/.dev ## The same, 200 kills
 
 faults-cloud: $(VENV)/.dev ## A provider of servers that lies, the control plane killed meanwhile (under 90 seconds)
 	@$(BIN)/python -m tests.faults.lying_cloud --runs 60
+	@$(BIN)/python -m pytest -q tests/faults/test_shortage_quick.py
 
 faults-cloud-long: $(VENV)/.dev ## The same, 300 runs from a seed of its own
 	@$(BIN)/python -m tests.faults.lying_cloud --runs 300 --seed $$(date +%s)
