@@ -8,6 +8,7 @@ import os
 import resource
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -15,14 +16,18 @@ from websockets.frames import Frame as WireFrame
 from websockets.frames import Opcode
 
 from tests.box.hostile import TURN, Served, served
+from tests.box.plane import until
 from tinyfat.api.box_link import CLOSE_TRY_AGAIN
 from tinyfat.api.link_pace import TAKEOVERS_AT_ONCE
+from tinyfat.box.build import BUILD, fingerprint
 from tinyfat.cli.bounded_websocket import CONTROLS_MAX, FRAGMENTS_MAX
 from tinyfat.domain.link import (
     CLOSE_PROTOCOL,
     CLOSE_SUPERSEDED,
     FRAME_BYTES_MAX,
     PIECE_BYTES_MAX,
+    PROTOCOL,
+    Hello,
     Piece,
     Pieced,
     TurnAnswer,
@@ -263,3 +268,26 @@ async def test_what_a_box_holds_and_nobody_waits_for_is_settled_at_its_hello(pla
     other = TURN.replace("1", "2")
     async with plane.greeted("m1", 1, other) as box:
         assert decode(await box.recv()) == TurnSettled(other)
+
+
+async def test_a_box_of_other_code_is_told_apart_under_the_same_version(plane: Served) -> None:
+    for build, outdated in ((BUILD, False), ("0123456789ab", True), ("", True)):
+        async with plane.dialled("m1") as box:
+            await box.send(encode(Hello(PROTOCOL, "0.1.0", (), build)))
+            await box.recv()
+            version, is_outdated = plane.links.version_of("m1")
+            assert version == (f"0.1.0 ({build})" if build else "0.1.0")
+            assert is_outdated is outdated
+        await until(lambda: plane.links.version_of("m1") == ("", False), "the link's end")
+
+
+def test_a_build_is_of_what_ships_and_changes_with_it(tmp_path: Path) -> None:
+    for name in ("box/a.py", "domain/b.py", "cli/c.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x = 1\n")
+    first = fingerprint(tmp_path)
+    (tmp_path / "cli/c.py").write_text("x = 2\n")
+    assert fingerprint(tmp_path) == first
+    (tmp_path / "domain/b.py").write_text("x = 2\n")
+    assert fingerprint(tmp_path) != first
+    assert len(BUILD) == 12

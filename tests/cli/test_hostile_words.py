@@ -33,7 +33,7 @@ LISTS = (
     "networks", "names", "runs", "rows", "disks", "kinds", "disk",
 )  # fmt: skip
 DICTS = ("machine", "turn", "month", "price", "caps", "spend", "usage", "today", "this_month", "sums", "cost")
-FLAGS = ("killed", "published", "estimated", "ok", "more", "low")
+FLAGS = ("box_outdated", "killed", "published", "estimated", "ok", "more", "low")
 
 
 class Anything(dict[str, Any]):

@@ -13,11 +13,13 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
 
 from tinyfat.api.link_pace import LinkPace
 from tinyfat.api.link_spool import Spool
+from tinyfat.box.build import BUILD
 from tinyfat.domain.agents import Agent
 from tinyfat.domain.enrolment import key_hash
 from tinyfat.domain.link import (
@@ -145,6 +147,8 @@ class BoxLinks:
         if not isinstance(frame, Hello):
             raise FrameRefused("its first word is no hello")
         link.protocol = frame.protocol
+        link.version = f"{frame.box_version} ({frame.build})" if frame.build else frame.box_version
+        link.is_outdated = frame.build != BUILD
         machine_id = link.machine.id
         log.info(
             "machine %s is on the line: box %r, %d turns held", machine_id, frame.box_version, len(frame.turns_held)
@@ -158,6 +162,11 @@ class BoxLinks:
                     link.send(TurnSettled(turn_id))
         for turn_id in await self._turns.open_for(machine_id):
             link.offer(turn_id)
+
+    def version_of(self, machine_id: str) -> tuple[str, bool]:
+        """Of its box, and whether that is other code than ours; ("", False) where it is not on the line here."""
+        link = self._links.get(machine_id)
+        return (link.version, link.is_outdated) if link else ("", False)
 
     def offered(self, payload: str) -> None:
         """A signal: "<machine id> <turn id>"."""
@@ -270,6 +279,12 @@ class BoxLinks:
         link.send(TurnSettled(answer.turn_id))
 
 
+def box_of(links: BoxLinks, machine_id: str) -> dict[str, Any]:
+    """The version of its box, and whether that is other code than ours; empty where it is not on the line here."""
+    version, outdated = links.version_of(machine_id)
+    return {"box": version, "box_outdated": outdated}
+
+
 class _Respecify:
     """In a link's queue: what its box is to run and to be is looked up when its time comes."""
 
@@ -282,6 +297,8 @@ class _Link:
         # An offer is queued as the turn's id alone: its attachments are loaded when its time comes.
         self._outbox: asyncio.Queue[Frame | str | _Respecify] = asyncio.Queue(OUTBOX_FRAMES_MAX)
         self.protocol = 1  # of the box
+        self.version = ""  # of the box
+        self.is_outdated = False  # its code is not what this control plane ships
         self.superseded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.spool = Spool()  # of the answer whose pieces are arriving
         self.arriving = ""  # that answer's turn

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from tinyfat.api.box_link import BoxLinks
+from tinyfat.api.box_link import BoxLinks, box_of
 from tinyfat.api.keys import require_operator
 from tinyfat.domain.agents import Agent, AgentState, Place, Plan, RuntimeKind, agent_name
 from tinyfat.domain.mail.addresses import owner_address, sender_pattern
@@ -79,9 +79,11 @@ async def agents(world: Here) -> list[dict[str, Any]]:
 
 
 @router.get("/agents/{name}")
-async def show(name: str, world: Here) -> dict[str, Any]:
+async def show(request: Request, name: str, world: Here) -> dict[str, Any]:
     agent = await world.agents.find(name.lower())
     shown = await _shown(world, agent)
+    if shown["machine"]:
+        shown["machine"] |= box_of(request.app.state.links, shown["machine"]["id"])
     shown["alarms"] = [alarm.detail for alarm in await world.fleet.alarms.open() if alarm.agent_id == agent.id]
     shown["steps"] = [
         {

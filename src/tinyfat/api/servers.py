@@ -7,9 +7,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 
+from tinyfat.api.box_link import box_of
 from tinyfat.api.keys import require_operator
 from tinyfat.api.operator import Here
 from tinyfat.domain.agents import Agent, AgentState
@@ -152,7 +153,7 @@ async def ssh_sessions(
 
 
 @router.get("/fleet")
-async def fleet(world: Here, look: bool = False) -> dict[str, Any]:
+async def fleet(request: Request, world: Here, look: bool = False) -> dict[str, Any]:
     """`look`: compare with the providers now, instead of telling what the last comparison saw."""
     if look:
         await world.fleet.reconcile.run()
@@ -160,7 +161,10 @@ async def fleet(world: Here, look: bool = False) -> dict[str, Any]:
     machines = [machine for kind in world.fleet.kinds.server_kinds for machine in await world.fleet.servers.all(kind)]
     making = await world.fleet.image_machines.all()
     return {
-        "machines": [_machine(machine, names.get(machine.agent_id, "")) for machine in machines],
+        "machines": [
+            _machine(machine, names.get(machine.agent_id, "")) | box_of(request.app.state.links, machine.id)
+            for machine in machines
+        ],
         "image_machines": [_image_machine(one) for one in making],
         "month_nanodollars": sum(machine.monthly_nanodollars for machine in machines)
         + sum(one.monthly_nanodollars for one in making),

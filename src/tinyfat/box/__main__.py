@@ -12,6 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
+from tinyfat.box.child import adoption
 from tinyfat.box.folder import BoxFolder, FolderRefused, FolderTaken, Identity
 from tinyfat.box.supervisor import Supervisor
 
@@ -41,6 +42,7 @@ async def _run(folder: BoxFolder, identity: Identity) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    adoption.begin()
     await Supervisor(folder, identity).run(stop)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -14,11 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tinyfat.box.private_file import write_private
-from tinyfat.box.process_table import ProcessSeen, boot, everyone, look, tree
+from tinyfat.box.process_table import ProcessSeen, boot, dead_children, everyone, look, tree
 from tinyfat.box.runtime import Command
 
 GONE_SECONDS_MAX = 30.0  # after SIGKILL; the kernel may still be writing its memory out
 GONE_POLL_SECONDS = 0.02
+_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 LINE_BYTES_MAX = 64 * 1024  # of one line of output; the rest of it is dropped
 
 # Run before the runtime on Linux, in its own process: the kernel is to kill it when the box dies (prctl(2),
@@ -38,6 +40,48 @@ except OSError as error:
     print(f"cannot run {sys.argv[2]}: {error.strerror}", file=sys.stderr, flush=True)
     os._exit(127)
 """
+
+
+class Adoption:
+    """Of this process: what a runtime leaves without a parent, `setsid` or not, becomes a child of its box (prctl(2),
+    PR_SET_CHILD_SUBREAPER), and so is found when the runtime ends. Only a box that is a process of its own adopts: all
+    its children are then its runtime's."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._dead: set[int] = set()
+
+    def begin(self) -> None:
+        """Where the system has no such thing, nothing is adopted."""
+        if sys.platform == "linux":
+            self.is_on = ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+    def orphans(self, seen: list[ProcessSeen], runtime: int = 0) -> list[ProcessSeen]:
+        """Children of this box that are not its runtime or of its own group, and all that descends from them."""
+        if not self.is_on:
+            return []
+        own = os.getpgrp()
+        roots = [one for one in seen if one.parent == os.getpid() and one.pid != runtime and one.group != own]
+        return [found for root in roots for found in tree(root.pid, seen)]
+
+    def bury(self) -> None:
+        """An orphan that ended is a zombie until this box asks for its exit. Whom asyncio waits for is gone by the
+        second look."""
+        if not self.is_on:
+            return
+        dead = set(dead_children(os.getpid()))
+        for pid in dead & self._dead:
+            with contextlib.suppress(OSError):
+                os.waitpid(pid, os.WNOHANG)
+        self._dead = dead
+
+    async def end(self) -> None:
+        """Nothing that was adopted runs on. Raises NotGone."""
+        while orphans := self.orphans(everyone()):
+            await end_all(0, orphans)
+
+
+adoption = Adoption()
 
 
 class NotGone(Exception):
@@ -102,23 +146,30 @@ class Child:
 
     def rss_bytes(self) -> int:
         """Of the whole tree; memory that two of its processes share counts twice."""
-        self._known = tree(self.pid, everyone())
+        self._known = self._tree()
         return sum(one.rss_bytes for one in self._known)
+
+    def _tree(self) -> list[ProcessSeen]:
+        seen = everyone()
+        return list({one.pid: one for one in (*tree(self.pid, seen), *adoption.orphans(seen, self.pid))}.values())
 
     async def end(self, stop_seconds: float) -> None:
         """SIGTERM to the runtime, `stop_seconds`, SIGKILL to all of it, looked at until gone. Raises NotGone."""
-        descendants = self._known + tree(self.pid, everyone())
+        descendants = self._known + self._tree()
         if self._process.returncode is None:
             _signal(self.pid, signal.SIGTERM)
             try:
                 async with asyncio.timeout(stop_seconds):
                     await self._process.wait()
             except TimeoutError:
-                descendants += tree(self.pid, everyone())
+                pass
+            descendants += self._tree()
         try:
             await end_all(self.pid, descendants)
             await self._process.wait()
-            self._pid_file.unlink(missing_ok=True)
+            while orphans := adoption.orphans(everyone(), self.pid):  # born while the others ended
+                await end_all(self.pid, orphans)
+                self._pid_file.unlink(missing_ok=True)
         finally:
             self._output.close()
 

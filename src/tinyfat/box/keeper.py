@@ -12,10 +12,12 @@ from pathlib import Path
 from tinyfat.box.child import Child, NotGone, end_leftover
 from tinyfat.box.logbook import RUNTIME, Logbook
 from tinyfat.box.pace import Pace, backoff
+from tinyfat.box.patience import Patience
 from tinyfat.box.runtime import Command, InstallFailed, Runtime
 from tinyfat.box.workplace import Workplace
 from tinyfat.domain.link import WORDS_CHARS_MAX, RuntimeSpec, RuntimeState, Status
 
+SAY_START_SECONDS = 15.0  # so often a start that lasts says how long it has
 LINES_A_SECOND_MAX = 2000  # of the runtime's output
 _SECRET_NAMES = ("TOKEN", "KEY", "SECRET", "PASSWORD")  # of environment variables whose values no log may show
 
@@ -51,6 +53,7 @@ class Keeper:
         self._workplace = workplace
         self._on_change = on_change
         self._clock = clock
+        self._patience = Patience(pid_file.with_name("starts.json"), pace.startup_max, pace.startup_longest)
         self._restarts = 0
         self.memory_bytes = 0  # of the runtime's processes, when last looked at
         self._ready_since: float | None = None
@@ -157,11 +160,20 @@ class Keeper:
     async def _health(self, child: Child) -> Ended:
         """Returns when it must be ended."""
         began = self._clock()
+        patience = self._patience.seconds()
+        said = 0
         while not await self._probe(self.runtime.ready):
-            if self._clock() - began > self._pace.startup_max:
-                return Ended(f"was not ready after {self._pace.startup_max:.0f} s")
+            waited = self._clock() - began
+            if waited > patience:
+                self._patience.was_killed(patience)
+                longer = self._patience.seconds()
+                return Ended(f"was not ready after {patience:.0f} s (the next start may take {longer:.0f} s)")
+            if waited >= (said + 1) * SAY_START_SECONDS:
+                said = int(waited / SAY_START_SECONDS)
+                self._become(RuntimeState.STARTING, f"starting for {waited:.0f} s; it may take {patience:.0f} s")
             await asyncio.sleep(self._pace.ready_poll)
         self._ready_since = self._clock()
+        self._patience.was_ready(self._ready_since - began)
         self._logbook.box(f"{self._spec.kind} {self.runtime.version} is ready after {self._ready_since - began:.2f} s")
         self._become(RuntimeState.READY)
         failures = 0

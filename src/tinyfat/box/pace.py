@@ -27,7 +27,8 @@ class Pace:
     # The runtime.
     install_pause_first: float = 10.0
     install_pause_max: float = 300.0
-    startup_max: float = 180.0
+    startup_max: float = 180.0  # at first; then by this machine's own history (box/patience)
+    startup_longest: float = 3600.0
     ready_poll: float = 0.1
     probe_interval: float = 5.0
     probe_timeout: float = 5.0

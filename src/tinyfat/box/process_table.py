@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterable
@@ -54,6 +55,18 @@ def tree(root: int, seen: Iterable[ProcessSeen]) -> list[ProcessSeen]:
         found |= more
         grew = bool(more)
     return [one for one in everyone_seen if one.pid in found]
+
+
+def dead_children(parent: int) -> list[int]:
+    """Zombies of this parent; none where there is no /proc."""
+    found = []
+    for name in os.listdir(_PROC) if _HAS_PROC else ():
+        with contextlib.suppress(OSError):
+            if name.isdecimal():
+                fields = (_PROC / name / "stat").read_bytes().rpartition(b")")[2].split()
+                if fields[0] == b"Z" and int(fields[1]) == parent:
+                    found.append(int(name))
+    return found
 
 
 def from_proc() -> list[ProcessSeen]:

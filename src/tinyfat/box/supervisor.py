@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from tinyfat import __version__
+from tinyfat.box.build import BUILD
+from tinyfat.box.child import NotGone, adoption
 from tinyfat.box.desk import TurnDesk
 from tinyfat.box.folder import BoxFolder, FolderRefused, Identity
 from tinyfat.box.forwarder import ModelForwarder
@@ -74,7 +76,7 @@ class Supervisor:
 
         When it returns or raises, nothing of the runtime runs any more.
         """
-        self._logbook.box(f"box {__version__} of agent {self._identity.agent_name or '(none yet)'} starts")
+        self._logbook.box(f"box {__version__} ({BUILD}) of agent {self._identity.agent_name or '(none yet)'} starts")
         await self._forwarder.open(self._folder.model_port)
         self._desk.take_up()
         runtime = asyncio.create_task(self._keep_runtime())
@@ -95,6 +97,10 @@ class Supervisor:
             await self._mover.close()
             await self._desk.close()
             await self._forwarder.close()
+            try:
+                await asyncio.create_task(adoption.end())
+            except NotGone as error:
+                self._logbook.box(str(error))
             self._logbook.box("the box ends; its runtime is stopped")
             self._journal.close()
             self._logbook.close()
@@ -109,6 +115,7 @@ class Supervisor:
         """Returns when the folder is gone: nobody is home any more."""
         while self._folder.still_there():
             self._outbox.status(self.status())
+            adoption.bury()
             await asyncio.sleep(self._pace.heartbeat)
         self._logbook.box(f"the folder {self._folder.path} is gone")
 
@@ -172,7 +179,7 @@ class Supervisor:
     # What the link asks and tells.
 
     def hello(self) -> Hello:
-        return Hello(PROTOCOL, __version__, self._journal.held())
+        return Hello(PROTOCOL, __version__, self._journal.held(), BUILD)
 
     def status(self) -> Status:
         if self._refusal:

@@ -116,6 +116,7 @@ def show(name: Name, as_json: Json = False) -> None:
             *_server_fields(machine),
             *_site_fields(agent, machine),
             *(("alarm", detail) for detail in agent["alarms"]),
+            *_box_fields(machine),
             ("it says", f"{machine.get('state', '-')} {machine.get('detail', '')}"),
             ("heard of", local_time(machine.get("seen_at"))),
             ("memory", f"{machine.get('memory_bytes', 0) / 1e6:.0f} MB, {machine.get('restarts', 0)} restarts"),
@@ -127,6 +128,13 @@ def show(name: Name, as_json: Json = False) -> None:
         for s in agent["steps"]
     ]
     print_table(("", "step", "took", ""), rows, "")
+
+
+def _box_fields(machine: dict[str, Any]) -> list[tuple[str, str]]:
+    if not machine.get("box"):
+        return []
+    old = ", OUTDATED: other code than this control plane's; `tinyfat up` or `tinyfat agent replace` renews it"
+    return [("box", machine["box"] + (old if machine.get("box_outdated") else ""))]
 
 
 def _server_fields(machine: dict[str, Any]) -> list[tuple[str, str]]:

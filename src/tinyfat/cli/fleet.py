@@ -30,7 +30,9 @@ def _print(found: dict[str, Any]) -> None:
         (
             machine["agent"] or f"({machine['pool'] or 'nobody'})",
             machine["kind"],
-            machine["state"] + ("" if machine["current"] else ", on its way in or out"),
+            machine["state"]
+            + (", its box is OUTDATED" if machine.get("box_outdated") else "")
+            + ("" if machine["current"] else ", on its way in or out"),
             machine["location"] or "-",
             machine["ipv4"] or machine["ipv6"] or "-",
             machine["image"] or "-",

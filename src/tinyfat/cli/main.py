@@ -70,8 +70,10 @@ def box(folder: Annotated[Path, typer.Option(help="The box's own folder, with it
 
 @app.command(rich_help_panel=_BEGIN)
 def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
+    """Print the version, and the build of the box that comes with it."""
+    from tinyfat.box.build import BUILD
+
+    typer.echo(f"{__version__} ({BUILD})")
 
 
 # Commands come before groups in each panel, and the panels in the order of their first commands.

@@ -137,7 +137,7 @@ class Hello:
     protocol: int
     box_version: str
     turns_held: tuple[str, ...] = ()
-    build: str = ""  # of the box's code (domain/build)
+    build: str = ""  # of the box's code (box/build)
 
 
 @dataclass(frozen=True, slots=True)

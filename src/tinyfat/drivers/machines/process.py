@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from tinyfat.box.build import BUILD
 from tinyfat.box.child import Mark
 from tinyfat.box.process_table import ProcessSeen, boot, everyone, look, tree
 from tinyfat.domain.machines import MachineOrder, MachineSeen, MachineState
@@ -60,6 +61,7 @@ class ProcessMachines:
                 "link_url": order.link_url,
                 "link_token": order.link_token,
                 "shared_folder": str(self._shared),
+                "build": BUILD,  # a box of other code is started anew
             }
         )
         box_file = folder / "box.json"
@@ -67,7 +69,7 @@ class ProcessMachines:
         if running and box_file.is_file() and box_file.read_text() == wanted:
             return
         if running:
-            await self._end_now(order.id)  # it knows another address or token: it begins anew
+            await self._end_now(order.id)  # it knows another address or token, or is of other code: it begins anew
         self._asked_to_stop.pop(order.id, None)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -98,11 +100,14 @@ class ProcessMachines:
     async def delete(self, machine_id: str) -> None:
         """SIGKILL, and when nothing runs any more the folder goes; what does not die keeps it."""
         deadline = self._monotonic() + KILLED_SECONDS_MAX
-        while self._processes(machine_id) and self._monotonic() < deadline:
+        while (left := await self._all_of(machine_id)) and self._monotonic() < deadline:
             self._kill(machine_id)
+            for process in left:
+                with suppress(psutil.Error):
+                    process.kill()
             await asyncio.sleep(LOOK_SECONDS)
             self._reap(machine_id)
-        if not self._processes(machine_id):
+        if not left:
             await asyncio.to_thread(shutil.rmtree, self._folder / machine_id, True)
 
     def _spawn(self, machine_id: str, folder: Path) -> None:
@@ -137,6 +142,12 @@ class ProcessMachines:
         if not found:
             found.update(_left_by_runtime(folder))
         return found
+
+    async def _all_of(self, machine_id: str) -> list[psutil.Process]:
+        """Its box and runtime, all that descends from them, and all that works in its folder, whoever its parent is."""
+        known = list(self._processes(machine_id).values())
+        folder = (self._folder / machine_id).resolve()
+        return known + await asyncio.to_thread(_descended_or_in, folder, known)
 
     def _kill(self, machine_id: str) -> None:
         for process in self._processes(machine_id).values():
@@ -201,6 +212,26 @@ def _left_by_runtime(folder: Path) -> dict[str, psutil.Process]:
         return {}  # the pid is another's by now, and so would its children be
     left = {f"a command of the runtime, {one.pid}": _process(one) for one in tree(mark.pid, seen)}
     return {what: process for what, process in left.items() if process is not None}
+
+
+def _descended_or_in(folder: Path, roots: list[psutil.Process]) -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    for root in roots:
+        with suppress(psutil.Error):
+            found += root.children(recursive=True)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            inside = process.pid != os.getpid() and Path(process.cwd()).is_relative_to(folder)
+            if inside:
+                found.append(process)
+    return [process for process in found if process.is_running() and not _is_zombie(process)]
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
 
 
 def _mark(folder: Path) -> Mark | None:
