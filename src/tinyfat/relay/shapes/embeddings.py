@@ -48,7 +48,10 @@ class Embeddings:
         """All of it is input, also where a vendor names the total alone (Voyage)."""
         found = counts(answer.get("usage")) + counts(part(answer.get("meta"), "billed_units"))
         sums = [max((count.input or 0) + (count.output or 0), count.total) for count in found]
-        return [replace(count, input=taken, output=0, total=0) for count, taken in zip(found, sums, strict=True)]
+        return [
+            replace(count, input=taken, output=0, total=0, reasoning=0)
+            for count, taken in zip(found, sums, strict=True)
+        ]
 
     def answers(self, answer: Mapping[str, Any]) -> bool:
         return any(isinstance(answer.get(name), (list, dict)) for name in ("data", "embeddings"))

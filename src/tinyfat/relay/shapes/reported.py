@@ -38,6 +38,7 @@ _OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "comple
 _KINDS = ("text_tokens", "audio_tokens", "image_tokens", "video_tokens")  # each token is of one of them
 _SAID = (*_KINDS[1:], "reasoning_tokens", "rejected_prediction_tokens", "accepted_prediction_tokens")
 _FEES = ("server_tool_use", "num_search_queries", "num_sources_used", "search_units", "citation_tokens")
+_USUAL = {"prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens"}
 _NESTED = ("billed_units", "tokens")  # Cohere
 
 
@@ -86,6 +87,10 @@ def counts(usage: object, cache_beside: bool = False) -> list[Count]:
     is beside the input."""
     if not isinstance(usage, Mapping):
         return []
+    if usage.keys() <= _USUAL:
+        usual = _usual(usage)
+        if usual is not None:
+            return [usual]
     objects = [usage, *(inner for name in _NESTED if isinstance(inner := usage.get(name), Mapping))]
     found = [_count(one, cache_beside) for one in objects]
     iterations = usage.get("iterations")  # Anthropic: what compaction took is in here alone
@@ -163,6 +168,20 @@ class Tally:
         each = [max(found, key=lambda count: (count.output or 0, count.input or 0)) for found in choices]
         together = replace(added(each), input=max((count.input or 0 for count in each), default=0) or None, total=0)
         return [*others, together]
+
+
+def _usual(usage: Mapping[str, Any]) -> Count | None:
+    """Of the two sums and their total alone, as most calls are: all else takes longer to look for than to read them.
+    None where they do not add up, or are no numbers."""
+    taken, made = usage.get("prompt_tokens", usage.get("input_tokens")), usage.get("completion_tokens")
+    if made is None:
+        made = usage.get("output_tokens")
+    if type(taken) is not int or type(made) is not int or not (0 < taken <= TOKENS_MAX and 0 <= made <= TOKENS_MAX):
+        return None
+    given = len(usage) - ("total_tokens" in usage)
+    if given != 2 or usage.get("total_tokens", taken + made) != taken + made:
+        return None
+    return Count(taken, made, taken + made if "total_tokens" in usage else 0)
 
 
 def _count(usage: Mapping[str, Any], cache_beside: bool) -> Count:

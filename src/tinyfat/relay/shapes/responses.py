@@ -103,11 +103,8 @@ class Responses:
 
 
 class _ResponsesStream(StreamReader):
-    watched = re.compile(
-        rb'"response\.(?:completed|incomplete|failed|cancelled)"|"usage"\s*:\s*\{|' + ERRORS, re.MULTILINE
-    )
-    marks = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"', b'"response.cancelled"',
-             b'"usage"', b"error")  # fmt: skip
+    watched = re.compile(rb'"response\.(?:completed|incomplete|failed|cancelled)"|' + ERRORS, re.MULTILINE)
+    marks = (b"omplete", b'response.failed"', b'response.cancelled"', b"error")
 
     def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
         self.tell("response", part(event.get("response"), "usage"))

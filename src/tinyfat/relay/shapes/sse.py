@@ -17,6 +17,7 @@ from tinyfat.relay.shapes.reported import Count, Tally, best, read_json
 
 EVENT_BYTES_MAX = 32 * 1024 * 1024  # an event longer than this goes on unread
 LAST_PIECES_MAX = 64  # of what comes after the end; more is not sent
+LEAD_BYTES = 32  # of what is watched for, before its mark
 UNCOUNTED_BYTES_MAX = 64 * 1024  # kept so as to count what was produced, should the vendor not say
 
 _BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -35,8 +36,8 @@ class Fate(Enum):
 class StreamReader:
     """Of one answer. A surface's own kind says which events matter (`watched`) and what of them (`look`).
 
-    `marks`: whatever `watched` finds begins with one of them. To look for these few bytes costs a hundredth, and most
-    pieces of an answer hold none.
+    `marks`: whatever `watched` finds holds one of them, near its beginning. To look for these few bytes costs a
+    hundredth, and most pieces of an answer hold none.
     """
 
     watched: re.Pattern[bytes]
@@ -93,6 +94,7 @@ class StreamReader:
             end, *after = split(waited)
             waited = end + b"".join([event for event in after if self._read(event) is not Fate.STRIP])
         self._rest, self._last = [], []
+        self._cover()
         return waited
 
     @property
@@ -152,7 +154,7 @@ class StreamReader:
     def _first(self, events: bytes) -> int:
         """Where the first of what is watched for begins; -1 where there is none."""
         places = [place for mark in self.marks if (place := events.find(mark)) >= 0]
-        found = self.watched.search(events, min(places)) if places else None
+        found = self.watched.search(events, max(0, min(places) - LEAD_BYTES)) if places else None
         return -1 if found is None else found.start()
 
     def _watch(self, events: bytes, first: int) -> bytes:
@@ -168,10 +170,13 @@ class StreamReader:
                 self._last.append(event)
             elif fate is Fate.PASS:
                 out.append(self._pass(event))
-            if self._told:
-                self._told = False
-                self._covered, self._text_bytes_since = len(self._uncounted), 0
+            self._cover()
         return b"".join(out)
+
+    def _cover(self) -> None:
+        if self._told:
+            self._told = False
+            self._covered, self._text_bytes_since = len(self._uncounted), 0
 
     def _read(self, event: bytes) -> Fate:
         if self._first(event) < 0:
