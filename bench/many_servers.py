@@ -84,6 +84,7 @@ async def measure(folder: Path, count: int = AGENTS) -> list[Figure]:
             "TINYFAT_BOX_URL": f"https://127.0.0.1:{box_port}",
             "TINYFAT_BOX_RELAY_LISTEN": f"127.0.0.1:{free_port()}",
             "TINYFAT_MAIL_RATE_SENDER": "1000000",
+            "TINYFAT_MAIL_QUICK_ANSWERS": "0",
         }
         async with TinyFat(folder / "many", **settings) as tinyfat:
             operator = Operator(tinyfat)

@@ -23,7 +23,7 @@ DOC = ROOT / "docs/failures.md"
 FIELDS: dict[str, Value] = {
     "until": 1_796_095_800, "minutes": 4, "files": "a.pdf (it is not there)", "spent": "$1.00", "cap": "$2.00",
     "amount": "$0.10", "reserved": "$0.50", "calls": 40, "percent": "80", "address": "ada@example.org",
-    "sender": "bob@example.org", "count": 5, "message": "0123abcd", "domain": "example.org",
+    "sender": "bob@example.org", "message": "0123abcd", "domain": "example.org",
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tinyfat.domain.mail.rhythm import QUICK_ANSWERS_MAX
 from tinyfat.domain.prices import ModelRoute, own_price
 from tinyfat.domain.usage import nanodollars
 from tinyfat.drivers.inference.routes import MAIN, ModelEntry, RouteRefused, routes_of, standin_route, vendor_route
@@ -214,6 +215,7 @@ class Settings(ServerSettings, RoomSettings, BaseSettings):
     name_kept_days: int = Field(default=90, ge=0, le=3650)  # a destroyed agent's name, for its owner
     mail_rate_thread: int = Field(default=200, ge=1)  # turns an hour in one thread
     mail_rate_sender: int = Field(default=2000, ge=1)  # turns an hour for one sender
+    mail_quick_answers: int = Field(default=QUICK_ANSWERS_MAX, ge=0, le=1000)  # in a row; 0: loops are not looked for
     inbound_secret: SecretStr | None = None
     dkim_key: Path | None = None  # PEM
     dkim_selector: str = "tinyfat"

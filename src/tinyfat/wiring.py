@@ -37,9 +37,11 @@ from tinyfat.flows import mail_turn, provision, retire
 from tinyfat.flows.begun import Begun
 from tinyfat.flows.delivery import Delivery
 from tinyfat.flows.intake import MailIntake
+from tinyfat.flows.loop_watch import LoopWatch
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.mail_turn import MailTurn
 from tinyfat.flows.orders import Orders
+from tinyfat.flows.owner_mail import OwnerMail
 from tinyfat.flows.readiness import Readiness
 from tinyfat.flows.usage_alerts import UsageWatch
 from tinyfat.ports.ledger import StoreUnavailable
@@ -56,8 +58,10 @@ from tinyfat.store.deliveries import DeliveryStore
 from tinyfat.store.embedded import EmbeddedPostgres, PostgresRefused
 from tinyfat.store.executors import ExecutorStore
 from tinyfat.store.keys import KeyStore
+from tinyfat.store.loops import LoopStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
+from tinyfat.store.notices import NoticeStore
 from tinyfat.store.request_budgets import StoredLimits
 from tinyfat.store.servers import SPECS
 from tinyfat.store.signals import Signals, signal
@@ -80,6 +84,7 @@ UNBEGUN_LOOK_SECONDS = 15.0
 USAGE_BEAT_SECONDS = 5.0
 HOLD_SWEEP_SECONDS = 20.0
 ALERT_SECONDS = 15.0
+LOOP_LOOK_SECONDS = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +134,7 @@ class World:
         self.turns = TurnStore(self.database, self.signals, self.mails)
         self.ledger = MailStore(
             self.database,
-            RateCaps(settings.mail_rate_thread, settings.mail_rate_sender),
+            RateCaps(settings.mail_rate_thread, settings.mail_rate_sender, settings.mail_quick_answers),
             quotas_of(settings),
             self.mails,
         )
@@ -181,6 +186,8 @@ class World:
         self.identities = self.fleet.identities
         alerts = UsageAlertStore(self.database)
         self.usage_watch = UsageWatch(settings.domain, self.usage, alerts, self.delivery, time.monotonic)
+        owner_mail = OwnerMail(settings.domain, NoticeStore(self.database), self.delivery)
+        self.loop_watch = LoopWatch(LoopStore(self.database, settings.domain), self.agents, owner_mail)
         self.mail_turn = MailTurn(
             settings.domain,
             settings.turn_deadline,
@@ -294,6 +301,7 @@ class World:
             ("usage", USAGE_BEAT_SECONDS, self.usage.beat),
             ("holds", HOLD_SWEEP_SECONDS, self.usage_watch.sweep_holds),
             ("usage alerts", ALERT_SECONDS, self.usage_watch.tell_owners),
+            ("loops", LOOP_LOOK_SECONDS, self.loop_watch.tell_owners),
             ("ended turns", FORGET_SECONDS, self.usage.forget_turns),
             *self.room.beats(),
             *self.fleet.beats(),

@@ -45,6 +45,7 @@ WRONG = {
     "MAIL_SIZE_MAX": ["0", "many", "99999999999"],
     "MAIL_RATE_THREAD": ["0", "-1", "x"],
     "MAIL_RATE_SENDER": ["0"],
+    "MAIL_QUICK_ANSWERS": ["-1", "x", "1001"],
     "MODEL_URL": ["api.example.org", "ftp://x/y"],
     "MODEL_PRICE": ["1", "1/2/3", "a/b", "-1/1", "nan/1", "1e9/1", ""],
     "NAMESERVERS": ["dns.example.org", "1.2.3"],

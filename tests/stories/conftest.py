@@ -57,6 +57,7 @@ async def hasty(office: PostOffice, stories: Path) -> AsyncIterator[House]:
         TINYFAT_TURN_DEADLINE=str(TURN_SECONDS),
         TINYFAT_MAIL_RATE_THREAD=str(THREAD_CAP),
         TINYFAT_MAIL_RATE_SENDER=str(SENDER_CAP),
+        TINYFAT_MAIL_QUICK_ANSWERS="0",  # the caps above are what its stories are about
     ) as tinyfat:
         operator = Operator(tinyfat)
         yield House(tinyfat, office, operator, "hasty.localhost")

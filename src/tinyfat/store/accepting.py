@@ -12,6 +12,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from tinyfat.domain.mail.judgement import Facts, Judgement, RateCaps, gave_up, judge
+from tinyfat.domain.mail.rhythm import Exchange, Rhythm
 from tinyfat.domain.mail.same_content import content_digest
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.domain.mail.threads import session_key, thread_candidates
@@ -22,9 +23,10 @@ from tinyfat.store.mail_batches import MailBatches, Outcome
 from tinyfat.store.quotas import UNANSWERED, MailQuotas
 
 RATE_WINDOW_SECONDS = 3600
+EXCHANGES_LOOKED_AT = 3  # times as many as the quick answers in a row that are answered: more than any pace asks for
+ANOTHER_MAIL = "another mail with this Message-ID was taken already, and says something else"
 
 Cursor: TypeAlias = AsyncCursor[TupleRow]
-ANOTHER_MAIL = "another mail with this Message-ID was taken already, and says something else"
 
 # What the judgement asks of the ledger: how many turns the mail's conversation and its sender had of late, and which
 # mails of ours it is a report about. What a mail answers decides the conversation (RFC 5322 3.6.4), whatever became of
@@ -43,7 +45,30 @@ select
     (select count(*) from messages where agent_id = %(agent)s and sender = %(sender)s and direction = 'in'
         and turn_id is not null and at > now() - make_interval(secs => %(window)s)),
     array(select id::text from messages where agent_id = %(agent)s and direction = 'out'
-        and (message_id = any(%(reported)s) or id = any(%(bounced)s)))
+        and (message_id = any(%(reported)s) or id = any(%(bounced)s))),
+    (select json_agg(json_build_array(
+        extract(epoch from now() - one.at), extract(epoch from now() - reply.left_at),
+        case when turn.created_at > one.at then extract(epoch from now() - turn.created_at) end))
+     from (
+        (select id, turn_id, at from messages where agent_id = %(agent)s and sender = %(sender)s and direction = 'in'
+            and turn_id is not null and at > now() - make_interval(secs => %(window)s)
+            order by at desc limit %(looked)s)
+        union
+        (select id, turn_id, at from messages where thread_id = found.thread and direction = 'in'
+            and turn_id is not null and at > now() - make_interval(secs => %(window)s)
+            order by at desc limit %(looked)s)
+     ) one
+     join turns turn on turn.id = one.turn_id
+     left join lateral (
+        -- A reply may be answered before the note that it left is committed.
+        select case when delivered_at > at + interval '30 seconds' then delivered_at
+            when delivered_at is not null or leased_until > now() then at end as left_at
+        from messages where turn_id = one.turn_id and direction = 'out' limit 1
+     ) reply on true where %(looked)s > 0),
+    (select extract(epoch from now() - max(at)) from messages where thread_id = found.thread and direction = 'in'
+        and state = 'held' and reason like 'a loop:%%'),
+    (select extract(epoch from now() - max(at)) from messages where agent_id = %(agent)s and sender = %(sender)s
+        and state = 'held' and reason like 'a loop:%%')
 from found
 """
 
@@ -114,6 +139,7 @@ class _Known:
     turns_in_thread: int
     turns_of_sender: int
     ours_bounced: Sequence[str]  # rows of our messages that this is a report about
+    rhythm: Rhythm
 
 
 class MailAcceptance:
@@ -131,7 +157,7 @@ class MailAcceptance:
         """In the order given, which is the order of each agent's mails."""
         async with self._database.connection() as connection:
             async with connection.pipeline():
-                asked = [[await _ask_known(connection, one) for one in mail] for mail in mails]
+                asked = [[await _ask_known(connection, one, self._caps) for one in mail] for mail in mails]
             plans = [
                 [_plan(one, await _known(cursor), self._caps) for one, cursor in zip(mail, cursors, strict=True)]
                 for mail, cursors in zip(mails, asked, strict=True)
@@ -200,13 +226,14 @@ def _plan(one: Incoming, known: _Known, caps: RateCaps) -> _Plan:
         is_bounce=bool(one.bounced_message or known.ours_bounced),
         turns_in_thread=known.turns_in_thread,
         turns_of_sender=known.turns_of_sender,
+        rhythm=known.rhythm,
     )
     judgement = judge(one.mail, facts, caps)
     turn_id = uuid.uuid4() if judgement.state is MessageState.QUEUED else None
     return _Plan(one, known, judgement, uuid.uuid4(), turn_id)
 
 
-async def _ask_known(connection: Connection, one: Incoming) -> Cursor:
+async def _ask_known(connection: Connection, one: Incoming, caps: RateCaps) -> Cursor:
     return await connection.execute(
         _KNOWN,
         {
@@ -215,6 +242,7 @@ async def _ask_known(connection: Connection, one: Incoming) -> Cursor:
             "tag": one.tag,
             "sender": storable(one.mail.from_address),
             "window": RATE_WINDOW_SECONDS,
+            "looked": caps.quick_answers_max * EXCHANGES_LOOKED_AT if one.proved and one.allowed else 0,
             "reported": _reported(one),
             "bounced": [uuid.UUID(one.bounced_message)] if one.bounced_message else [],
         },
@@ -224,7 +252,13 @@ async def _ask_known(connection: Connection, one: Incoming) -> Cursor:
 async def _known(cursor: Cursor) -> _Known:
     row = await cursor.fetchone()
     assert row is not None
-    return _Known(*row)
+    in_thread_turns, of_sender_turns, bounced, exchanges, in_thread, of_sender = row
+    rhythm = Rhythm([Exchange(*one) for one in exchanges or ()], _float(in_thread), _float(of_sender))
+    return _Known(in_thread_turns, of_sender_turns, bounced, rhythm)
+
+
+def _float(seconds: Any) -> float | None:
+    return None if seconds is None else float(seconds)
 
 
 async def _outcome(plans: Sequence[_Plan], kept: list[Cursor] | NoRoom) -> Outcome:

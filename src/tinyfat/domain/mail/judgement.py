@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tinyfat.domain.mail.automatic import role_reason
 from tinyfat.domain.mail.message import Mail
+from tinyfat.domain.mail.rhythm import Rhythm, loop_reason
 from tinyfat.domain.mail.states import MessageState
 
 # Two agents that answer each other, their marks lost on the way, stop here. Within the window of the rate caps.
@@ -32,6 +33,7 @@ class RateCaps:
 
     turns_in_thread_max: int = 20
     turns_of_sender_max: int = 60
+    quick_answers_max: int = 0  # mail/rhythm.QUICK_ANSWERS_MAX; 0: the rhythm of a loop is not looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Facts:
     from_itself: bool = False  # the From address is the very agent's
     named: bool = False  # the From address itself is the owner's, or on the allow-list: not by its domain alone
     to_return_path: bool = False  # it came to an address of ours that only envelopes have
+    rhythm: Rhythm = field(default_factory=Rhythm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ def judge(mail: Mail, facts: Facts, caps: RateCaps) -> Judgement:
        the allow-list is asked only of a proved one.
     4. An agent of ours whose mail does not say it is automatic gets OWN_AGENT_TURNS_MAX answers: two agents that
        write to each other stop within three exchanges even where a relay strips our marks, the Message-ID included.
-    5. Rate caps come last, so that mail that would not be answered anyway costs nobody a turn.
+    5. Rate caps come last, so that mail that would not be answered anyway costs nobody a turn; with them, mail that
+       has the rhythm of a loop (mail/rhythm).
     """
     if facts.is_bounce:
         return Judgement(MessageState.BOUNCE, _report_words(mail))
@@ -90,6 +94,8 @@ def judge(mail: Mail, facts: Facts, caps: RateCaps) -> Judgement:
         return Judgement(MessageState.HELD, f"rate cap: this thread had {facts.turns_in_thread} turns already")
     if facts.turns_of_sender >= caps.turns_of_sender_max:
         return Judgement(MessageState.HELD, f"rate cap: this sender had {facts.turns_of_sender} turns already")
+    if loop := loop_reason(facts.rhythm, caps.quick_answers_max):
+        return Judgement(MessageState.HELD, loop)
     return Judgement(MessageState.QUEUED, "")
 
 
