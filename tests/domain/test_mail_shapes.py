@@ -174,6 +174,10 @@ class TestFilesInText:
         found = encoded_files(b"=ybegin line=128 size=256 name=a b.bin\r\n" + yenc + b"\r\n=yend size=256\r\n")
         assert [(one.name, one.content) for one in found.files] == [(b"a b.bin", bytes(range(256)))]
 
+    def test_bits_beyond_a_lines_count_are_no_matter(self) -> None:
+        assert encoded_files(b'begin 644 x\n"0V%T\n`\nend\n').files[0].content == b"Ca"
+        assert encoded_files(b"begin 644 x\n!0V%_\n`\nend\n").files[0].content == b"C"
+
     @pytest.mark.parametrize(
         "text",
         [
@@ -249,6 +253,21 @@ class TestWrapped:
         )
         text = made(MIXED, body=parts(TEXT, f"{field}\r\n\r\nContent-Type: a/b\r\n")).text
         assert all(word in text for word in ("the text", "ftp.x.org", "pub", "a.ps"))
+
+    def test_what_is_encrypted_says_so(self) -> None:
+        sealed = made("Content-Type: application/pkcs7-mime; smime-type=enveloped-data; name=smime.p7m")
+        assert "encrypted" in sealed.text
+        assert [name for name, _ in files(sealed)] == ["smime.p7m"]
+        pgp = parts(
+            "Content-Type: application/pgp-encrypted\r\n\r\nVersion: 1", "Content-Type: a/b; name=x.asc\r\n\r\nx"
+        )
+        mail = made("Content-Type: multipart/encrypted; boundary=b", body=pgp)
+        assert ("encrypted" in mail.text, len(mail.attachments)) == (True, 2)
+
+    def test_a_subject_in_the_bodys_charset(self) -> None:
+        raw = b"Subject: " + "Привет".encode("koi8-r") + b"\r\nContent-Type: text/plain; charset=koi8-r\r\n\r\nx"
+        assert read_mail(raw).subject == "Привет"
+        assert read_mail(raw.replace(b"koi8-r", b"utf-16").replace("Привет".encode("koi8-r"), b"Hi")).subject == "Hi"
 
     def test_the_only_text_is_text_whatever_its_name(self) -> None:
         named = "Content-Type: text/plain; name=body.txt\r\n\r\nthe text"

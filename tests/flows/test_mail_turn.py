@@ -253,3 +253,28 @@ async def test_over_the_caps_mails_are_held_and_none_is_lost(database: Database)
                 await world.mail_turn.start(released.start_turn, 1)
         await _settle(world)
         assert len(world.out.sent) == 10
+
+
+@pytest.mark.parametrize(
+    ("raw", "to"),
+    [
+        (b"From: a@example.net, b@example.net\r\nSender: b@example.net\r\n\r\nHello.\r\n", "b@example.net"),
+        (mail("Away.", message_id="<1@x>").replace(b"Subject: Boats", b"Subject: Automatic reply: Boats"), OWNER),
+        (mail("Done.", sender="no-reply@example.net"), "no-reply@example.net"),
+    ],
+    ids=["doubtful", "automatic", "role"],
+)
+async def test_what_was_kept_from_an_answer_is_answered_once_it_is_let_out(
+    database: Database, raw: bytes, to: str
+) -> None:
+    async with small_world(database) as world:
+        agent = await world.ready_agent()
+        await world.send(agent, raw)
+        [(row_id, state, reason)] = await world.rows("select id, state, reason from messages where direction = 'in'")
+        assert state in ("ignored", "quarantined")
+        assert reason
+        assert await world.rows("select count(*) from turns") == [(0,)]
+        released = await world.ledger.release(str(row_id))
+        await world.mail_turn.start(released.start_turn, 1)
+        await world.flows.all_ended()
+        assert await world.rows("select recipient from messages where direction = 'out'") == [(to,)]

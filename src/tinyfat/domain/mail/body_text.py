@@ -50,18 +50,22 @@ def _best_alternative(part: Part, budget: list[int]) -> list[str]:
     """
     plain = [piece for child in part.children if child.media_type == "text/plain" for piece in _pieces(child, budget)]
     rich = [child for child in reversed(part.children) if child.media_type != "text/plain"]
-    html = next((leaf for child in rich for leaf in child.leaves() if leaf.media_type == "text/html"), None)
-    if plain and html is not None and is_body(html):
+    html, rich_one = next(((leaf, child) for child in rich for leaf in child.leaves() if _is_html(leaf)), (None, None))
+    if plain and html is not None and rich_one is not None:
         text = "\n\n".join(plain)
         if not may_say_more(text, _decoded(html)[:HTML_CHARS_MAX]):
             return plain
-        return [better(text, _leaf_text(html, budget).strip("\n"))]
+        return [better(text, "\n\n".join(_pieces(rich_one, budget)))]
     if plain and not is_blank("".join(plain)):
         return plain
     for child in rich:
         if pieces := _pieces(child, budget):
             return pieces
     return plain
+
+
+def _is_html(leaf: Part) -> bool:
+    return leaf.media_type == "text/html" and is_body(leaf)
 
 
 def _leaf_text(part: Part, budget: list[int]) -> str:

@@ -66,10 +66,15 @@ def _decoded(begin: re.Match[bytes], body: bytes) -> bytes | None:
             return None
         try:
             out += binascii.a2b_uu(line)
-        except binascii.Error:
-            # Some encoders pad a line beyond its count (binascii's own remedy): read what it says it has.
-            try:
-                out += binascii.a2b_uu(line[: 1 + (((line[0] - 32) & 63) * 4 + 5) // 3])
-            except binascii.Error:
-                return None
+        except binascii.Error:  # bits beyond its count, which some encoders leave there
+            out += _leniently(line)
     return bytes(out)
+
+
+def _leniently(line: bytes) -> bytes:
+    """Six bits a character, and as many bytes as the first one says."""
+    bits = 0
+    for character in line[1:]:
+        bits = bits << 6 | (character - 32) & 63
+    count = len(line[1:]) * 6 // 8
+    return (bits >> (len(line[1:]) * 6 - count * 8)).to_bytes(count, "big")[: (line[0] - 32) & 63]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from tinyfat.domain.mail.charsets import decode, one_line
+from tinyfat.domain.mail.charsets import decode, known_charset, one_line
 
 HEADERS_MAX = 1_000
 HEADER_LINES_MAX = 4_000  # continuation lines included
@@ -51,6 +51,12 @@ class Headers:
     def first(self, name: str) -> str:
         """The first value of this field, or ""."""
         return next((decode(value).strip() for one, value in self.fields if one == name), "")
+
+    def first_in(self, name: str, charset: str) -> str:
+        """As `first`; 8-bit characters, which no charset is given for, read in that of the body."""
+        value = next((value for one, value in self.fields if one == name), b"")
+        compatible = not (known_charset(charset) or "utf_").startswith(("utf_", "iso2022", "hz"))
+        return decode(value, charset if compatible and not value.isascii() else "").strip()
 
     def names(self) -> Iterator[str]:
         return (name for name, _ in self.fields)

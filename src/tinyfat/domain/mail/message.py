@@ -11,7 +11,7 @@ from tinyfat.domain.mail.body_text import text_of
 from tinyfat.domain.mail.headers import Headers, decode_words, display_text, read_headers
 from tinyfat.domain.mail.mailboxes import Mailbox, MailboxList, read_mailboxes
 from tinyfat.domain.mail.message_ids import MISSING_ID_DOMAIN, derived_message_id, message_ids
-from tinyfat.domain.mail.mime import read_structure
+from tinyfat.domain.mail.mime import Part, read_structure
 from tinyfat.domain.mail.parts_as_meant import as_meant
 from tinyfat.domain.mail.reports import Report, read_report
 from tinyfat.domain.turns import Attachment
@@ -84,7 +84,7 @@ def likeliest_sender(headers: Headers) -> str:
 def _read(raw: bytes) -> Mail:
     structure = read_structure(raw)
     root, headers = as_meant(structure.root), structure.root.headers
-    subject = display_text(headers.first("subject"), SUBJECT_CHARS_MAX)
+    subject = display_text(headers.first_in("subject", _charset(root)), SUBJECT_CHARS_MAX)
     automatic = automatic_mail(structure.root, subject)
     sender, sender_defects = sender_of(headers)
     message_id, id_defects = _message_id(raw, headers)
@@ -107,6 +107,12 @@ def _read(raw: bytes) -> Mail:
         report=read_report(structure.root),
         answer_to="" if sender.address else likeliest_sender(headers),
     )
+
+
+def _charset(root: Part) -> str:
+    """Of the first text that names one."""
+    texts = (part.parameters.get("charset", "") for part in root.leaves() if part.media_type.startswith("text/"))
+    return next((charset for charset in texts if charset), "")
 
 
 def _mailboxes(headers: Headers, name: str) -> tuple[Mailbox, ...]:

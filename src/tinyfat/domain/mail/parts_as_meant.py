@@ -13,6 +13,7 @@ from tinyfat.domain.mail.signed_content import signed_content
 WRAPPINGS_MAX = 3  # signatures in one another (RFC 2634 1.1: a triple-wrapped mail has two)
 TEXT_TYPES = ("text/plain", "text/html", "text/enriched")
 ADDRESS_CHARS_MAX = 1_000
+ENCRYPTED = b"[This mail is encrypted: its text cannot be read here. What came is attached.]"
 _SIGNED_TYPES = ("application/pkcs7-mime", "application/x-pkcs7-mime")
 
 
@@ -31,6 +32,8 @@ def as_meant(root: Part) -> Part:
     texts = [leaf for leaf in leaves if leaf.media_type == "text/plain"]
     if len(texts) == 1 and texts[0].disposition != "attachment":
         return _replaced(meant, texts[0], replace(texts[0], is_text=True))
+    if any(_is_encrypted(leaf) for leaf in leaves):
+        return Part(meant.headers, "multipart/mixed", {}, "", {}, b"", (text_part(ENCRYPTED), meant))
     if meant.children and not is_blank(meant.preamble.decode("utf-8", "replace")):
         return replace(meant, children=(text_part(meant.preamble), *meant.children))
     return meant
@@ -63,6 +66,12 @@ def _part(part: Part, wrappings: int) -> Part:
     if part.media_type == "text/plain" and not is_named(part):
         return _with_files(part)
     return part
+
+
+def _is_encrypted(part: Part) -> bool:
+    """RFC 8551 3.3, RFC 3156 4: nobody here has the key."""
+    enveloped = part.media_type in _SIGNED_TYPES and "enveloped" in part.parameters.get("smime-type", "").lower()
+    return enveloped or part.media_type == "application/pgp-encrypted"
 
 
 def _may_be_signed(part: Part) -> bool:
