@@ -1,6 +1,6 @@
 """`python -m bench [PROGRAM ...] [--seconds S] [--json]`: a small table, ratios first.
 
-PROGRAM: accept, turns, idle, relay, many-servers, servers.
+PROGRAM: accept, turns, idle, relay, caps, many-servers, servers.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import accept, idle, many_servers, postfix, relay, servers, turns
+from bench import accept, caps, idle, many_servers, postfix, relay, servers, turns
 from bench.figures import Figure, as_json, table
 
-PROGRAMS = ("accept", "turns", "idle", "relay", "many-servers", "servers")
+PROGRAMS = ("accept", "turns", "idle", "relay", "caps", "many-servers", "servers")
 BY_DEFAULT = PROGRAMS[:-1]  # servers need root, Debian and a quarter of an hour
 SECONDS = 30.0
 # Open to pass through, to nobody to look into: Postfix's processes run as users of their own.
@@ -35,6 +35,8 @@ async def run(programs: list[str], seconds: float, folder: Path) -> list[Figure]
         figures += await turns.measure(folder, seconds, with_peer=not why_not)
     if "relay" in programs:
         figures += await relay.measure(folder, seconds)
+    if "caps" in programs:
+        figures += await caps.measure()
     if "many-servers" in programs:
         figures += await many_servers.measure(folder)
     if "servers" in programs:
