@@ -22,7 +22,7 @@ from tinyfat.domain.failures import Failure
 from tinyfat.domain.link import TurnAnswer, TurnReceived, decode
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 
-PACE = Pace(ask_pause_first=0.01, ask_pause_max=0.02, ask_grace=0.1)
+PACE = Pace(ask_pause_first=0.01, ask_pause_max=0.02, ask_grace=0.1, limit_grace=0.05)
 SECRET = "model-key-1234567"
 
 
@@ -281,3 +281,40 @@ async def test_on_a_full_disk_answers_still_go_out_and_new_turns_wait(office: Of
     office.desk.offer(turn("u"))
     assert (await office.result("u")).text == "answer to u"
     assert "disk is full" in (tmp_path / "box.log").read_text()
+
+
+async def test_a_limit_that_outlasts_the_turn_ends_it_soon_and_truly(office: Office) -> None:
+    office.open()
+    office.runtime.open.clear()  # a runtime that waits out the limit by itself
+    office.desk.offer(turn("t", seconds=60.0))
+    while not office.runtime.asked:
+        await asyncio.sleep(0)
+    office.desk.limited("t+other", 3600.0)
+    result = await office.result("t")
+    assert result.failure is not None and result.failure.id is FailureId.VENDOR_LIMIT
+    assert "until" in result.failure.fields and office.runtime.cancelled == ["t"]
+    assert len(office.runtime.asked) == 1
+
+
+async def test_a_limit_that_ends_within_the_turn_is_waited_out(office: Office) -> None:
+    office.open()
+    office.runtime.open.clear()
+    office.desk.offer(turn("t", seconds=60.0))
+    while not office.runtime.asked:
+        await asyncio.sleep(0)
+    office.desk.limited("t", 30.0)
+    office.runtime.open.set()
+    assert (await office.result("t")).text == "answer to t"
+
+
+async def test_what_fails_under_a_limit_failed_for_it(office: Office) -> None:
+    office.open()
+    office.runtime.open.clear()
+    office.runtime.answers = [TurnResult(TurnOutcome.FAILED, failure=Failure(FailureId.MODEL_FAILED), detail="429")]
+    office.desk.offer(turn("t", seconds=60.0))
+    while not office.runtime.asked:
+        await asyncio.sleep(0)
+    office.desk.limited("t", 3600.0)
+    office.runtime.open.set()
+    result = await office.result("t")
+    assert result.failure is not None and result.failure.id is FailureId.VENDOR_LIMIT and result.detail == "429"

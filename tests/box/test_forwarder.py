@@ -252,3 +252,19 @@ def test_no_turn_or_session_makes_a_header_of_its_own(turn: str, session: str) -
     assert raw.count(b"\r\n") == (2 if session else 1)
     assert raw.endswith(b"\r\n") and raw.replace(b"\r\n", b"").isascii()
     assert not raw.replace(b"\r\n", b"").translate(None, bytes(range(32, 127)))
+
+
+async def test_a_vendors_long_limit_is_told_to_the_turn_and_not_to_the_runtime(rig: Rig) -> None:
+    told: list[tuple[str, float]] = []
+    rig.forwarder.on_limit = lambda turn, seconds: told.append((turn, seconds))
+    rig.turn = ("turn-1", "")
+    rig.relay.answer = b"HTTP/1.1 429 Too Many\r\nretry-after: 3600\r\ncontent-length: 4\r\n\r\nbusy"
+    answer = await rig.ask(post())
+    assert answer == b"HTTP/1.1 429 Too Many\r\ncontent-length: 4\r\nx-should-retry: false\r\n\r\nbusy"
+    assert told == [("turn-1", 3600.0)]
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nbroken off", b"x" * 200_000])
+async def test_an_answer_without_a_head_passes_as_it_is(rig: Rig, answer: bytes) -> None:
+    rig.relay.answer = answer
+    assert await rig.ask(post()) == answer

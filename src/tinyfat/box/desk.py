@@ -20,6 +20,12 @@ from tinyfat.domain.failures import Failure
 from tinyfat.domain.link import ANSWER_FILES_BYTES_MAX, USAGE_BYTES_MAX, WORDS_CHARS_MAX, TurnAnswer, encode
 from tinyfat.domain.turns import Turn, TurnOutcome, TurnResult
 
+# What a runtime may call a limit of its model's vendor.
+_FOR_A_LIMIT = (
+    FailureId.VENDOR_LIMIT, FailureId.MODEL_FAILED, FailureId.MODEL_UNREACHABLE, FailureId.TOO_LATE,
+    FailureId.EMPTY_ANSWER,
+)  # fmt: skip
+
 
 @dataclass(slots=True)
 class _Held:
@@ -30,6 +36,8 @@ class _Held:
     asked: bool  # the runtime may have it already
     expiry: asyncio.TimerHandle | None = None  # while it waits
     trouble: str = ""  # why the runtime has not answered yet, for the operator
+    limited_until: float = 0.0  # Unix time: so long the model's vendor lets no call through
+    asking: asyncio.Timeout | None = None  # while the runtime is asked
 
 
 class TurnDesk:
@@ -53,6 +61,7 @@ class TurnDesk:
         self._waiting: dict[str, _Held] = {}  # by turn id, in order of their offer
         self._running: dict[str, asyncio.Task[None]] = {}
         self._sessions: dict[str, str] = {}  # of those that run, by turn id
+        self._held: dict[str, _Held] = {}  # those that run, by turn id
         self._busy_sessions: set[str] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -122,6 +131,19 @@ class TurnDesk:
                     return turn_id, session
         return self.under_way()
 
+    def limited(self, named: str, seconds: float) -> None:
+        """A call of this turn (or of one of several, as `under_way` names them) met a limit of the vendor's that lasts
+        so long. Where it outlasts the turn, the runtime has a moment to find another way, and the turn ends."""
+        for turn_id in named.split("+"):
+            held = self._held.get(turn_id)
+            if held is None:
+                continue
+            held.limited_until = self._now() + seconds
+            moment = asyncio.get_running_loop().time() + self._pace.limit_grace
+            ends = held.asking.when() if held.asking else None
+            if held.limited_until > held.deadline_at and held.asking and ends is not None and ends > moment:
+                held.asking.reschedule(moment)
+
     async def idle(self) -> None:
         """Until no turn runs."""
         await self._idle.wait()
@@ -182,11 +204,12 @@ class TurnDesk:
         self._idle.clear()
         task = asyncio.create_task(self._carry(held))
         self._running[turn.id] = task
+        self._held[turn.id] = held
         self._sessions[turn.id] = turn.session
         task.add_done_callback(lambda _: self._finished(turn))
 
     def _finished(self, turn: Turn) -> None:
-        del self._running[turn.id], self._sessions[turn.id]
+        del self._running[turn.id], self._sessions[turn.id], self._held[turn.id]
         self._busy_sessions.discard(turn.session)
         if not self._running:
             self._idle.set()
@@ -201,7 +224,13 @@ class TurnDesk:
         except Exception as error:  # a mistake of ours: the sender must hear of it, and the operator see it
             self._logbook.box(f"turn {turn_id} failed: {type(error).__name__}: {error}")
             result = self._failed(FailureId.TURN_FAILED, f"{type(error).__name__}: {error}")
-        self._answered(turn_id, result)
+        self._answered(turn_id, self._with_limit(held, result))
+
+    def _with_limit(self, held: _Held, result: TurnResult) -> TurnResult:
+        """What failed while the vendor let no call through failed for that, whatever the runtime calls it."""
+        if not held.limited_until or result.failure is None or result.failure.id not in _FOR_A_LIMIT:
+            return result
+        return replace(result, failure=Failure(FailureId.VENDOR_LIMIT, {"until": round(held.limited_until)}))
 
     async def _ask(self, held: _Held) -> TurnResult:
         """Until the runtime answers. Raises TimeoutError at the turn's deadline."""
@@ -216,10 +245,12 @@ class TurnDesk:
                 self._journal.mark_asked(held.turn.id)
                 asked_before, held.asked = held.asked, True
                 # The runtime ends at the deadline by itself, and stops what it began; if not, it is left alone.
-                async with asyncio.timeout(left + self._pace.ask_grace):
+                async with asyncio.timeout(left + self._pace.ask_grace) as held.asking:
                     return await runtime.answer(replace(held.turn, deadline_seconds=left), asked_before)
             except (RuntimeUnavailable, sqlite3.Error, OSError) as error:  # TimeoutError is an OSError
                 held.trouble = str(error) or type(error).__name__
+                if held.limited_until > held.deadline_at:
+                    raise TimeoutError from error
             async with asyncio.timeout(self._left(held)):
                 await asyncio.sleep(backoff(attempt, self._pace.ask_pause_first, self._pace.ask_pause_max))
             self._logbook.box(f"turn {held.turn.id} is asked again: {held.trouble}")

@@ -13,12 +13,15 @@ import contextlib
 import hmac
 import json
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from tinyfat.box.logbook import Logbook
+from tinyfat.box.vendor_limits import told_to_runtime
 from tinyfat.domain.link import ModelAccess
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -80,6 +83,7 @@ class ModelForwarder:
         self._relay: Relay | None = None
         self._server: asyncio.Server | None = None
         self._calls: set[asyncio.Task[None]] = set()
+        self.on_limit: Callable[[str, float], None] | None = None  # (a turn, as `whose_call` names it; seconds)
         self.port = 0
 
     async def open(self, port_file: Path) -> None:
@@ -148,9 +152,18 @@ class ModelForwarder:
         relay_reader, relay_writer = await self._dial(relay)
         try:
             relay_writer.write(head.raw + naming(turn) + b"\r\n")
-            await _pass_both_ways(reader, writer, relay_reader, relay_writer, head.body_bytes)
+            limited = partial(self._limited, turn[0] if turn else "")
+            await _pass_both_ways(reader, writer, relay_reader, relay_writer, head.body_bytes, limited)
         finally:
             await _close(relay_writer)
+
+    def _limited(self, turn: str, head: bytes) -> bytes:
+        """The answer's head as the runtime gets it; the turn hears of a limit of the vendor's that lasts."""
+        told, seconds = told_to_runtime(head, time.time())
+        if seconds and self.on_limit is not None:
+            self._logbook.box(f"the model's vendor lets no calls through for {seconds:.0f} s")
+            self.on_limit(turn, seconds)
+        return told
 
     async def _dial(self, relay: Relay) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
@@ -252,10 +265,11 @@ async def _pass_both_ways(
     relay_in: asyncio.StreamReader,
     relay_out: asyncio.StreamWriter,
     body_bytes: int,
+    answer_head: Callable[[bytes], bytes],
 ) -> None:
     """Until the relay ends its answer, or the runtime goes away."""
     up = asyncio.create_task(_upload(runtime_in, relay_out, body_bytes))
-    down = asyncio.create_task(_download(relay_in, runtime_out))
+    down = asyncio.create_task(_download(relay_in, runtime_out, answer_head))
     try:
         await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
         if not down.done() and not up.result():
@@ -290,7 +304,16 @@ async def _upload(runtime: asyncio.StreamReader, relay: asyncio.StreamWriter, bo
             return False
 
 
-async def _download(relay: asyncio.StreamReader, runtime: asyncio.StreamWriter) -> None:
+async def _download(
+    relay: asyncio.StreamReader, runtime: asyncio.StreamWriter, answer_head: Callable[[bytes], bytes]
+) -> None:
+    try:
+        runtime.write(answer_head(await relay.readuntil(b"\r\n\r\n")))
+        await runtime.drain()
+    except asyncio.IncompleteReadError as broken:
+        runtime.write(broken.partial)
+    except asyncio.LimitOverrunError:
+        pass  # no head of ours; it passes as it is
     while piece := await relay.read(PIECE_BYTES):
         runtime.write(piece)
         await runtime.drain()

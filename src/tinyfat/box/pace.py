@@ -32,6 +32,7 @@ class Pace:
     ready_poll: float = 0.1
     probe_interval: float = 5.0
     probe_timeout: float = 5.0
+    limit_grace: float = 20.0  # for a runtime whose model's vendor lets no call through until after the turn
     probe_failures_max: int = 3  # in a row; then it is restarted
     unhealthy_stop: float = 10.0  # what a hung or swollen runtime gets between SIGTERM and SIGKILL
     restart_pause_first: float = 0.5

@@ -61,6 +61,7 @@ class Supervisor:
         self._logbook.hide([model_token])
         tls = client_context(identity.link_ca)
         self._forwarder = ModelForwarder(model_token, self._desk.whose_call, self._logbook, tls)
+        self._forwarder.on_limit = self._desk.limited
         self._link = Link(
             identity.link_url, identity.link_token, self, self._outbox, self._logbook, self._pace, chance, tls
         )
