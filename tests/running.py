@@ -62,6 +62,7 @@ class TinyFat:
         self.smtp_port, self.http_port, self.relay_port = free_port(), free_port(), free_port()
         self.environment = surroundings() | {
             "TINYFAT_HOME": str(home),
+            "TINYFAT_PROCESS_SHARED": "true",  # agents of many owners; what is refused without it has a test of its own
             "TINYFAT_SMTP_LISTEN": f"127.0.0.1:{self.smtp_port}",
             "TINYFAT_HTTP_LISTEN": f"127.0.0.1:{self.http_port}",
             "TINYFAT_RELAY_LISTEN": f"127.0.0.1:{self.relay_port}",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from tinyfat.api.box_link import BoxLinks, box_of
 from tinyfat.api.keys import require_operator
 from tinyfat.domain.agents import Agent, AgentState, Place, Plan, RuntimeKind, agent_name
+from tinyfat.domain.machines import PROCESS, PROCESS_WORDS
 from tinyfat.domain.mail.addresses import owner_address, sender_pattern
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.flows import provision, retire
@@ -66,6 +67,8 @@ async def create(new: NewAgent, world: Here) -> dict[str, Any]:
         )
     if world.kinds.is_server(kind) and (complaint := await _foreign_name(world, name)):
         raise ValueError(complaint)
+    if kind == PROCESS and not world.settings.process_shared:
+        await _one_owner(world, owner)
     place = Place(new.plan or "", new.location, new.image, new.size)
     kept_seconds = 0.0 if new.take_name else world.settings.name_kept_days * DAY_SECONDS
     agent = await world.agents.create(name, owner, new.runtime, kind, place, kept_seconds)
@@ -202,6 +205,16 @@ async def status(world: Here) -> dict[str, Any]:
     return await world.status()
 
 
+async def _one_owner(world: World, owner: str) -> None:
+    """Raises ValueError where a process of this host would be another owner's."""
+    others = {agent.owner for agent in await world.agents.all() if agent.machine_kind == PROCESS} - {owner}
+    if others:
+        raise ValueError(
+            f"Agents of {', '.join(sorted(others))} run as processes of this host, and {PROCESS_WORDS}. For another "
+            "owner say --machine KIND, a machine of its own; or trust all of them and set TINYFAT_PROCESS_SHARED=true."
+        )
+
+
 async def _foreign_name(world: World, name: str) -> str:
     """A provider of names that is slow does not hold up the answer: the flow asks it again."""
     try:
@@ -225,6 +238,7 @@ async def _shown(world: World, agent: Agent) -> dict[str, Any]:
         "reason": agent.reason,
         "created_at": agent.created_at.isoformat(),
         "published": agent.published,
+        "machine_kind": agent.machine_kind,
         "machine": None,
     }
     if machine:

@@ -22,6 +22,7 @@ from tinyfat.cli.client import CommandFailed
 from tinyfat.cli.home import Home, HomeRefused, Running
 from tinyfat.cli.serving_http import http_served
 from tinyfat.dns_server.serving import dns_served
+from tinyfat.domain.machines import PROCESS, PROCESS_WORDS
 from tinyfat.engine.connections import raise_file_limit
 from tinyfat.listen_address import Address, ListenFailed, bound, url_of
 from tinyfat.ports.ledger import LedgerError
@@ -150,6 +151,8 @@ def _introduce(world: World, smtp: Address, listeners: Listeners, seconds: float
     if settings.dns != "none":
         at = f", answered at {settings.dns_listen}" if settings.dns == "local" else ""
         say(f"names      {settings.domain} ({settings.dns}{at})")
+    if settings.machine == PROCESS:
+        say(f"machines   {PROCESS}: {PROCESS_WORDS}")
     say(f"model      {world.model.model} ({world.model_source})")
     if settings.smarthost:
         say(f"smarthost  {settings.smarthost.address}")

@@ -1,7 +1,8 @@
 """Machines that are child processes of this host: a folder, a box, the box's runtime. For laptops, tests and demos.
 
-Not isolated from each other: whoever owns one can read the others' folders. Everything that matters is on disk, so a
-control plane that was killed finds its machines again by what the boxes wrote into their folders.
+Not isolated at all: an agent's programs are the operator's user, and can read the others' folders and every key.
+Everything that matters is on disk, so a control plane that was killed finds its machines again by what the boxes wrote
+into their folders.
 """
 
 from __future__ import annotations
