@@ -367,6 +367,6 @@ async def test_a_second_owner_of_processes_is_refused_in_words(tmp_path: Path) -
     async with TinyFat(tmp_path / "home", TINYFAT_PROCESS_SHARED="false") as house:
         first = command(house, "agent", "create", "ada", "--owner", "a@example.org", "--runtime", "echo")
         assert first.code == 0 and "runs as you" in " ".join(first.err.split())
-        words = refused(house, 1, "agent", "create", "bob", "--owner", "b@example.org", "--runtime", "echo")
+        words = refused(house, 2, "agent", "create", "bob", "--owner", "b@example.org", "--runtime", "echo")
         assert "a@example.org" in words and "TINYFAT_PROCESS_SHARED" in words
         assert command(house, "agent", "create", "cy", "--owner", "a@example.org", "--runtime", "echo").code == 0
