@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import httpx2
@@ -221,3 +222,43 @@ async def test_who_may_send_and_fetch_a_state(
             assert await ask("PUT", old, content=b"x") == 409
         move = await world.moves.get(move_id)
         assert move is not None and move.phase == "failed" and "room" in move.detail
+
+
+async def test_two_uploads_of_one_move_do_not_share_a_file(database: Database, tmp_path: Path) -> None:
+    """What broke off may still be read when it is sent again: the first that is complete counts, whole."""
+    async with cloud(database, tmp_path) as (world, machines):
+        agent = await made(world)
+        old, move_id = machine_id_of(agent.id), move_id_of(agent.id, 2)
+        await world.servers.write_down(world.orders.new_server(agent, 2, current=False))
+        both = asyncio.Event()
+        bodies = (b"a" * 300_000, b"b" * 200_000)
+        await machines.boxes[old].kill()  # it would send its own
+        await world.moves.ask(move_id, agent.id, old, machine_id_of(agent.id, 2))
+        started = 0
+
+        async def slowly(body: bytes) -> AsyncIterator[bytes]:
+            nonlocal started
+            yield body[:100_000]
+            started += 1
+            if started == len(bodies):
+                both.set()
+            await both.wait()
+            yield body[100_000:]
+
+        async with httpx2.AsyncClient(trust_env=False) as client:
+
+            async def put(body: bytes) -> int:
+                headers = {
+                    "Authorization": f"Bearer {world.orders.token(old)}",
+                    "Content-Length": str(len(body)),
+                    "Content-Digest": content_digest(sha256(body).hexdigest()),
+                }
+                url = f"http://127.0.0.1:{machines.port}{STATE_PATH}/{move_id}"
+                return int((await client.put(url, content=slowly(body), headers=headers)).status_code)
+
+            assert await asyncio.gather(*map(put, bodies)) == [204, 204]
+        move = await world.moves.get(move_id)
+        assert move is not None
+        kept = world.move_files.file(move_id).read_bytes()
+        assert kept in bodies and sha256(kept).hexdigest() == move.sha256 and len(kept) == move.bytes
+        assert [path.name for path in (tmp_path / "moves").iterdir()] == [f"{move_id}.tar.gz"]
