@@ -88,7 +88,7 @@ class ProcessMachines:
         return MachineSeen(MachineState.STOPPED if folder.exists() else MachineState.GONE)
 
     async def stop(self, machine_id: str) -> None:
-        """SIGTERM; when that was FORCE_SECONDS ago, SIGKILL, to the runtime too."""
+        """SIGTERM; when that was FORCE_SECONDS ago, SIGKILL, to the runtime too and to all that it began."""
         first = self._asked_to_stop.get(machine_id)
         if first is None:
             self._asked_to_stop[machine_id] = self._monotonic()
@@ -96,16 +96,13 @@ class ProcessMachines:
                 with suppress(psutil.Error):
                     process.terminate()
         elif self._monotonic() - first > FORCE_SECONDS:
-            self._kill(machine_id)
+            await self._kill_all(machine_id)
 
     async def delete(self, machine_id: str) -> None:
         """SIGKILL, and when nothing runs any more the folder goes; what does not die keeps it."""
         deadline = self._monotonic() + KILLED_SECONDS_MAX
         while (left := await self._all_of(machine_id)) and self._monotonic() < deadline:
-            self._kill(machine_id)
-            for process in left:
-                with suppress(psutil.Error):
-                    process.kill()
+            await self._kill_all(machine_id)
             await asyncio.sleep(LOOK_SECONDS)
             self._reap(machine_id)
         if not left:
@@ -143,6 +140,13 @@ class ProcessMachines:
         if not found:
             found.update(_left_by_runtime(folder))
         return found
+
+    async def _kill_all(self, machine_id: str) -> None:
+        left = await self._all_of(machine_id)
+        self._kill(machine_id)
+        for process in left:
+            with suppress(psutil.Error):
+                process.kill()
 
     async def _all_of(self, machine_id: str) -> list[psutil.Process]:
         """Its box and runtime, all that descends from them, and all that works in its folder, whoever its parent is."""
