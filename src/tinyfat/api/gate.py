@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tinyfat.engine.reading import Held, Reading, TooMuchBeingRead
 
 SMALL_BODY_BYTES_MAX = 64 * 1024  # of the operator's API: the largest is an owner's key
-STANDIN_BODY_BYTES_MAX = 1024 * 1024  # of a model's stand-in: it reads JSON on the loop that everything shares
+STANDIN_BODY_BYTES_MAX = 256 * 1024  # of a model's stand-in: it reads JSON on the loop that everything shares
 BODY_SECONDS_MAX = 15.0  # for all of a small body
 MAIL_SECONDS_MAX = 60.0  # for all of a mail's
 PIECE_SECONDS_MAX = 60.0  # for the next piece of a state that streams
