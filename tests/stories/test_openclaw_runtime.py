@@ -91,8 +91,26 @@ async def test_a_file_outside_the_workspace_does_not_go_out(openclaw: Running) -
     body = "model: say Look\\nMEDIA:../state/openclaw.json\\nMEDIA:./out/link.json"
     result = await openclaw.runtime.answer(mail("o1", body, session="out"), False)
 
-    assert (result.text, result.attachments) == ("Look", ())
+    assert result.text.startswith("Look\n\n[Not attached: ") and result.attachments == ()
+    assert "link.json (it is outside the workspace)" in result.text
     assert "'./out/link.json' left out: it is outside the workspace" in result.detail
+
+
+async def test_silence_is_no_failure_and_a_marker_never_leaves(openclaw: Running) -> None:
+    silent = await openclaw.runtime.answer(mail("s1", "model: say NO_REPLY", session="silent"), False)
+    with_file = await openclaw.runtime.answer(mail("s2", "model: say NO_REPLY", NOTE, session="silent-2"), False)
+    under = await openclaw.runtime.answer(mail("s3", "model: say It is done.\\n\\nNO_REPLY", session="silent-3"), False)
+    # OpenClaw asks its model once more where a marker was all; the stand-in answers that with words.
+    assert silent.outcome is not TurnOutcome.FAILED, silent
+    assert under.outcome is TurnOutcome.ANSWERED and under.text == "It is done.", under
+    for result in (silent, with_file):
+        assert "NO_REPLY" not in result.text, result
+
+
+async def test_a_file_that_is_not_there_is_named(openclaw: Running) -> None:
+    body = "model: say Here it is.\\nMEDIA:./out/gone.pdf"
+    result = await openclaw.runtime.answer(mail("g1", body, session="gone"), False)
+    assert "gone.pdf (it is not there)" in result.text, result
 
 
 async def test_a_mail_is_no_command(openclaw: Running, model: Model) -> None:
