@@ -19,9 +19,10 @@ from tests.relay.relays import KEY, TestRelay, chat, relaying
 from tinyfat.engine.workers import Workers
 from tinyfat.relay import bodies
 from tinyfat.relay.json_body import RequestRefused, effort, read_object
-from tinyfat.relay.reading import INLINE_EFFORT_MAX
+from tinyfat.relay.reading import INLINE_BYTES_MAX, INLINE_EFFORT_MAX, Reading
 from tinyfat.relay.request import read_body, read_request
 from tinyfat.relay.shapes.surfaces import SURFACES
+from tinyfat.relay.vendors import Asked
 
 PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
 HONEST: dict[str, dict[str, Any]] = {
@@ -404,4 +405,16 @@ async def test_nothing_that_is_sent_holds_the_loop(relay: TestRelay) -> None:
         assert workers.jobs >= 5
     finally:
         beating.cancel()
+        await workers.close()
+
+
+async def test_what_is_large_is_read_elsewhere_whatever_it_says() -> None:
+    """To count what a body holds takes a while, too."""
+    workers = _Counted()
+    try:
+        raw = b'{"model":"main","input":"' + b"x" * INLINE_BYTES_MAX + b'"}'
+        assert effort(raw) <= INLINE_EFFORT_MAX
+        request = await Reading(workers).read(SURFACES["embeddings"], Asked(b"k", raw, {}, "", ""))
+        assert (request.model, request.raw, workers.jobs) == ("main", raw, 1)
+    finally:
         await workers.close()
