@@ -41,6 +41,7 @@ async def house(office: PostOffice, stories: Path) -> AsyncIterator[House]:
         TINYFAT_INBOUND_SECRET=INBOUND_SECRET,
         TINYFAT_MAIL_TRUST="127.0.0.0/8, ::1/128, 198.51.100.0/24",
         TINYFAT_MAIL_SIZE_MAX=str(SIZE_MAX),
+        TINYFAT_MAIL_QUICK_ANSWERS="0",  # its senders are programs: tests/flows/test_loop_watch has the breaker
     ) as tinyfat:
         operator = Operator(tinyfat)
         yield House(tinyfat, office, operator)
