@@ -15,7 +15,7 @@ LINK_CHARS_MAX = 500
 
 _WORD = re.compile(r"[^\W_]+")
 _ADDRESS = re.compile(r"(?:https?://|www\.|mailto:|cid:)[^\s<>\"')\]]+", re.IGNORECASE)
-_UNSHOWN = re.compile(r"<(style|script|head|title)\b.*?</\1\s*>|<!--.*?-->|<[^<>]*>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<[^<>]*>")
 _LINK = re.compile(r"\[([^\[\]\n]{0,300})\]\((https?://[^\s()]{1,2000}|mailto:[^\s()]{1,300})\)")
 _HREF = re.compile(r"""href\s*=\s*["']?\s*(https?://[^\s"'<>]+|mailto:[^\s"'<>]+)""", re.IGNORECASE)
 
@@ -25,7 +25,7 @@ def may_say_more(plain: str, html: str) -> bool:
     if is_blank(plain):
         return True
     known = _words(plain)
-    words = _words(unescape(_UNSHOWN.sub(" ", html)))
+    words = _words(unescape(_TAG.sub(" ", html)))
     return _lacks(known, words) or any(not _has(plain, unescape(one)) for one in _HREF.findall(html)[: 5 * LINKS_MAX])
 
 

@@ -21,11 +21,12 @@ OPACITY_MIN = 0.05
 NEAR = 12  # colours that differ by no more in any channel are the same to the eye
 _KEEPS_ITS_SIZE = {"xx-small": 9.0, "x-small": 10.0, "small": 13.0, "medium": 16.0, "large": 18.0, "larger": 19.0}
 _FONT_SIZE = re.compile(r"(?:^|\s)([\d.]+(?:px|pt|em|rem|%)?)\s*(?:/|\s|$)")
+_UNSHOWN_TAGS = ("template", "datalist", "noframes", "noembed", "canvas", "audio", "video", "iframe", "object")
 _SIZES = ("max-height", "height", "max-width", "width")
 _EDGES = ("left", "top", "right", "bottom")
 _CLIPPED = re.compile(r"rect\( ?([01]) \1 \1 \1 ?\)|inset\( ?(?:50|[6-9]\d|100)%|circle\( ?0")
 _MOVED = re.compile(r"scale\(0(?:\.0\d*)?[,)]|translate[xy]?\(\s*-\s*(?:\d{4,}|[5-9]\d\d)")
-_MAY_HIDE = re.compile(r"style|hidden|color|bgcolor", re.IGNORECASE)
+_MAY_HIDE = re.compile(r"style|hidden|color|dialog|" + "|".join(_UNSHOWN_TAGS), re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ def drop_hidden(tree: Any, html: str) -> None:
 
 
 def _is_marked_hidden(element: Any) -> bool:
+    if element.tag in _UNSHOWN_TAGS or (element.tag == "dialog" and element.get("open") is None):
+        return True
     return element.get("hidden") is not None or str(element.get("aria-hidden") or "").strip().lower() == "true"
 
 
@@ -95,6 +98,7 @@ def _is_gone(properties: Properties) -> bool:
     return (
         get("display", "").startswith("none")
         or get("mso-hide") == "all"
+        or get("content-visibility") == "hidden"
         or (opacity is not None and opacity <= OPACITY_MIN)
         or _is_shut(properties)
         or _is_far_away(properties)

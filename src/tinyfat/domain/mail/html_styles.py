@@ -11,6 +11,9 @@ SHEET_CHARS_MAX = 200_000  # of all style elements together
 RULES_MAX = 2_000  # that say anything of what is seen
 MATCHES_MAX = 100_000  # of rules against elements; then a rule applies wherever its last class, id or name stands
 DECLARATIONS_MAX = 100
+SELECTOR_PIECES_MAX = 20
+ATTRIBUTE_CHARS_MAX = 2_000
+SCREEN_PIXELS = 1_000  # the width of a window in which mail is read
 
 _COMMENTS = re.compile(r"/\*.*?(?:\*/|$)", re.DOTALL)
 _ESCAPE = re.compile(r"\\([0-9a-f]{1,6})\s?|\\(.)", re.IGNORECASE | re.DOTALL)
@@ -42,6 +45,18 @@ _NAMED = {
     "aqua": (0, 255, 255),
 }
 
+_BRACES = re.compile(r"[{}]")
+_WIDTHS = re.compile(r"(min|max)-(?:device-)?width\s*:\s*([^)]{1,20})")
+_DISPLAYS = re.compile(
+    r"none|block|inline|flex|grid|table|list-item|contents|flow|ruby|run-in|inherit|initial|unset|revert|-(?:webkit|moz|ms)-"
+)
+_VISIBILITIES = ("visible", "hidden", "collapse", "inherit", "initial", "unset", "revert")
+_MEASURED = ("font-size", "opacity", "height", "max-height", "width", "max-width", "text-indent", "left", "top")
+_MEASURES = re.compile(
+    r"(?:auto|none|normal|inherit|initial|unset|revert|calc|min|max|clamp|fit-content|var|(?:x{1,3}-)?(?:small|large)|medium)"
+    r"(?:$|[\s(])|(?:min|max)-content$|smaller$|larger$"
+)
+
 Colour = tuple[int, int, int]
 Properties = dict[str, str]
 
@@ -64,6 +79,9 @@ class StyleSheet:
 
     def properties(self, element: Any) -> Properties | None:
         """What is said of this element itself, its style attribute included; None for nothing."""
+        for name, value in element.items():
+            if len(value) > ATTRIBUTE_CHARS_MAX and name != "style":
+                element.set(name, value[:ATTRIBUTE_CHARS_MAX])
         if self.matches_left <= 0:
             return self._roughly(element)
         rules = self._rules_for(element) if self.by_key else []
@@ -93,7 +111,7 @@ class StyleSheet:
         return found | {name: value for name, value, _ in declarations(element.get("style") or "")} or None
 
     def _matches(self, rule: _Rule, element: Any) -> bool:
-        self.matches_left -= 1
+        self.matches_left -= len(rule.compounds[-1])
         if not _is(element, rule.compounds[-1]):
             return False
         forebears = element.iterancestors()
@@ -122,20 +140,33 @@ def style_sheet(text: str) -> StyleSheet:
 
 def declarations(block: str) -> list[tuple[str, str, bool]]:
     plain = _unescaped(_COMMENTS.sub("", block)).lower() if "\\" in block or "/*" in block else block.lower()
-    found = []
+    found: list[tuple[str, str, bool]] = []
     for one in plain.split(";")[:DECLARATIONS_MAX]:
         name, colon, value = one.partition(":")
-        if colon:
-            bare = value.replace("! important", "!important")
-            found.append((name.strip(), bare.replace("!important", "").strip(), "!important" in bare))
+        bare = value.replace("! important", "!important").replace("!important", "").strip()
+        if colon and _is_valid(name.strip(), bare, found):
+            found.append((name.strip(), bare, "important" in value))
     return found
+
+
+def _is_valid(name: str, value: str, before: list[tuple[str, str, bool]]) -> bool:
+    """A value that is none leaves the one before in force (CSS Syntax 9): `display:none;display:so`."""
+    if name == "display":
+        return _DISPLAYS.match(value) is not None
+    if name == "visibility":
+        return value.startswith(_VISIBILITIES)
+    if name in _MEASURED:
+        return _LENGTH.fullmatch(value) is not None or _MEASURES.match(value) is not None
+    if name == "color" and any(one[0] == "color" for one in before):
+        return colour(value) is not None or "(" in value or value in ("inherit", "transparent", "currentcolor")
+    return True
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
     position = 0
     while (brace := text.find("{", position)) >= 0:
         prelude = text[position:brace].rpartition(";")[2].strip()
-        if prelude.startswith("@media") and "(" not in prelude and "print" not in prelude:
+        if prelude.startswith(("@media", "@supports", "@layer")) and _applies(prelude):
             position = brace + 1  # as if its rules stood alone; its own brace ends nothing
             continue
         end = _matching(text, brace) if prelude.startswith("@") else text.find("}", brace)
@@ -145,12 +176,23 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
         position = end + 1
 
 
+def _applies(prelude: str) -> bool:
+    """Is the condition true of a common screen in the light? One that we do not know is, or it could hide anything."""
+    if ("print" in prelude and "not" not in prelude) or "dark" in prelude:
+        return False
+    for side, width in _WIDTHS.findall(prelude):
+        size = pixels(width) or 0.0
+        if (side == "max" and size < SCREEN_PIXELS) or (side == "min" and size > SCREEN_PIXELS):
+            return False
+    return True
+
+
 def _matching(text: str, brace: int) -> int:
     depth = 0
-    for match in re.finditer(r"[{}]", text[brace:]):
+    for match in _BRACES.finditer(text, brace):
         depth += 1 if match[0] == "{" else -1
         if depth == 0:
-            return brace + match.start()
+            return match.start()
     return -1
 
 
@@ -159,7 +201,11 @@ def _add(sheet: StyleSheet, selector: str, said: tuple[tuple[str, str, bool], ..
         return
     words = re.sub(r"[>+~](?![^\[]*\])", " ", selector).split()
     compounds = tuple(tuple(_COMPOUND.findall(word)) for word in words)
-    if not compounds or any("".join(found) != word for found, word in zip(compounds, words, strict=True)):
+    if (
+        not compounds
+        or sum(map(len, compounds)) > SELECTOR_PIECES_MAX
+        or any("".join(found) != word for found, word in zip(compounds, words, strict=True))
+    ):
         return
     pieces = [piece for compound in compounds for piece in compound]
     ids, classes = sum(t[0] == "#" for t in pieces), sum(t[0] in ".[" for t in pieces)
