@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from lxml.html import fragment_fromstring
 
+from tinyfat.domain.mail.html_styles import ATTRIBUTE_CHARS_MAX, MATCHES_MAX, RULES_MAX, style_sheet
 from tinyfat.domain.mail.html_text import html_to_text
 
 
@@ -164,3 +166,13 @@ def test_a_sheet_of_thousands_of_rules_still_hides() -> None:
     rules = "".join(f".x{{color:rgb({n % 200},0,0)}}" for n in range(3_000))
     html = f"<style>.x .y{{display:none}}{rules}</style>" + "<p class='x'><b class=y>SECRET</b></p>" * 500
     assert "SECRET" not in html_to_text(html)
+
+
+def test_the_work_for_a_sheet_made_to_hurt_is_bounded() -> None:
+    """Counted, not timed: rules against elements, however many classes an element repeats."""
+    sheet = style_sheet((".x" * 19 + ".y{color:red}") * 2_500)
+    element = fragment_fromstring(f"<b class='{'x ' * 60_000}'>y</b>")
+    sheet.properties(element)
+    assert sheet.rules == RULES_MAX
+    assert MATCHES_MAX - sheet.matches_left <= RULES_MAX * 21
+    assert len(element.get("class")) <= ATTRIBUTE_CHARS_MAX

@@ -12,7 +12,7 @@ RULES_MAX = 2_000  # that say anything of what is seen
 MATCHES_MAX = 100_000  # of rules against elements; then a rule applies wherever its last class, id or name stands
 DECLARATIONS_MAX = 100
 SELECTOR_PIECES_MAX = 20
-ATTRIBUTE_CHARS_MAX = 2_000
+ATTRIBUTE_CHARS_MAX = 500
 SCREEN_PIXELS = 1_000  # the width of a window in which mail is read
 
 _COMMENTS = re.compile(r"/\*.*?(?:\*/|$)", re.DOTALL)
@@ -238,7 +238,7 @@ def _has(element: Any, piece: str) -> bool:
 
 
 def _keys(element: Any) -> list[str]:
-    keys = [str(element.tag), "*", *(f".{one}" for one in _classes(element)[:50])]
+    keys = [str(element.tag), "*", *(f".{one}" for one in dict.fromkeys(_classes(element)[:50]))]
     return [*keys, f"#{identity.lower()}"] if (identity := element.get("id")) else keys
 
 
