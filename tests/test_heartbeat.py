@@ -288,7 +288,7 @@ def _timed(work: Callable[[], object]) -> float:
 async def test_a_loop_that_is_held_is_seen() -> None:
     """By work on it, and by a thread that keeps the interpreter's lock."""
     raw = _json(4 * MB)
-    alone = _timed(lambda: json.loads(raw))
+    alone = min(_timed(lambda: json.loads(raw)) for _ in range(3))
     for work in (lambda: json.loads(raw), lambda: asyncio.to_thread(json.loads, raw)):
         heart = Heart()
         beating = asyncio.create_task(heart.beat())

@@ -42,6 +42,7 @@ async def quinn(stories: Path) -> AsyncIterator[House]:
             TINYFAT_INBOUND_SECRET=SECRET,
             TINYFAT_MAIL_TRUST="127.0.0.0/8, ::1/128, 198.51.100.0/24",
             TINYFAT_TURN_DEADLINE="60",
+            TINYFAT_MAIL_QUICK_ANSWERS="0",  # its sender is a program
         ) as tinyfat,
     ):
         operator = Operator(tinyfat)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from tinyfat.ports.room import Kept
-from tinyfat.store.advisory_locks import RETENTION
+from tinyfat.store import advisory_locks
 from tinyfat.store.database import Connection, Database
 from tinyfat.store.ended_agents import purge_ended
 
@@ -108,7 +108,7 @@ class RetentionStore:
 
     async def delete(self, kept: Kept, days: int) -> bool:
         async with self._database.transaction() as connection:
-            cursor = await connection.execute("select pg_try_advisory_xact_lock(%s)", (RETENTION,))
+            cursor = await connection.execute("select pg_try_advisory_xact_lock(%s)", (advisory_locks.RETENTION,))
             row = await cursor.fetchone()
             if not row or not row[0]:
                 return False
