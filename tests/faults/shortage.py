@@ -17,6 +17,7 @@ from tinyfat.standins.lies import read_lie
 
 BURSTS = (6, 10)
 SHORTAGE_SECONDS = 3600.0
+ENDS_AGAIN_MAX = 3
 REQUESTS_A_CREATE_MAX = 45  # of one that finds no room, what it shares with others counted in
 COMPARED = 3
 PAST = 3 * 3600.0
@@ -60,6 +61,9 @@ async def used_up(world: LyingWorld) -> Told:
     limit.remaining, limit.refilled_at = HETZNER_LIMIT.reserve / 4, world.provider.cloud.clock()
     agents = [await world.new_agent(f"waits{n}", KIND) for n in range(3)]
     await asyncio.gather(*(world.honest(world.provision.run, one.id) for one in agents), *_ends(world, [ended]))
+    for _ in range(ENDS_AGAIN_MAX):  # as flows/begun does with an end that failed
+        if (await world.agents.get(ended.id)).state is not AgentState.DESTROYED:
+            await world.honest(world.retire.run, ended.id)
     for one in [await world.agents.get(agent.id) for agent in agents]:
         if one.state is not AgentState.READY:
             told.complaints.append(f"{one.name} is {one.state}: {one.reason}")

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,6 +33,8 @@ from tinyfat.settings import Settings
 from tinyfat.wiring import EmbeddedPostgres, PostgresRefused, World, embedded_postgres
 
 POSTGRES_LOOK_SECONDS = 1.0
+LEFT_SECONDS_MAX = 10.0  # for tasks that are told to end
+LEFT_CHARS = 2000
 
 log = logging.getLogger(__name__)
 
@@ -200,6 +203,23 @@ async def _keep_postgres(postgres: EmbeddedPostgres) -> None:
 def run(settings: Settings) -> None:
     """Until it is told to stop. Raises CommandFailed with what stood in the way."""
     try:
-        uvloop.run(up(settings))
+        uvloop.run(_up_to_its_end(settings))
     except (HomeRefused, UpFailed, ListenFailed, PostgresRefused, LedgerError) as error:
         raise CommandFailed(str(error)) from error
+
+
+async def _up_to_its_end(settings: Settings) -> None:
+    """All is closed and written when `up` returns: a task that does not heed its end then is named, and left behind,
+    since the loop would wait for it for ever."""
+    try:
+        await up(settings)
+    finally:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            _, left = await asyncio.wait(left, timeout=LEFT_SECONDS_MAX)
+        if left:
+            log.error("still running at the end, and left behind: %s", "; ".join(sorted(map(repr, left)))[:LEFT_CHARS])
+            logging.shutdown()
+            os._exit(1 if sys.exc_info()[0] else 0)
