@@ -189,3 +189,62 @@ class TestWhatCameBack:
         for shape in ("multipart/report; report-type=delivery-status", "multipart/mixed"):
             report = mail(f"Content-Type: {shape}; boundary=r", body=body, sender="mailer-daemon@x.org")
             assert gave_up(report) is gone
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *("X-Zoho-AutoReply: yes", "X-AutoReply-From: x@y.org", "X-Autoreplied: yes", "X-Yahoo-Auto-Responder: 1"),
+        *("X-Mail-Autoresponse: 1", "X-Qmail-Autoresponder: 1", "X-Auto-Answer: yes", "X-Holiday-Reply: yes"),
+        *("X-MailEnable_Vacation: 1", "X-Vacation-Responder: x", "X-FC-MachineGenerated: true", "X-Out-Of-Office: 1"),
+        *("X-Auto-Generated: yes", "X-Discourse-Auto-Generated: marked", "X-Autosubmitted: auto-replied"),
+        *("Auto-Submitted: (by a rule) auto-replied", "Auto-Submitted: no\r\nAuto-Submitted: auto-replied"),
+        *("Precedence: auto", "Precedence: vacation", "Preference: auto_reply", "X-Mailer: vacation 1.2.7"),
+        *("X-Loop: autoresponder@example.org", "X-Amazon-Mail-Relay-Type: notification", "X-ML-Name: boats"),
+        *("Return-Path: < >", "Return-Path: <MAILER-DAEMON>", "Return-Path: MAILER-DAEMON (x)"),
+        *("Content-Type: message/delivery-status", "Content-Type: message/feedback-report"),
+        *("Subject: [EXTERNAL] Automatic reply: Lunch", "Subject: [EXT] Automatische Antwort: x"),
+        *("Subject: *** SPAM *** Out of office", "Subject: =?utf-8?q?Re=CC=81ponse_automatique_=3A?= x"),
+        *(
+            "Subject: Resposta automàtica: x",
+            "Subject: پاسخ خودکار: x",
+            "Subject: 【自動返信】 x",
+            "Subject: 부재 중: x",
+        ),
+    ],
+)
+def test_marks_near_those_that_are_listed(fields: str) -> None:
+    assert mail(fields).automatic
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        # Passed on by a rule of the owner's: procmail, Kerio.
+        "X-Loop: you@example.org\r\nResent-From: you@example.org",
+        "X-Loop: pat@procmail.example.org",
+        "X-MS-Exchange-Organization-AutoForwarded: true",
+        "X-Auto-Response-Suppress: OOF, AutoReply",
+        "X-Mailer: Automatic Mailing 2",
+        "Content-Type: text/calendar; method=COUNTER",
+        "Subject: Vacation: where to?",
+        "Subject: [EXTERNAL] Lunch",
+        "Subject: [boats] Automatic reply settings",
+        "Subject: Abwesenheit im Mai",
+        "Listing-Id: 4711",
+        "X-Auto: a car",
+    ],
+)
+def test_marks_near_them_that_are_none(fields: str) -> None:
+    assert mail(fields).automatic == ""
+
+
+@pytest.mark.parametrize(
+    "local",
+    [
+        *("pat+noreply", "no-responda", "nao-responder", "nie-odpowiadac", "niet-beantwoorden", "inte.svara"),
+        *("mail_delivery_system", "not-reply", "dev-null", "ei-vastausta", "auto-confirm", "do-not-answer"),
+    ],
+)
+def test_roles_in_other_words(local: str) -> None:
+    assert role_reason(f"{local}@example.org")

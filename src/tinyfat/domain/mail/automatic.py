@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 
-from tinyfat.domain.mail.automatic_marks import MARKS, ROLES, SUBJECTS, Kind, Mark
+from tinyfat.domain.mail.automatic_marks import MARKS, NO_MARKS, ROLES, SUBJECTS, Kind, Mark
 from tinyfat.domain.mail.headers import Headers, parse_parameters
 from tinyfat.domain.mail.mime import Part
 
@@ -19,7 +20,11 @@ _AGENTS_MESSAGE_ID = re.compile(r"\s*<turn\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a
 _NOTHING = ("", "no", "none", "false", "0")
 _SEPARATORS = re.compile(r"[-_.]")
 _BOUNCES = re.compile(r"bounces?[-_.=].+|.+[-_.]bounces?|microsoftexchange[0-9a-f]{32}")
-_NO_REPLY_INSIDE = re.compile(r"[-_.](?:no|do[-_.]?not|dont|never)[-_.]?repl(?:y|ies)(?:[-_.\d].*)?")
+_NO_REPLY_INSIDE = re.compile(r"[-_.+](?:no|do[-_.]?not|dont|never)[-_.]?repl(?:y|ies)(?:[-_.\d].*)?")
+_COMMENT = re.compile(r"\([^()]*\)")
+_REPORTS = ("multipart/report", "message/delivery-status", "message/global-delivery-status", "message/feedback-report")
+# What gateways put before a subject.
+_GATEWAY = r"(?:[\[(*]+\s*(?:ext(?:ern(?:al|e|o|er)?)?(?: (?:e-?mail|sender))?|spam|suspected spam|caution)\s*[\])*:]+)"
 _CALENDARS = ("text/calendar", "application/ics")
 _CALENDAR_REPLY = re.compile(rb"(?im)^METHOD:\s*REPLY\s*$")
 
@@ -36,8 +41,8 @@ def automatic_mail(root: Part, subject: str) -> Automatic | None:
     X-Auto-Response-Suppress is no mark: it asks others for silence (MS-OXCMAIL 2.2.3.2.14), and people's mail has it.
     """
     headers = root.headers
-    auto_submitted = _first_word(headers.first("auto-submitted"))
-    if auto_submitted not in ("", "no"):
+    submitted = [_first_word(value) for value in headers.all("auto-submitted")]
+    if auto_submitted := next((word for word in submitted if word not in ("", "no")), ""):
         return Automatic(f"Auto-Submitted: {auto_submitted}", auto_submitted == "auto-replied")
     names = list(headers.names())
     if LOOP_HEADER.lower() in names:
@@ -46,7 +51,7 @@ def automatic_mail(root: Part, subject: str) -> Automatic | None:
         return Automatic("a TinyFat agent's own, by its Message-ID")
     if sign := _marked(headers, names) or _by_its_parts(root):
         return sign
-    if begins := _subject_pattern().match(subject):
+    if begins := _subject_pattern().match(unicodedata.normalize("NFC", subject)):
         return Automatic(f"an automatic answer, by its subject ({begins[0].strip(' :：-–—[]()')})", responder=True)
     hops = sum(1 for name in names if name == "received")
     return Automatic(f"{hops} Received headers: it is going in circles") if hops > RECEIVED_MAX else None
@@ -54,16 +59,17 @@ def automatic_mail(root: Part, subject: str) -> Automatic | None:
 
 def role_reason(address: str) -> str:
     """Why nobody reads what is sent to this address; "" where somebody may."""
-    local = address.rpartition("@")[0].partition("+")[0].lower()
+    whole = address.rpartition("@")[0].lower()
+    local = whole.partition("+")[0]
     joined = _SEPARATORS.sub("", local)
-    if _role_pattern().fullmatch(joined) or _BOUNCES.fullmatch(local) or _NO_REPLY_INSIDE.search(local):
+    if _role_pattern().fullmatch(joined) or _BOUNCES.fullmatch(local) or _NO_REPLY_INSIDE.search(whole):
         return f"a role's address ({address})"
     return ""
 
 
 def _marked(headers: Headers, names: list[str]) -> Automatic | None:
     for name in names:
-        for mark in _marks().get("list-*" if name.startswith("list-") else name, ()):
+        for mark in _marks_of(name):
             if found := next((word for value in headers.all(name) if (word := _holds(mark, value)) is not None), None):
                 return Automatic(_words(mark, name, found), mark.kind is Kind.RESPONDER)
     return None
@@ -84,8 +90,9 @@ def _words(mark: Mark, name: str, value: str) -> str:
 
 
 def _by_its_parts(root: Part) -> Automatic | None:
-    if parse_parameters(root.headers.first("content-type"))[0] == "multipart/report":
-        return Automatic("a report (multipart/report)")
+    media_type = parse_parameters(root.headers.first("content-type"))[0]
+    if media_type in _REPORTS:
+        return Automatic(f"a report ({media_type})")
     for part in root.leaves():
         if part.media_type == "message/disposition-notification":
             return Automatic("a receipt (RFC 8098)")
@@ -100,15 +107,33 @@ def _is_calendar_reply(part: Part) -> bool:
 
 
 def _first_word(value: str) -> str:
-    """RFC 3834 5.1: the keyword before parameters and comments."""
-    words = re.split(r"[;,\s(]", value.strip().lower(), maxsplit=1)
+    """RFC 3834 5.1: the keyword, without comments and parameters."""
+    plain = re.sub(r"<\s+>", "<>", _COMMENT.sub(" ", value[:1000])).strip().lower()
+    words = re.split(r"[;,\s(]", plain, maxsplit=1)
     return words[0][:40]
 
 
+def _marks_of(name: str) -> tuple[Mark, ...]:
+    exact, patterns = _marks()
+    if name in exact:
+        return exact[name]
+    joined = _SEPARATORS.sub("", name)
+    return tuple(mark for pattern, mark in patterns if pattern.fullmatch(name) or pattern.fullmatch(joined))
+
+
 @cache
-def _marks() -> dict[str, tuple[Mark, ...]]:
-    fields = dict.fromkeys(mark.field.lower() for mark in MARKS)
-    return {field: tuple(mark for mark in MARKS if mark.field.lower() == field) for field in fields}
+def _marks() -> tuple[dict[str, tuple[Mark, ...]], tuple[tuple[re.Pattern[str], Mark], ...]]:
+    """Those whose field's name is given whole, and those of a kind of names."""
+    fields = dict.fromkeys(mark.field.lower() for mark in MARKS if "*" not in mark.field)
+    exact = {field: tuple(mark for mark in MARKS if mark.field.lower() == field) for field in fields}
+    exact |= {field.lower(): () for field in NO_MARKS}
+    return exact, tuple((_field_pattern(mark.field.lower()), mark) for mark in MARKS if "*" in mark.field)
+
+
+def _field_pattern(field: str) -> re.Pattern[str]:
+    """`List-*` needs its hyphen; where a word stands in the middle, separators do not count."""
+    words = field if not field.startswith("*") else _SEPARATORS.sub("", field)
+    return re.compile(re.escape(words).replace(r"\*", ".*"))
 
 
 @cache
@@ -117,7 +142,8 @@ def _subject_pattern() -> re.Pattern[str]:
     phrases = sorted({phrase for all_of in SUBJECTS.values() for phrase in all_of}, key=len, reverse=True)
     either = "|".join(re.escape(phrase).replace("'", "['’]") for phrase in phrases)
     return re.compile(
-        rf"\s*(?:[\[(【]\s*(?:{either})\s*[\])】]|(?:{either})(?:\s+(?:to|from|re))?\s*(?:[:：]|[-–—]\s|[!.]*\s*$))",
+        rf"\s*(?:{_GATEWAY}\s*){{0,3}}(?:[\[(【<*]+\s*(?:{either})\s*[\])】>*]+"
+        rf"|(?:{either})(?:\s+(?:to|from|re))?\s*(?:[:：]|[-–—]\s|[!.]*\s*$))",
         re.IGNORECASE,
     )
 
