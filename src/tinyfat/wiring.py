@@ -136,7 +136,6 @@ class World:
             self.database,
             RateCaps(settings.mail_rate_thread, settings.mail_rate_sender, settings.mail_quick_answers),
             quotas_of(settings),
-            self.mails,
         )
         self.deliveries = DeliveryStore(self.database, self.host)
         self.executors = ExecutorStore(self.database)

@@ -117,10 +117,13 @@ async def test_a_doubtful_from_is_quarantined_with_its_reason_and_can_be_let_out
     assert (await state(mails, row))[0] == "queued"
 
 
-async def test_what_names_nobody_cannot_be_answered(mails: Mails) -> None:
-    row = await take_raw(mails, f"From: nobody\r\nMessage-ID: {ID}\r\n\r\nHi.\r\n".encode())
-    with pytest.raises(Conflict, match="nobody to answer"):
-        await mails.ledger.release(row)
+@pytest.mark.parametrize("value", ["nobody", "", "Pat you@example.org", "Pat <mailto:you@example.org>", "<<a@x.org>>"])
+async def test_what_names_nobody_can_be_let_out_too(mails: Mails, value: str) -> None:
+    row = await take_raw(mails, f"From: {value}\r\nMessage-ID: {ID}\r\n\r\nHi.\r\n".encode())
+    held, reason = await state(mails, row)
+    assert (held, "an answer would go to " in reason) == ("quarantined", True)
+    await mails.ledger.release(row)
+    assert (await state(mails, row))[0] == "queued"
 
 
 class TestReturnPath:
@@ -157,6 +160,23 @@ class TestReturnPath:
         raw = (CASES / "vacation-to-bounce-address.eml").read_bytes()
         row = await take_raw(mails, raw, self.address(reply), mail_from=path)
         assert ((await state(mails, row))[0], (await state(mails, reply))[0]) == ("ignored", "sent")
+
+    @pytest.mark.parametrize("field", ["Precedence: bulk", "Auto-Submitted: auto-generated", "X-Mailer: my own script"])
+    async def test_an_absence_note_that_does_not_say_so_is_known_by_its_sender(
+        self, mails: Mails, reply: str, field: str
+    ) -> None:
+        raw = f"From: {OWNER}\r\nSubject: I am away\r\nMessage-ID: <a@x>\r\n{field}\r\n\r\nBack on Monday.\r\n".encode()
+        row = await take_raw(mails, raw, self.address(reply), mail_from="")
+        assert ((await state(mails, row))[0], (await state(mails, reply))[0]) == ("ignored", "sent")
+        bounced = raw.replace(OWNER.encode(), b"system@mx.example.net").replace(b"<a@x>", b"<b@x>")
+        row = await take_raw(mails, bounced, self.address(reply), mail_from="")
+        assert ((await state(mails, row))[0], (await state(mails, reply))[0]) == ("bounce", "bounced")
+
+    async def test_what_was_taken_for_a_bounce_can_be_let_out(self, mails: Mails, reply: str) -> None:
+        raw = (CASES / "dsn-no-status-part.eml").read_bytes()
+        row = await take_raw(mails, raw, self.address(reply), mail_from="")
+        await mails.ledger.release(row)
+        assert (await state(mails, row))[0] == "queued"
 
     async def test_nobody_writes_to_a_return_path_whoever_sealed_it(self, mails: Mails, reply: str) -> None:
         for number, address in enumerate((self.address(reply), "ada+bounce.aaaa.01234567@tinyfat.localhost")):

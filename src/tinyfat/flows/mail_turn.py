@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from tinyfat.domain.agents import Agent
 from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.failures import Failure
 from tinyfat.domain.mail.addresses import parse_recipient, sender_allowed
@@ -106,7 +107,7 @@ class MailTurn:
         agent = await self._agents.get(turn.agent_id)
         mail = await self._mails.read_again(raw, turn.agent_id)
         patterns = [agent.owner, *await self._agents.senders(agent.id)] if mail.reply_to else []
-        order = self._order(agent.name, turn, message, mail, patterns)
+        order = self._order(agent, turn, message, mail, patterns)
         answered = turn.result.outcome is TurnOutcome.ANSWERED
         failure = turn.result.failure or Failure(FailureId.TURN_FAILED)
         # Markdown to HTML, attachments to base64: not on the loop.
@@ -124,22 +125,23 @@ class MailTurn:
         )
         return await self._ledger.record_reply(reply, TurnState(turn.result.outcome))
 
-    def _order(self, agent_name: str, row: TurnRow, message: Message, mail: Mail, patterns: list[str]) -> ReplyOrder:
+    def _order(self, agent: Agent, row: TurnRow, message: Message, mail: Mail, patterns: list[str]) -> ReplyOrder:
         assert row.result is not None
         tag = parse_recipient(message.recipient).tag
         # Reply-To is followed only to somebody who may write here anyway: an answer goes nowhere else.
         elsewhere = next((address for address in mail.reply_to if sender_allowed(patterns, address)), "")
         return ReplyOrder(
             mail=mail,
-            agent_name=agent_name,
-            agent_address=f"{agent_name}+{tag}@{self._domain}" if tag else f"{agent_name}@{self._domain}",
+            agent_name=agent.name,
+            agent_address=f"{agent.name}+{tag}@{self._domain}" if tag else f"{agent.name}@{self._domain}",
             message_id=reply_message_id(row.id, self._domain),
             # When the answer came, not when this step runs: composed again after a crash, it is the same mail.
             at=row.result_at or message.at,
             text=row.result.text,
             attachments=row.result.attachments,
             # Of a mail whose From is in doubt, and that a person released all the same.
-            recipient=elsewhere or ("" if mail.from_address else mail.answer_to),
+            # Whoever let a mail out that names nobody wanted its answer.
+            recipient=elsewhere or ("" if mail.from_address else mail.answer_to or agent.owner),
         )
 
     async def _start_next(self, turn: TurnRow) -> None:

@@ -45,7 +45,9 @@ select
     (select count(*) from messages where agent_id = %(agent)s and sender = %(sender)s and direction = 'in'
         and turn_id is not null and at > now() - make_interval(secs => %(window)s)),
     array(select id::text from messages where agent_id = %(agent)s and direction = 'out'
-        and (message_id = any(%(reported)s) or id = any(%(bounced)s))),
+        and (message_id = any(%(reported)s) or (id = any(%(bounced)s) and (%(report)s or recipient <> %(sender)s)))),
+    exists(select from messages where agent_id = %(agent)s and id = any(%(bounced)s) and recipient = %(sender)s
+        and not %(report)s),
     (select json_agg(json_build_array(
         extract(epoch from now() - one.at), extract(epoch from now() - reply.left_at),
         case when turn.created_at > one.at then extract(epoch from now() - turn.created_at) end))
@@ -139,6 +141,7 @@ class _Known:
     turns_in_thread: int
     turns_of_sender: int
     ours_bounced: Sequence[str]  # rows of our messages that this is a report about
+    from_its_reader: bool  # it came back from the very address the reply went to, and is no report: an absence note
     rhythm: Rhythm
 
 
@@ -223,7 +226,7 @@ def _plan(one: Incoming, known: _Known, caps: RateCaps) -> _Plan:
         from_itself=one.from_itself,
         named=one.named,
         to_return_path=one.to_return_path,
-        is_bounce=bool(one.bounced_message or known.ours_bounced),
+        is_bounce=bool(known.ours_bounced or (one.bounced_message and not known.from_its_reader)),
         turns_in_thread=known.turns_in_thread,
         turns_of_sender=known.turns_of_sender,
         rhythm=known.rhythm,
@@ -245,6 +248,7 @@ async def _ask_known(connection: Connection, one: Incoming, caps: RateCaps) -> C
             "looked": caps.quick_answers_max * EXCHANGES_LOOKED_AT if one.proved and one.allowed else 0,
             "reported": _reported(one),
             "bounced": [uuid.UUID(one.bounced_message)] if one.bounced_message else [],
+            "report": one.mail.report is not None,
         },
     )
 
@@ -252,9 +256,9 @@ async def _ask_known(connection: Connection, one: Incoming, caps: RateCaps) -> C
 async def _known(cursor: Cursor) -> _Known:
     row = await cursor.fetchone()
     assert row is not None
-    in_thread_turns, of_sender_turns, bounced, exchanges, in_thread, of_sender = row
+    in_thread_turns, of_sender_turns, bounced, from_its_reader, exchanges, in_thread, of_sender = row
     rhythm = Rhythm([Exchange(*one) for one in exchanges or ()], _float(in_thread), _float(of_sender))
-    return _Known(in_thread_turns, of_sender_turns, bounced, rhythm)
+    return _Known(in_thread_turns, of_sender_turns, bounced, from_its_reader, rhythm)
 
 
 def _float(seconds: Any) -> float | None:

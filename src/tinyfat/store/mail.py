@@ -11,7 +11,6 @@ from tinyfat.domain.mail.judgement import RateCaps
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.domain.mail.threads import session_key
 from tinyfat.domain.turns import TurnState
-from tinyfat.engine.mail_reading import MailReading
 from tinyfat.ports.ledger import Accepted, Conflict, Incoming, Message, NotFound, Outgoing
 from tinyfat.store.accepting import MailAcceptance
 from tinyfat.store.database import Connection, Database, lock_agent, storable
@@ -51,11 +50,8 @@ select id from messages where agent_id = %(agent)s and direction = 'out' and mes
 
 
 class MailStore:
-    def __init__(
-        self, database: Database, caps: RateCaps, quotas: Quotas | None = None, mails: MailReading | None = None
-    ) -> None:
+    def __init__(self, database: Database, caps: RateCaps, quotas: Quotas | None = None) -> None:
         self._database = database
-        self._mails = mails or MailReading()
         self.quotas = MailQuotas(database, quotas or Quotas())
         self._acceptance = MailAcceptance(database, caps, self.quotas)
 
@@ -111,22 +107,21 @@ class MailStore:
 
     async def release(self, row_id: str) -> Accepted:
         """A message that was kept from an answer, for whatever reason, becomes a turn. Raises Conflict."""
-        message, raw = await self.show(row_id)
+        message, _ = await self.show(row_id)
         if message.body_gone_at:
             raise Conflict(f"The body of message {row_id} was deleted by its age: there is nothing left to answer.")
-        if not message.sender and not (await self._mails.read_again(raw, message.agent_id)).answer_to:
-            raise Conflict(f"Message {row_id} has no usable From address: there is nobody to answer.")
         async with self._database.transaction() as connection:
             await lock_agent(connection, message.agent_id)
             cursor = await connection.execute(
                 "update messages set state = 'queued', reason = '' where id = %s and direction = 'in' "
-                "and state in ('quarantined', 'held', 'ignored') returning question",
+                "and state in ('quarantined', 'held', 'ignored', 'bounce') returning question",
                 (message.id,),
             )
             row = await cursor.fetchone()
             if row is None:
                 raise Conflict(
-                    f"Message {row_id} is {message.state}: only what is quarantined, held or ignored can be released."
+                    f"Message {row_id} is {message.state}: only what is quarantined, held, ignored "
+                    "or a bounce can be released."
                 )
             await _add_references(connection, message.agent_id, message.thread, [message.message_id])
             start = await _add_turn(connection, message.id, message.agent_id, message.thread, row[0])

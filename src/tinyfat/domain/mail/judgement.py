@@ -17,7 +17,17 @@ WORDS_CHARS_MAX = 2_000  # of a bounce's text, in which it says what became of o
 _ARRIVED = re.compile(
     r"\s*(?:delivered|relayed|expanded|delayed|zugestellt|delivery (?:delayed|receipt|confirmation|report: ok)"
     r"|successful mail delivery|success notice|delivery status notification \((?:success|relay|delay|expand)"
-    r"|mail delivery: (?:delayed|success)|warning: (?:message|could not send)|delayed mail|verzögert|retardé)",
+    r"|mail delivery: (?:delayed|success)|warning: (?:message|could not send)|delayed mail"
+    # Exchange in other languages: delayed, delivered, relayed.
+    r"|zustellung verzögert|verzögert|übermittelt|weitergeleitet|livraison retardée|remise retardée|retardé"
+    r"|remis|relayé|entrega (?:retrasada|atrasada|demorada)|retrasad[oa]|entregad[oa]|entregue|retransmit"
+    r"|recapito (?:in )?ritard"
+    r"|consegna ritardata|recapitat[oa]|inoltrat[oa]|bezorging (?:is )?vertraagd|vertraagd|afgeleverd|bezorgd|forsinket"
+    r"|leverans(?:en)? (?:är )?försenad|försenad|levererat|leveret|levert|toimitus viivästy|toimitettu|opóźnion"
+    r"|dostarczon"
+    r"|opóźnienie|doručen|zpožd|задерж|доставлен|затрим|gecikti|teslim edildi|延迟|延遲|已送达|已传递|已送達"
+    r"|配信の遅延|遅延"
+    r"|配信済み|配信完了|지연|배달됨|전달됨)",
     re.IGNORECASE,
 )
 _NOT_YET = re.compile(
@@ -78,8 +88,11 @@ def judge(mail: Mail, facts: Facts, caps: RateCaps) -> Judgement:
     if automatic := _automatic(mail, facts):
         return Judgement(MessageState.IGNORED, automatic)
     if not mail.from_address:
-        guess = f"; an answer would go to {mail.answer_to}" if mail.answer_to else ""
-        return Judgement(MessageState.QUARANTINED, f"its From does not name one address beyond doubt{guess}")
+        return Judgement(
+            MessageState.QUARANTINED,
+            "its From does not name one address beyond doubt; an answer would go to "
+            f"{mail.answer_to or 'the owner of the agent'}",
+        )
     if not facts.proved:
         return Judgement(
             MessageState.QUARANTINED, f"no aligned SPF or DKIM pass proves that it is from {mail.from_address}"

@@ -27,8 +27,10 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Was it given up for good?"""
-        return self.action == "failed" or (self.action not in _OTHER_ACTIONS and self.status.startswith("5"))
+        """Was it given up for good? An action that nobody knows ("failure", "expired") is no better news."""
+        if self.action in _OTHER_ACTIONS:
+            return False
+        return self.status.startswith("5") or bool(self.action and not self.status.startswith("2"))
 
     @property
     def of_delivery(self) -> bool:
@@ -37,7 +39,7 @@ class Report:
 
     @property
     def says_what_became(self) -> bool:
-        return self.action in ("failed", *_OTHER_ACTIONS) or bool(self.status)
+        return bool(self.action or self.status)
 
 
 def read_report(root: Part) -> Report | None:
