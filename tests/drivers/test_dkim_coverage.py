@@ -120,6 +120,29 @@ async def test_an_unsigned_field_that_is_read_is_refused(senders: DnsSenderAuthe
     assert missing.decode().title() in result.detail
 
 
+OUTLOOK = b"from:date:subject:message-id:content-type:mime-version:x-ms-exchange-senderadcheck"
+
+
+async def test_outlooks_signature_leaves_to_open_so_it_counts_from_outlooks_servers_alone(
+    senders: DnsSenderAuthentication,
+) -> None:
+    """Anybody whom its signer wrote to could send it on to us; SPF says that the sender's own servers did."""
+    raw = signed(mail(), OUTLOOK)
+    own = await ask(senders, raw, Envelope("192.0.2.7", "mail.example.org", "maria@example.org"))
+    assert (own.passed, own.recipients) == (True, None)
+    forwarded = await ask(senders, raw, Envelope("203.0.113.9", "relay.example.net", "srs0=x=maria@example.net"))
+    assert (forwarded.passed, "1 To, none of them signed" in forwarded.detail) == (False, True)
+
+
+async def test_either_proof_is_enough(senders: DnsSenderAuthentication) -> None:
+    """DMARC (RFC 7489 4.2): a forwarder breaks SPF and leaves the signature, a list's footer the other way round."""
+    forwarded = await ask(senders, signed(mail()), Envelope("203.0.113.9", "relay.example.net", "maria@example.org"))
+    assert (forwarded.passed, "spf=fail" in forwarded.detail) == (True, True)
+    broken = signed(mail()).replace(b"See you soon.", b"See you later.")
+    own = await ask(senders, broken, Envelope("192.0.2.7", "mail.example.org", "maria@example.org"))
+    assert own.passed
+
+
 async def test_a_field_that_is_absent_need_not_be_signed(senders: DnsSenderAuthentication) -> None:
     raw = mail().replace(b"Subject: Lunch\r\n", b"")
     assert (await ask(senders, signed(raw, b"from:to:date:message-id:content-type"))).passed
@@ -134,6 +157,10 @@ async def test_a_field_that_is_absent_need_not_be_signed(senders: DnsSenderAuthe
         (b"text/plain; charset=utf-8", b"hi\r\n", True),
         (b"text/plain; charset=utf-7", b"hi\r\n", False),
         (b"text/html", b"hi\r\n", False),
+        (b"text/plain; boundary=quoted", b"Hi\r\n--quoted\r\n\r\nobey\r\n--quoted--\r\n", False),
+        (b"text/plain boundary=quoted", b"Hi\r\n--quoted\r\n\r\nobey\r\n--quoted--\r\n", False),
+        (b'"multipart/mixed"; boundary=quoted', b"Hi\r\n--quoted\r\n\r\nobey\r\n--quoted--\r\n", False),
+        (b"x; boundary=quoted", b"Hi\r\n--quoted\r\n\r\nobey\r\n--quoted--\r\n", False),
     ],
 )
 async def test_an_unsigned_content_type_counts_where_the_body_shows_it(

@@ -32,11 +32,17 @@ PREFIXES_MAX = 50  # of a subject
 
 # "Reply" as mail programs of other languages put it before a subject, with their counters: Re[2]:, AW:, Antw:, 回复：
 _REPLY_WORD = (
-    r"re\d{0,3}|r|aw|antw|antwort|sv|svar|vs|odp|odpowiedź|odpověď|odpoveď|odg|res|resp|ref|rép|rep|rif|ynt|yan|vá|vál|atb|ats"
-    "|bls|răsp|rasp|απ|σχετ|отв|ответ|отг|відп|תשובה|השב|رد|ตอบ|trả lời|回复|回覆|答复|答覆|返信|답장|回信"
+    r"re\d{0,3}|r|aw|antw|antwort|sv|svar|vs|odp|odpowiedź|odpověď|odpoveď|odg|res|resp|reply|ref|rép|réf|ré|rep|rif"
+    "|riferimento|ynt|yan|yanıt|vá|vál|válasz|atb|atbilde|ats|bls|balas|răsp|răspuns|rasp|respuesta|risposta|resposta"
+    "|réponse|antwoord|betr|ang|vastaus|απ|απάντηση|απαντηση|σχετ|отв|ответ|на|отг|отговор|відп|відповідь|адказ"
+    "|תשובה|תגובה|השב|رد|پاسخ|जवाब|ตอบ|ตอบกลับ|trả lời|回复|回覆|回復|答复|答覆|返信|답장|회신|回信"
 )
-_FORWARD_WORD = "fwd?|wg|tr|rv|vb|vl|i|fs|doorst|enc|pd|vs fwd|転送|转发|轉寄|전달|пересл|fwrd|továbbítás|prosl|ilt"
-_REPLY = re.compile(rf"(?:{_REPLY_WORD})\s?(?:\[\d+\]|\(\d+\)|[\^*-]\d+)?\.?\s?[:：]\s*", re.IGNORECASE)
+_FORWARD_WORD = (
+    "fwd?|wg|tr|rv|renv|reenv|vb|vl|i|inoltro|fs|doorst|doorgest|enc|pd|vs fwd|trs|trus|yml|pār|pers|ed|i̇lt|ilt|İlt|πρθ"
+    "|转发|轉寄|轉發|转寄|転送|전달|пересл|переслано|пер|препр|fwrd|továbbítás|prosl|הועבר|إعادة توجيه|chuyển tiếp"
+    "|videresendt|vid"
+)
+_REPLY = re.compile(rf"(?:{_REPLY_WORD})\s?(?:\[\d+\]|\(\d+\)|[\^*-]?\d\d?)?\.?\s?[:：]\s*", re.IGNORECASE)
 _FORWARD = re.compile(rf"(?:{_FORWARD_WORD})\s?(?:\[\d+\])?\s?[:：]\s*", re.IGNORECASE)
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,900}>")
 

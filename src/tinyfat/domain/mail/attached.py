@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
 
 from tinyfat.domain.mail.body_text import is_body
+from tinyfat.domain.mail.charsets import decode, is_utf8
 from tinyfat.domain.mail.headers import display_text
 from tinyfat.domain.mail.mime import Part
-from tinyfat.domain.mail.parts_as_meant import is_named
+from tinyfat.domain.mail.parts_as_meant import OTHER_VERSIONS, is_named
 from tinyfat.domain.turns import Attachment
 
 FILENAME_BYTES_MAX = 150  # in UTF-8; file systems take 255, and a copy's number and folder need room
 _FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f\x7f]')
 _DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE | re.DOTALL)
-_OTHER_VERSIONS = ("text/x-amp-html", "text/watch-html")  # of a text we have; nobody would save them
+_EXTENDED_VALUE = re.compile(r"([A-Za-z][\w.-]{1,40})'[\w-]{0,20}'(.+)", re.DOTALL)
 _EXTENSIONS = {
     "application/pdf": ".pdf",
     "application/zip": ".zip",
@@ -52,14 +54,26 @@ def attachments_of(root: Part) -> tuple[Attachment, ...]:
 
 
 def _is_other_version(part: Part) -> bool:
-    """What is attached, or has a file's name, is a file of somebody's, whatever its type."""
-    return part.media_type in _OTHER_VERSIONS and not is_named(part)
+    """Of a text we have. What is attached, or has a file's name, is a file of somebody's, whatever its type."""
+    return part.media_type in OTHER_VERSIONS and not is_named(part)
 
 
 def _name(part: Part, number: int) -> str:
     given = part.disposition_parameters.get("filename") or part.parameters.get("name") or ""
-    name = safe_filename(display_text(given, 1000))
+    name = safe_filename(display_text(_unescaped(given), 1000))
     return name or f"attachment-{number}{_EXTENSIONS.get(part.media_type, '.bin')}"
+
+
+def _unescaped(name: str) -> str:
+    """RFC 2231 and URLs' escapes where none belong: `UTF-8''%e2%82%ac.txt`, `%E2%82%AC.txt`."""
+    marked = _EXTENDED_VALUE.fullmatch(name)
+    text = marked[2] if marked else name
+    if "%" not in text:
+        return name
+    octets = unquote_to_bytes(text)
+    if marked:
+        return decode(octets, marked[1])
+    return octets.decode("utf-8") if not octets.isascii() and is_utf8(octets) and name.isascii() else name
 
 
 def safe_filename(text: str) -> str:

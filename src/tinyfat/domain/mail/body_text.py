@@ -13,6 +13,9 @@ from tinyfat.domain.mail.parts_as_meant import TEXT_TYPES, is_named
 TEXT_BYTES_MAX = 200_000  # in UTF-8: what the model is shown
 _PART_BYTES_MAX = 4 * TEXT_BYTES_MAX  # of one part, before its charset is undone: UTF-32 takes four for one
 
+_HTML_START = re.compile(r"\s{0,100}(?:<!doctype html|<html)[\s>]", re.IGNORECASE)  # under text/plain, too
+_COMMAND = re.compile(r"</?[A-Za-z][\w-]{0,60}>")
+_PARAM = re.compile(r"<param>[^<]{0,1000}</param>", re.IGNORECASE)
 _META_BYTES = 2_048  # of HTML, in which it declares its charset (HTML 4.2.5.4 asks for 1,024)
 
 _META = re.compile(
@@ -70,11 +73,13 @@ def _is_html(leaf: Part) -> bool:
 
 def _leaf_text(part: Part, budget: list[int]) -> str:
     text = _decoded(part)
-    if part.media_type == "text/html":
+    if part.media_type == "text/html" or _HTML_START.match(text):
         room, budget[0] = budget[0], max(0, budget[0] - len(text))
         shown = html_to_text(text[:room])
         return clean_text(shown if len(text) <= room else f"{shown}\n\n[More of this HTML is not shown.]")
     text = clean_text(text)
+    if part.media_type == "text/enriched":
+        return unenriched(text)
     if part.parameters.get("format", "").lower() == "flowed":
         return unflow(text, part.parameters.get("delsp", "").lower() == "yes")
     return text
@@ -92,6 +97,12 @@ def _declared(html: bytes) -> str:
     match = _META.search(html[:_META_BYTES])
     name = (match[1] or match[2]).decode("ascii", "replace") if match else ""
     return "utf-8" if (known_charset(name) or "").startswith("utf_") else name
+
+
+def unenriched(text: str) -> str:
+    """text/enriched without its commands (RFC 1896): a lone line end is a blank, n of them are n - 1."""
+    plain = _COMMAND.sub("", _PARAM.sub("", text.replace("<<", "\0"))).replace("\0", "<")
+    return re.sub(r"\n+", lambda ends: "\n" * (len(ends[0]) - 1) or " ", plain)
 
 
 def unflow(text: str, delete_space: bool = False) -> str:

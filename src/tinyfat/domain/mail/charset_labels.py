@@ -86,10 +86,18 @@ _BARE = (
 )
 
 
+_INSIDE = re.compile(
+    r"(?:utf_?(?:8|16)|(?:iso_?)?8859_\d+|windows_?\d{3,4}|cp_?\d{3,4}|koi8_[ru]|iso_2022_jp|gb(?:k|2312|18030))(?!\d)"
+)
+
+
 def codec_of(label: str) -> str | None:
     """Python's codec for a label, case, separators and a language behind a star (RFC 2231 5) aside; None if unknown."""
     name = _folded(label.partition("*")[0])
-    return _BY_NAME.get(name) or _BY_NAME.get(name.replace("_", ""))
+    found = _BY_NAME.get(name) or _BY_NAME.get(name.replace("_", ""))
+    if found is None and (inside := _INSIDE.search(name)):  # `3D"koi8-r"`, `charset=utf-8`, `8859-2`
+        return _BY_NAME.get(inside[0]) or _BY_NAME.get(f"iso_{inside[0]}")
+    return found
 
 
 def _folded(label: str) -> str:

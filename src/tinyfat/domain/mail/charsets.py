@@ -37,8 +37,10 @@ def decode(content: bytes, charset: str = "") -> str:
 
     One bad byte costs one character, and never the charset.
     """
+    if (marked := _by_order_mark(content)) is not None:
+        return marked
     codec = known_charset(charset)
-    if codec in (None, "ascii", "utf_8", "cp1252") and b"\x1b" in content:
+    if codec in (None, "ascii", "utf_8", "cp1252", "cp932", "euc_jp", "cp949") and b"\x1b" in content:
         if _JAPANESE_ESCAPE.search(content):
             codec = "iso2022_jp"
         elif _KOREAN_ESCAPE in content:
@@ -47,6 +49,18 @@ def decode(content: bytes, charset: str = "") -> str:
         return _utf8_or(content, codec)
     assert codec is not None
     return _decoded(content, codec)
+
+
+def _by_order_mark(content: bytes) -> str | None:
+    """A mark of UTF-16 says more than any label (WHATWG Encoding 6.1)."""
+    if len(content) < 4 or len(content) % 2 or not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return None
+    if content.startswith(codecs.BOM_UTF32_LE):
+        return None
+    try:
+        return content.decode("utf-16")
+    except UnicodeDecodeError:
+        return None
 
 
 def _utf8_or(content: bytes, codec: str | None) -> str:
@@ -69,23 +83,38 @@ def _utf8_or(content: bytes, codec: str | None) -> str:
 
 def _decoded(content: bytes, codec: str) -> str:
     try:
+        if codec not in _UNICODE and _is_wide_utf8(content):
+            return content.decode("utf-8-sig")
         if codec in ("iso2022_jp", "euc_jp", "cp932"):
-            return decode_japanese(content, codec)
+            return decode_japanese(content, codec).translate(_NO_CHARACTERS)
         text = without_surrogates(content.decode(codec, "replace"))
         if "\ufffd" in text and (second := _SECOND.get(codec)):
             other = content.decode(second, "replace")
             text = other if other.count("\ufffd") < text.count("\ufffd") else text
-        if "\ufffd" in text and _is_utf8(content):
+        if "\ufffd" in text and is_utf8(content):
             return content.decode("utf-8-sig")
         return text
     except (UnicodeError, LookupError, ValueError):
         return content.decode("cp1252", "replace")
 
 
+_UNICODE = ("utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be")
+_NO_CHARACTERS = dict.fromkeys((*range(0xF8F0, 0xF8F4),), "\ufffd")  # Python's cp932, of bytes that are none of it
+
+
+def _is_wide_utf8(content: bytes) -> bool:
+    """UTF-8 of scripts that take three bytes a character: no text of two bytes a character happens to be that."""
+    if not _WIDE.search(content) or _NARROW.search(content):
+        return False
+    return is_utf8(content)
+
+
+_WIDE = re.compile(rb"[\xe0-\xef][\x80-\xbf]{2}[\x00-\x7f]*[\xe0-\xef][\x80-\xbf]{2}")
+_NARROW = re.compile(rb"[\xc2-\xdf][\x80-\xbf](?![\x80-\xbf])")
 _SECOND = {"big5hkscs": "cp950"}
 
 
-def _is_utf8(content: bytes) -> bool:
+def is_utf8(content: bytes) -> bool:
     try:
         content.decode("utf-8")
     except UnicodeDecodeError:

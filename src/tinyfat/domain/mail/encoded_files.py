@@ -11,7 +11,7 @@ from tinyfat.domain.mail.headers import decode_base64
 FILES_MAX = 50  # of one text; what is more stays in it, encoded
 
 _BEGIN = re.compile(
-    rb"^(?:begin(?P<b64>-base64)? [0-7]{3,4}|=ybegin(?: [a-z]+=\d+)*) (?:name=)?(?P<name>\S[^\r\n]{0,250})\r?$",
+    rb"^(?:begin(?P<b64>-base64)? [0-7]{3,6}|=ybegin(?: [a-z]+=\d+)*) (?:name=)?(?P<name>\S[^\r\n]{0,250})\r?$",
     re.MULTILINE,
 )
 _END = re.compile(rb"^(?:end|====|=yend[^\r\n]*)[ \t]*\r?$", re.M)
@@ -46,7 +46,7 @@ def encoded_files(text: bytes) -> EncodedFiles:
         content = _decoded(begin, text[begin.end() : end.start()])
         rest.append(text[position : begin.start()] if content is not None else text[position : end.end()])
         if content is not None:
-            files.append(EncodedFile(begin["name"].strip(), content))
+            files.append(EncodedFile(begin["name"].strip().strip(b'"'), content))
         position = end.end()
     return EncodedFiles(b"".join([*rest, text[position:]]), tuple(files))
 

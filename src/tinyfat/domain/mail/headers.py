@@ -33,8 +33,10 @@ _KNOWN = re.compile(
     rb"(?:x-|content-|resent-|list-|arc-|dkim-).+|from|to|cc|bcc|subject|date|sender|reply-to|message-id|in-reply-to"
     rb"|references|mime-version|received|return-path|delivered-to|authentication-results|auto-submitted|importance"
 )
-_ENCODED_WORD = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=")
+# A question mark that nobody encoded is let through; "=?" begins the next one, so that a search never goes back far.
+_ENCODED_WORD = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?((?:[^?=]|=(?!\?(?!=))|\?(?!=))*)\?=")
 _PARAMETER = re.compile(r'(?:;|(?<=")[ \t])\s*([^=;\s"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
+_EARLY_PARAMETER = re.compile(r"(^|[,\s])\s*[A-Za-z][\w*-]{0,60}\s*=")
 _EXTENDED = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")
 
 
@@ -106,7 +108,8 @@ def read_headers(raw: bytes, start: int = 0, is_boundary: Callable[[bytes], bool
             defects |= {"header-cut"} if cut else set()
         elif not (line.startswith((b"From ", b">From ")) and position == start):  # an mbox's first line
             defects.add("headers-broken")
-            if not broken_lines_left or not fields or not _header_goes_on(raw[after : after + LOOK_AHEAD_BYTES]):
+            goes_on = (fields or start == 0) and _header_goes_on(raw[after : after + LOOK_AHEAD_BYTES])
+            if not broken_lines_left or not goes_on:
                 return _block(fields, position, defects)
             broken_lines_left, skipping = broken_lines_left - 1, True
         position = after
@@ -193,8 +196,11 @@ def _word_bytes(encoding: str, text: str) -> bytes:
 def decode_base64(content: bytes) -> bytes:
     """What can be read of it: foreign characters skipped, padding mended, a last stray character dropped.
 
-    What was encoded in chunks is decoded in chunks. Plain lines behind the padding (a list's footer) stay as they are.
+    What was encoded in chunks is decoded in chunks. Plain lines behind the padding (a list's footer) stay as they are,
+    and so does what is none from the beginning.
     """
+    if _PLAIN_START.match(content):
+        return content
     end = _PADDED_LINE.search(content)
     if end and _FOREIGN.search(content, end.end()) and not _PADDED_LINE.search(content, end.end()):
         return decode_base64(content[: end.end()]) + b"\n" + content[end.end() :]
@@ -215,14 +221,22 @@ def _decode_chunk(letters: bytes) -> bytes:
 
 _PADDED_LINE = re.compile(rb"[A-Za-z0-9+/]={1,2}[ \t]*\r?\n")
 _FOREIGN = re.compile(rb"[^A-Za-z0-9+/=\s]")
+_PLAIN_START = re.compile(
+    rb"\s{0,100}[^\s=]{1,100}[ \t]+[^\s=]{1,100}[ \t]+[^\s=]"
+)  # words: no encoder puts blanks in a line
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="))
 
 
 def parse_parameters(value: str) -> tuple[str, dict[str, str]]:
-    """`text/plain; charset="x"` as ("text/plain", {"charset": "x"}), RFC 2231's continuations and charsets included."""
+    """`text/plain; charset="x"` as ("text/plain", {"charset": "x"}), RFC 2231's continuations and charsets included.
+
+    Forgotten semicolons, single quotes and a second equals sign are seen through.
+    """
     text = value[:PARAMETER_TEXT_CHARS_MAX]
     main, semicolon, rest = text.partition(";")
+    if equals := _EARLY_PARAMETER.search(main):  # the semicolon was forgotten, or is a comma
+        main, semicolon, rest = main[: equals.start()], ";", f"{main[equals.end(1) :]}{semicolon}{rest}"
     plain: dict[str, str] = {}
     pieces: dict[str, dict[int, tuple[bool, str]]] = {}
     for count, match in enumerate(_PARAMETER.finditer(semicolon + rest)):
@@ -242,7 +256,10 @@ def _unquoted(text: str) -> str:
     stripped = text.strip()
     if len(stripped) > 1 and stripped[0] == stripped[-1] == '"':
         return re.sub(r"\\(.)", r"\1", stripped[1:-1])
-    return re.sub(r"\s\([^()]*\)$", "", stripped).strip('"')
+    bare = re.sub(r"\s\([^()]*\)$", "", stripped)
+    if len(bare) > 1 and bare[0] == bare[-1] == "'":
+        bare = bare[1:-1]
+    return (bare if bare.startswith("=?") else bare.removeprefix("=")).strip('"')
 
 
 def _joined(parts: dict[int, tuple[bool, str]]) -> str:

@@ -12,6 +12,7 @@ MAILBOXES_MAX = 200  # of one field; nobody reads more
 NAME_CHARS_MAX = 200
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _PLAIN = re.compile(r'[^"(<,;:>]+')
+_LIKE_ADDRESS = re.compile(r"[^@]@[^@]*\.")
 _COMMENT_EDGE = re.compile(r"\\.|[()]", re.DOTALL)
 
 
@@ -45,22 +46,25 @@ def read_mailboxes(value: str) -> MailboxList:
     """Read a From, To or Cc field's value (unfolded, RFC 2047 not yet undone: an encoded comma is no separator)."""
     text = value[:HEADER_VALUE_BYTES_MAX]
     entries: list[_Entry] = []
-    entry, position, doubtful = _Entry(), 0, len(value) > HEADER_VALUE_BYTES_MAX
+    entry, position, group, closed = _Entry(), 0, "", False
     while position < len(text) and len(entries) < MAILBOXES_MAX:
         character = text[position]
         if character in ",;":
-            doubtful = doubtful or character == ";"
+            closed = closed or character == ";"
             entries.append(entry)
             entry = _Entry()
             position += 1
         elif character == ":":  # the end of a group's name
-            doubtful, entry = True, _Entry()
+            group, entry = f"{group}{entry.name}:", _Entry()
             position += 1
         else:
             position = _read_token(text, position, entry)
     entries.append(entry)
-    found = [_mailbox(one) for one in _joined(entries) if not one.empty()]
-    doubtful = doubtful or any(doubt for _, doubt in found)
+    named = [one for one in _joined(entries) if not one.empty()]
+    if group and not closed and len(named) == 1 and named[0].angle is not None:
+        named[0].name, group = f"{group} {named[0].name.strip()}", ""  # `Sales: Pat <pat@example.org>` is a name
+    found = [_mailbox(one) for one in named]
+    doubtful = bool(group) or len(value) > HEADER_VALUE_BYTES_MAX or any(doubt for _, doubt in found)
     return MailboxList(tuple(mailbox for mailbox, _ in found[:MAILBOXES_MAX]), doubtful)
 
 
@@ -124,7 +128,7 @@ def _mailbox(entry: _Entry) -> tuple[Mailbox, bool]:
     # `From: owner@good.example <thief@bad.example>`: unquoted, some readers take the first address for the sender. The
     # same address once more (`you@example.org via Forms <you@example.org>`) misleads nobody.
     words = _QUOTED.sub("", entry.name).split()
-    other = any("@" in word and plain_address(word.strip(",;:()[]'")) != address for word in words)
+    other = any(_LIKE_ADDRESS.search(word) and plain_address(word.strip(",;:()[]'")) != address for word in words)
     return Mailbox(name, address or ""), entry.broken or address is None or other
 
 

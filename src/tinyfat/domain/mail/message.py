@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 
+from tinyfat.domain.mail.addresses import plain_address
 from tinyfat.domain.mail.attached import attachments_of
 from tinyfat.domain.mail.automatic import automatic_mail
 from tinyfat.domain.mail.body_text import text_of
-from tinyfat.domain.mail.headers import Headers, decode_words, display_text, read_headers
+from tinyfat.domain.mail.headers import HEADER_VALUE_BYTES_MAX, Headers, decode_words, display_text, read_headers
 from tinyfat.domain.mail.mailboxes import Mailbox, MailboxList, read_mailboxes
 from tinyfat.domain.mail.message_ids import MISSING_ID_DOMAIN, derived_message_id, message_ids
 from tinyfat.domain.mail.mime import Part, read_structure
@@ -16,6 +19,7 @@ from tinyfat.domain.mail.parts_as_meant import as_meant
 from tinyfat.domain.mail.reports import Report, read_report
 from tinyfat.domain.turns import Attachment
 
+_LIKE_ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w.-]{1,253}")
 SUBJECT_CHARS_MAX = 500
 DATE_CHARS_MAX = 100
 
@@ -66,22 +70,37 @@ def sender_of(headers: Headers) -> tuple[Mailbox, tuple[str, ...]]:
     name = next((mailbox.name for mailbox in listed.mailboxes), "")
     if len(values) > 1:
         return Mailbox(name, ""), ("from-repeated",)
-    if len(listed.mailboxes) != 1 or listed.doubtful or "\0" in values[0] or "\r" in values[0]:
+    if len({one.address for one in listed.mailboxes}) != 1 or listed.doubtful or "\0" in values[0] or "\r" in values[0]:
         return Mailbox(name, ""), ("from-unusable",)
     return listed.mailboxes[0], ()
 
 
 def likeliest_sender(headers: Headers) -> str:
-    """Of a From in doubt: the address that Sender names too (RFC 5322 3.6.2), else the first, or ""."""
-    named: list[str] = []
-    for value in headers.all("from")[:5]:
-        for text in (value, decode_words(value)):
-            named += [mailbox.address for mailbox in read_mailboxes(text).mailboxes if mailbox.address]
-    sender = next((one.address for one in read_mailboxes(headers.first("sender")).mailboxes), "")
-    return sender if sender in named else next(iter(named), "")
+    """Of a From in doubt: the address that Sender names too (RFC 5322 3.6.2), else the first that stands in it; of one
+    that has none, Sender's, then Reply-To's, or ""."""
+    values = headers.all("from")[:5]
+    named = [address for value in values for text in (value, decode_words(value)) for address in _addresses(text)]
+    sender = _addresses(headers.first("sender"))
+    common = next((one for one in sender if one in named), "")
+    return common or next(iter([*named, *sender, *_addresses(headers.first("reply-to"))]), "")
+
+
+def _addresses(text: str) -> list[str]:
+    """What stands where an address is due; where nothing usable does, what looks like one."""
+    found = [mailbox.address for mailbox in read_mailboxes(text).mailboxes if mailbox.address]
+    looks = (plain_address(match[0].rstrip(".")) for match in _LIKE_ADDRESS.finditer(text[:HEADER_VALUE_BYTES_MAX]))
+    return found or [one for one in looks if one]
+
+
+def _in_lines(raw: bytes) -> bytes:
+    """A mail in UTF-16, or with carriage returns alone for line ends, as one whose lines can be told apart."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raw = raw.decode("utf-16", "replace").encode("utf-8", "replace")
+    return raw if b"\n" in raw else raw.replace(b"\r", b"\n")
 
 
 def _read(raw: bytes) -> Mail:
+    raw = _in_lines(raw)
     structure = read_structure(raw)
     root, headers = as_meant(structure.root), structure.root.headers
     subject = display_text(headers.first_in("subject", _charset(root)), SUBJECT_CHARS_MAX)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from tinyfat.domain.mail.encoded_files import encoded_files
-from tinyfat.domain.mail.headers import Headers, decode_base64, parse_parameters, read_headers
+from tinyfat.domain.mail.headers import Headers, decode_base64, decode_words, parse_parameters, read_headers
 
 PARTS_MAX = 500
 NESTING_MAX = 50
@@ -23,6 +23,8 @@ DELIMITER_LINES_MAX = 200_000  # lines that begin with "--": past these the last
 
 _NAME = r"[a-z0-9!#$&^_.+-]{1,100}"
 _BOUNDARY_LINE = re.compile(rb"^--([\x21-\x7e]{2,70}?)[ \t]*\r?$", re.MULTILINE)
+_FIRST_DELIMITER = re.compile(rb"\s{0,100}--([\x21-\x7e]{2,70})[ \t]*\r?\n(?=content-|\r?\n)", re.IGNORECASE)
+_REPEATED_NAME = re.compile(r"(?:content-type\s*:\s*)+", re.IGNORECASE)
 _MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}")
 
 
@@ -58,20 +60,35 @@ class Part:
 
 _COMMENT = re.compile(r"\([^()]*\)")
 _ENCODINGS = {
-    **dict.fromkeys(("base64", "base-64", "b64", "x-base64", "b"), "base64"),
-    **dict.fromkeys(("quoted-printable", "quotedprintable", "quoted_printable", "qp", "q"), "quoted-printable"),
-    **dict.fromkeys(("x-uuencode", "uuencode", "x-uue", "uue"), "uuencode"),
+    **dict.fromkeys(("b64", "b"), "base64"),
+    **dict.fromkeys(("qp", "q"), "quoted-printable"),
+    **dict.fromkeys(("uue", "xuue"), "uuencode"),
+}
+_NAMED = {
+    "base64": "base64",
+    "quotedprintable": "quoted-printable",
+    "quoteprintable": "quoted-printable",
+    "uuencode": "uuencode",
 }
 
 
 def transfer_encoding(headers: Headers) -> str:
     """ "base64", "quoted-printable", "uuencode", or "" for all that changes nothing (RFC 2045 6).
 
-    Comments, parameters, quotes and the near spellings of real senders are seen through.
+    Comments, parameters, quotes, separators and the near spellings of real senders are seen through; of several fields
+    the first that says something counts.
     """
-    value = _COMMENT.sub(" ", headers.first("content-transfer-encoding")[:200].lower())
-    word = re.split(r"[;,\s]", value.replace('"', " ").replace("'", " ").strip(), maxsplit=1)[0]
-    return _ENCODINGS.get(word, "")
+    return next((found for value in headers.all("content-transfer-encoding") if (found := _encoding(value))), "")
+
+
+def _encoding(value: str) -> str:
+    plain = decode_words(_COMMENT.sub(" ", value[:200])).lower()
+    folded = re.sub(r"[^a-z0-9]+", "", plain)
+    for name, encoding in _NAMED.items():
+        if name in folded:
+            return encoding
+    word = re.split(r"[;,\s]", plain.replace('"', " ").replace("'", " ").strip(), maxsplit=1)[0]
+    return _ENCODINGS.get(re.sub(r"[^a-z0-9]+", "", word), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +127,10 @@ class _Walk:
 def read_structure(raw: bytes) -> Structure:
     walk = _Walk(raw, set())
     root = _begin(walk, 0, "text/plain")
+    if (whole := _unwrapped(root, raw)) is not None:
+        raw = whole
+        walk = _Walk(raw, {"multipart-encoded"})
+        root = _begin(walk, 0, "text/plain")
     position = root.start
     for _ in range(DELIMITER_LINES_MAX):
         line_start = _next_dashes(raw, position) if walk.open or walk.closed else -1
@@ -131,6 +152,20 @@ def read_structure(raw: bytes) -> Structure:
         walk.defects.add("boundary-unclosed")
     part = _part(root, raw, walk.defects)
     return Structure(part, tuple(sorted(walk.defects)))
+
+
+def _unwrapped(root: _Node, raw: bytes) -> bytes | None:
+    """A multipart that is encoded as a whole, which RFC 2045 6.4 forbids, with that undone; None for all others."""
+    encoding = transfer_encoding(root.headers)
+    if encoding not in ("base64", "quoted-printable") or not root.media_type.startswith("multipart/"):
+        return None
+    _, parameters = parse_parameters(root.headers.first("content-type"))
+    boundary = b"--" + parameters.get("boundary", "").encode("utf-8", "replace")
+    if len(boundary) < 3 or raw.find(boundary, root.start) >= 0:
+        return None
+    body = raw[root.start :]
+    decoded = decode_base64(body) if encoding == "base64" else binascii.a2b_qp(body)
+    return raw[: root.start] + decoded if boundary in decoded else None
 
 
 def _next_dashes(raw: bytes, position: int) -> int:
@@ -214,13 +249,15 @@ def _begin(walk: _Walk, start: int, default_type: str) -> _Node:
     """Read a part's headers; a multipart is opened, any other part becomes the current leaf."""
     block = read_headers(walk.raw, start, lambda line: _is_open_delimiter(walk, line))
     walk.defects.update(block.defects)
-    value = block.headers.first("content-type")
+    value = _REPEATED_NAME.sub("", block.headers.first("content-type"))
+    value = decode_words(value) if value.startswith("=?") else value
     media_type, parameters = parse_parameters(value) if value else (default_type, {})
-    if not _MEDIA_TYPE.fullmatch(media_type):
+    given = bool(_MEDIA_TYPE.fullmatch(media_type))
+    if not given:
         walk.defects.add("content-type-broken")
         media_type = _meant_type(media_type, parameters, block.headers)
-    if media_type.startswith("multipart/") and not walk.count:
-        parameters = _with_boundary(walk.raw, block.body_start, parameters, walk.defects)
+    if not walk.count:
+        media_type, parameters = _root_type(walk, block.body_start, media_type, parameters, bool(value) and given)
     node = _Node(block.headers, media_type, parameters, block.body_start, len(walk.raw), len(walk.open))
     walk.count += 1
     if walk.open:
@@ -233,14 +270,10 @@ def _begin(walk: _Walk, start: int, default_type: str) -> _Node:
 
 
 def _meant_type(text: str, parameters: dict[str, str], headers: Headers) -> str:
-    """What stands where a media type should: `multipart/*`, `text`, `text/html charset=x`, `image/*`, nonsense."""
+    """What stands where a media type should: `multipart/*`, `text`, `"text/html"`, `image/*`, nonsense."""
     words = _COMMENT.sub(" ", text).replace(" /", "/").replace("/ ", "/").split()
-    first = words[0] if words else ""
+    first = words[0].strip("\"'<>[](),:") if words else ""
     if _MEDIA_TYPE.fullmatch(first):
-        for word in words[1:]:
-            name, equals, value = word.partition("=")
-            if equals:
-                parameters.setdefault(name, value.strip('"'))
         return first
     kind = first.partition("/")[0]
     if kind == "multipart":
@@ -251,6 +284,24 @@ def _meant_type(text: str, parameters: dict[str, str], headers: Headers) -> str:
     if named or kind in ("application", "image", "audio", "video", "font", "model"):
         return "application/octet-stream"
     return "text/plain"
+
+
+def _root_type(
+    walk: _Walk, start: int, media_type: str, parameters: dict[str, str], given: bool
+) -> tuple[str, dict[str, str]]:
+    """The message's own type: a multipart too where its boundary stands in it under another type, or where no type that
+    can be read says otherwise and its first line and its last are a delimiter."""
+    if media_type.startswith("multipart/"):
+        return media_type, _with_boundary(walk.raw, start, parameters, walk.defects)
+    boundary = parameters.get("boundary", "").encode("utf-8", "replace")
+    if boundary and walk.raw.find(b"--" + boundary, start) >= 0:
+        walk.defects.add("content-type-broken")
+        return "multipart/mixed", parameters
+    match = None if given else _FIRST_DELIMITER.match(walk.raw, start)
+    if match and walk.raw[-2 * BOUNDARY_BYTES_MAX :].rstrip().endswith(b"\n--" + match[1] + b"--"):
+        walk.defects.add("content-type-broken")
+        return "multipart/mixed", {"boundary": match[1].decode("ascii")}
+    return media_type, parameters
 
 
 def _with_boundary(raw: bytes, start: int, parameters: dict[str, str], defects: set[str]) -> dict[str, str]:

@@ -2,41 +2,112 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
-from tinyfat.domain.mail.charsets import is_blank
+from tinyfat.domain.mail.charsets import decode, is_blank, is_utf8
 from tinyfat.domain.mail.encoded_files import EncodedFile, encoded_files
 from tinyfat.domain.mail.headers import Headers
 from tinyfat.domain.mail.mime import Part, read_structure
-from tinyfat.domain.mail.signed_content import signed_content
+from tinyfat.domain.mail.signed_content import is_enveloped, signed_content
 
 WRAPPINGS_MAX = 3  # signatures in one another (RFC 2634 1.1: a triple-wrapped mail has two)
 TEXT_TYPES = ("text/plain", "text/html", "text/enriched")
 ADDRESS_CHARS_MAX = 1_000
 ENCRYPTED = b"[This mail is encrypted: its text cannot be read here. What came is attached.]"
+OTHER_VERSIONS = ("text/x-amp-html", "text/watch-html")  # of a text, for programs that show more, or less
+# Files, though their type is a text's.
+_FILES = frozenset(
+    f"text/{name}"
+    for name in ("calendar", "vcard", "x-vcard", "directory", "csv", "tab-separated-values", "rtf", "css", "xml")
+) | {"text/rfc822-headers", "text/javascript"}
+_LOOKED_AT = 65_536  # bytes, to tell text from what is none
+_PLAIN_BYTES = bytes((9, 10, 12, 13, *range(0x20, 0x7F)))
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _SIGNED_TYPES = ("application/pkcs7-mime", "application/x-pkcs7-mime")
 
 
 def as_meant(root: Part) -> Part:
     """The tree with what is wrapped in it opened.
 
-    Text that is the message, or its only text, is text whatever its name. The text before the first part counts where
-    there is no other.
+    Text that is the message, or its only text, is text whatever its name and type. The text before the first part
+    counts where there is no other.
     """
-    if not root.children and root.media_type in TEXT_TYPES:
-        root = replace(root, is_text=True)
-    meant = _part(root, WRAPPINGS_MAX)
-    leaves = list(meant.leaves())
-    if any(leaf.media_type in TEXT_TYPES and not is_named(leaf) for leaf in leaves):
+    meant = _part(_whole(root), WRAPPINGS_MAX)
+    if _has_text(meant):
         return meant
-    texts = [leaf for leaf in leaves if leaf.media_type == "text/plain"]
-    if len(texts) == 1 and texts[0].disposition != "attachment":
-        return _replaced(meant, texts[0], replace(texts[0], is_text=True))
-    if any(_is_encrypted(leaf) for leaf in leaves):
+    for likely in (_is_alternative_text, _is_only_text, _is_other_version):
+        if chosen := likely(meant):
+            return _replaced(meant, chosen)
+    if any(_is_encrypted(leaf) for leaf in meant.leaves()):
         return Part(meant.headers, "multipart/mixed", {}, "", {}, b"", (text_part(ENCRYPTED), meant))
     if meant.children and not is_blank(meant.preamble.decode("utf-8", "replace")):
         return replace(meant, children=(text_part(meant.preamble), *meant.children))
     return meant
+
+
+def _has_text(tree: Part) -> bool:
+    return any(leaf.media_type in TEXT_TYPES and not is_named(leaf) for leaf in tree.leaves())
+
+
+def _is_alternative_text(tree: Part) -> list[Part]:
+    """The versions of a text are one, though each has a file's name."""
+    stack, found = [tree], list[Part]()
+    while stack:
+        part = stack.pop()
+        stack.extend(part.children)
+        if part.media_type == "multipart/alternative":
+            found += [child for child in part.children if child.media_type in TEXT_TYPES]
+    return found
+
+
+def _is_only_text(tree: Part) -> list[Part]:
+    """One plain text, or one HTML, that is not put there as a file."""
+    leaves = list(tree.leaves())
+    for media_type in TEXT_TYPES:
+        texts = [leaf for leaf in leaves if leaf.media_type == media_type]
+        if len(texts) == 1 and texts[0].disposition != "attachment":
+            return texts
+    return []
+
+
+def _is_other_version(tree: Part) -> list[Part]:
+    """A version for other programs, where it is the only one there is."""
+    return [leaf for leaf in tree.leaves() if leaf.media_type in OTHER_VERSIONS and not is_named(leaf)][:1]
+
+
+def _whole(root: Part) -> Part:
+    """A message that is one part: text, unless it is plainly something else."""
+    if root.children:
+        return root
+    if root.media_type.startswith("text/"):
+        known = _known_type(root)
+        return replace(known, is_text=True) if known.media_type in TEXT_TYPES else known
+    known_kind = root.media_type.startswith(("message/", "multipart/", "image/", "audio/", "video/", "font/"))
+    if is_named(root) or (known_kind and root.media_type != "message/plain") or root.media_type in _SIGNED_TYPES:
+        return root
+    content = root.content()
+    if is_blank(content[:_LOOKED_AT].decode("latin-1")) or not _is_plainly_text(content):
+        return root
+    return replace(root, media_type="text/html" if "html" in root.media_type else "text/plain", is_text=True)
+
+
+def _is_plainly_text(content: bytes) -> bool:
+    """No control characters, and UTF-8 or nearly ASCII."""
+    sample = content[:_LOOKED_AT]
+    odd = len(sample.translate(None, _PLAIN_BYTES))
+    return not _CONTROLS.search(sample) and (odd * 5 <= len(sample) or is_utf8(content))
+
+
+def _known_type(part: Part) -> Part:
+    """Text of a type that nobody knows is plain (RFC 2046 4.1.4); a file of one is what it says."""
+    if is_named(part) or not part.media_type.startswith(("text/", "application/xhtml")) or part.media_type in _FILES:
+        return part
+    if part.media_type in TEXT_TYPES or part.media_type in OTHER_VERSIONS:
+        return part
+    if "html" in part.media_type:
+        return replace(part, media_type="text/html")
+    return replace(part, media_type="text/enriched" if part.media_type == "text/richtext" else "text/plain")
 
 
 def is_named(part: Part) -> bool:
@@ -59,10 +130,8 @@ def _part(part: Part, wrappings: int) -> Part:
     if part.media_type == "message/external-body":
         return text_part(_where_it_lies(part).encode("utf-8", "replace"))
     if wrappings and _may_be_signed(part) and (inner := signed_content(part.content())) is not None:
-        opened = read_structure(inner).root
-        if not opened.children and opened.media_type in TEXT_TYPES:
-            opened = replace(opened, is_text=True)
-        return _part(opened, wrappings - 1)
+        return _part(_whole(read_structure(inner).root), wrappings - 1)
+    part = _known_type(part)
     if part.media_type == "text/plain" and not is_named(part):
         return _with_files(part)
     return part
@@ -70,8 +139,9 @@ def _part(part: Part, wrappings: int) -> Part:
 
 def _is_encrypted(part: Part) -> bool:
     """RFC 8551 3.3, RFC 3156 4: nobody here has the key."""
-    enveloped = part.media_type in _SIGNED_TYPES and "enveloped" in part.parameters.get("smime-type", "").lower()
-    return enveloped or part.media_type == "application/pgp-encrypted"
+    if part.media_type in _SIGNED_TYPES:
+        return "enveloped" in part.parameters.get("smime-type", "").lower() or is_enveloped(part.content())
+    return part.media_type == "application/pgp-encrypted"
 
 
 def _may_be_signed(part: Part) -> bool:
@@ -88,12 +158,13 @@ def _with_files(part: Part) -> Part:
     found = encoded_files(part.content())
     if not found.files:
         return part
-    children = (text_part(found.rest, part), *(_file(one) for one in found.files))
+    charset = part.parameters.get("charset", "")
+    children = (text_part(found.rest, part), *(_file(one, charset) for one in found.files))
     return Part(part.headers, "multipart/mixed", {}, "", {}, b"", children)
 
 
-def _file(one: EncodedFile) -> Part:
-    name = {"filename": one.name.decode("utf-8", "replace")}
+def _file(one: EncodedFile, charset: str) -> Part:
+    name = {"filename": decode(one.name, charset)}
     return Part(Headers(), "application/octet-stream", {}, "attachment", name, one.content, ())
 
 
@@ -106,9 +177,11 @@ def _where_it_lies(part: Part) -> str:
     return f"[A part of this mail is not in it, but lies elsewhere:{where}{f' ({more})' if more else ''}]"
 
 
-def _replaced(tree: Part, old: Part, new: Part) -> Part:
-    if tree is old:
-        return new
+def _replaced(tree: Part, texts: list[Part]) -> Part:
+    """With these leaves as texts to be read in place."""
+    if any(tree is one for one in texts):
+        known = "text/html" if tree.media_type in OTHER_VERSIONS else tree.media_type
+        return replace(tree, media_type=known, is_text=True)
     if not tree.children:
         return tree
-    return replace(tree, children=tuple(_replaced(child, old, new) for child in tree.children))
+    return replace(tree, children=tuple(_replaced(child, texts) for child in tree.children))

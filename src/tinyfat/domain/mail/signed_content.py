@@ -12,6 +12,8 @@ ELEMENTS_MAX = 100_000  # a part of 25 MB in chunks of 1,000 bytes has a quarter
 DEPTH_MAX = 20
 
 _SIGNED_DATA = bytes.fromhex("2a864886f70d010702")  # 1.2.840.113549.1.7.2
+# Enveloped, and enveloped with a proof (RFC 5083).
+_ENVELOPED = (bytes.fromhex("2a864886f70d010703"), bytes.fromhex("2a864886f70d0109100117"))
 _DATA = bytes.fromhex("2a864886f70d010701")
 _SEQUENCE, _OID, _OCTETS, _EXPLICIT = 0x30, 0x06, 0x04, 0xA0
 
@@ -72,6 +74,15 @@ class _Reader:
             pieces.append(self.octets(inner, depth + 1))
             position = inner.after
         return b"".join(pieces)
+
+
+def is_enveloped(der: bytes) -> bool:
+    """Is it encrypted (RFC 5652 6, RFC 5083)?"""
+    try:
+        reader = _Reader(der)
+        return reader.octets(reader.child(reader.element(0, len(der), 0), 0, _OID, 1), 1) in _ENVELOPED
+    except (_NotThis, IndexError):
+        return False
 
 
 def signed_content(der: bytes) -> bytes | None:

@@ -97,6 +97,8 @@ def _shape_is_evident(headers: Headers, body: bytes) -> bool:
         return (
             len(boundary) > 2 and content.split(b"\n", 1)[0].rstrip() == boundary and content.endswith(boundary + b"--")
         )
+    if "boundary" in parameters:  # we would read it as a multipart
+        return False
     if media_type != "text/plain" or parameters.get("charset", "").lower() not in _PLAIN_CHARSETS:
         return False
     encoding = transfer_encoding(headers)
