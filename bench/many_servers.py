@@ -86,12 +86,8 @@ async def measure(folder: Path, count: int = AGENTS) -> list[Figure]:
             "TINYFAT_MAIL_RATE_SENDER": "1000000",
             "TINYFAT_MAIL_QUICK_ANSWERS": "0",
         }
-        async with TinyFat(folder / "many", **settings) as tinyfat:
-            operator = Operator(tinyfat)
-            try:
-                return await _measured(tinyfat, operator, provider, sink, count)
-            finally:
-                await operator.close()
+        async with TinyFat(folder / "many", **settings) as tinyfat, Operator(tinyfat) as operator:
+            return await _measured(tinyfat, operator, provider, sink, count)
 
 
 async def _measured(tinyfat: TinyFat, operator: Operator, provider: Crowd, sink: Sink, count: int) -> list[Figure]:

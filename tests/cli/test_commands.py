@@ -40,9 +40,8 @@ async def tinyfat(office: PostOffice, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def operator(tinyfat: TinyFat) -> AsyncIterator[Operator]:
-    operator = Operator(tinyfat)
-    yield operator
-    await operator.close()
+    async with Operator(tinyfat) as operator:
+        yield operator
 
 
 def refused(tinyfat: TinyFat, code: int, *arguments: str) -> str:

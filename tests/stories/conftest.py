@@ -33,7 +33,7 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def house(office: PostOffice, stories: Path) -> AsyncIterator[House]:
     made = certificate(stories)
-    async with TinyFat(
+    tinyfat = TinyFat(
         stories / "house",
         TINYFAT_SMARTHOST=f"127.0.0.1:{office.port}",
         TINYFAT_SMTP_CERTIFICATE=str(made.certificate),
@@ -42,16 +42,15 @@ async def house(office: PostOffice, stories: Path) -> AsyncIterator[House]:
         TINYFAT_MAIL_TRUST="127.0.0.0/8, ::1/128, 198.51.100.0/24",
         TINYFAT_MAIL_SIZE_MAX=str(SIZE_MAX),
         TINYFAT_MAIL_QUICK_ANSWERS="0",  # its senders are programs: tests/flows/test_loop_watch has the breaker
-    ) as tinyfat:
-        operator = Operator(tinyfat)
+    )
+    async with tinyfat, Operator(tinyfat) as operator:
         yield House(tinyfat, office, operator)
-        await operator.close()
     assert "Traceback" not in tinyfat.log.read_text()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def hasty(office: PostOffice, stories: Path) -> AsyncIterator[House]:
-    async with TinyFat(
+    tinyfat = TinyFat(
         stories / "hasty",
         TINYFAT_DOMAIN="hasty.localhost",
         TINYFAT_SMARTHOST=f"127.0.0.1:{office.port}",
@@ -59,8 +58,7 @@ async def hasty(office: PostOffice, stories: Path) -> AsyncIterator[House]:
         TINYFAT_MAIL_RATE_THREAD=str(THREAD_CAP),
         TINYFAT_MAIL_RATE_SENDER=str(SENDER_CAP),
         TINYFAT_MAIL_QUICK_ANSWERS="0",  # the caps above are what its stories are about
-    ) as tinyfat:
-        operator = Operator(tinyfat)
+    )
+    async with tinyfat, Operator(tinyfat) as operator:
         yield House(tinyfat, office, operator, "hasty.localhost")
-        await operator.close()
     assert "Traceback" not in tinyfat.log.read_text()

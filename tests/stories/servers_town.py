@@ -170,12 +170,8 @@ async def town(
     )
     hosts = hosts or home / settings["TINYFAT_MACHINE"]
     try:
-        async with tinyfat:
-            operator = Operator(tinyfat)
-            try:
-                yield Town(tinyfat, office, operator, dns_port, hosts)
-            finally:
-                await operator.close()
+        async with tinyfat, Operator(tinyfat) as operator:
+            yield Town(tinyfat, office, operator, dns_port, hosts)
     finally:
         await remove_machines(hosts)
 

@@ -44,11 +44,10 @@ async def quinn(stories: Path) -> AsyncIterator[House]:
             TINYFAT_TURN_DEADLINE="60",
             TINYFAT_MAIL_QUICK_ANSWERS="0",  # its sender is a program
         ) as tinyfat,
+        Operator(tinyfat) as operator,
     ):
-        operator = Operator(tinyfat)
         await operator.make_agent("quinn")
         yield House(tinyfat, office, operator)
-        await operator.close()
 
 
 class Peer:

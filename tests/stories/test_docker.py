@@ -29,24 +29,21 @@ async def test_an_agent_in_a_container_from_beginning_to_end(tmp_path: Path) -> 
         image = await image_in(url, tmp_path)
         settings = {"TINYFAT_MACHINE": "docker", "TINYFAT_DOCKER_URL": url, "TINYFAT_IMAGE": image}
         smarthost = f"127.0.0.1:{office.port}"
-        async with TinyFat(tmp_path / "home", TINYFAT_SMARTHOST=smarthost, **settings) as tinyfat:
-            operator = Operator(tinyfat)
-            try:
-                house = House(tinyfat, office, operator)
-                agent = await tinyfat.make_agent("ada")
-                assert agent["machine"]["kind"] == "docker"
-                first = await answered(house, "The boat is called Nordlicht.")
-                (container,) = await containers(url)
-                assert await secrets_shown(url, container) == []
-                await tinyfat.kill()
-                await tinyfat.start()
-                said = await answered(house, "And now?", in_reply_to=first[0])
-                assert "Your first message here began: The boat is called Nordlicht." in said[1]
-                assert await containers(url) == [container]  # it ran on meanwhile
-                await tinyfat.command("agent", "destroy", "ada", "--yes")
-                assert await containers(url) == []
-            finally:
-                await operator.close()
+        tinyfat = TinyFat(tmp_path / "home", TINYFAT_SMARTHOST=smarthost, **settings)
+        async with tinyfat, Operator(tinyfat) as operator:
+            house = House(tinyfat, office, operator)
+            agent = await tinyfat.make_agent("ada")
+            assert agent["machine"]["kind"] == "docker"
+            first = await answered(house, "The boat is called Nordlicht.")
+            (container,) = await containers(url)
+            assert await secrets_shown(url, container) == []
+            await tinyfat.kill()
+            await tinyfat.start()
+            said = await answered(house, "And now?", in_reply_to=first[0])
+            assert "Your first message here began: The boat is called Nordlicht." in said[1]
+            assert await containers(url) == [container]  # it ran on meanwhile
+            await tinyfat.command("agent", "destroy", "ada", "--yes")
+            assert await containers(url) == []
         assert "Traceback" not in tinyfat.log.read_text()
 
 

@@ -127,11 +127,9 @@ async def _together(folder: Path) -> AsyncIterator[Peers]:
     tinyfat.environment["TINYFAT_SMARTHOST"] = f"127.0.0.1:{postfix.port}"
     await database.start()
     try:
-        async with postfix, tinyfat:
-            operator = Operator(tinyfat)
+        async with postfix, tinyfat, Operator(tinyfat) as operator:
             await operator.make_agent("ada")
             yield Peers(tinyfat, operator, postfix, database, mailboxes / "owner")
-            await operator.close()
     finally:
         await database.stop()
 

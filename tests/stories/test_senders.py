@@ -137,18 +137,17 @@ async def wary(office: PostOffice, stories: Path) -> AsyncIterator[tuple[House, 
         zone.txt("s1._domainkey.signs.example", KEY.record())
         zone.txt("closed.example", b"v=spf1 -all")
         zone.txt("_dmarc.closed.example", b"v=DMARC1; p=reject")
-        async with TinyFat(
+        tinyfat = TinyFat(
             stories / "wary",
             TINYFAT_SMARTHOST=f"127.0.0.1:{office.port}",
             TINYFAT_MAIL_TRUST="none",
             TINYFAT_NAMESERVERS=zone.address,
-        ) as tinyfat:
-            operator = Operator(tinyfat)
+        )
+        async with tinyfat, Operator(tinyfat) as operator:
             await operator.make_agent("fred")
             await operator.ask("POST", "agents/fred/senders", json={"pattern": "@signs.example"})
             await operator.ask("POST", "agents/fred/senders", json={"pattern": "@closed.example"})
             yield House(tinyfat, office, operator), zone
-            await operator.close()
 
 
 async def test_spf_proves_the_owner(wary: tuple[House, Zone]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.mailbox import Mailbox
 from tests.running import CommandError, TinyFat, free_port, letter, until
 from tests.stories.town import House, Operator, PostOffice, new_id
+from tinyfat.cli.home import Home
 from tinyfat.store.embedded import EmbeddedPostgres
 
 pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
@@ -72,8 +73,7 @@ async def test_a_port_that_is_taken_is_named_and_nothing_stays_behind(
 
 async def test_stopped_it_leaves_no_process_and_started_again_it_goes_on(tmp_path: Path) -> None:
     """Without a smarthost replies wait; with one that defers they wait; stopped in mid-turn, the turns wait too."""
-    async with PostOffice() as office, TinyFat(tmp_path / "home") as tinyfat:
-        operator = Operator(tinyfat)
+    async with PostOffice() as office, TinyFat(tmp_path / "home") as tinyfat, Operator(tinyfat) as operator:
         await operator.make_agent("tom")
         first = new_id()
         await tinyfat.send(letter("My boat is called Heron.", to="tom@tinyfat.localhost", message_id=first))
@@ -109,7 +109,6 @@ async def test_stopped_it_leaves_no_process_and_started_again_it_goes_on(tmp_pat
         assert "Heron" in office.replies_to(ids[-1])[0].text
         order = [one.in_reply_to for one in office.received]
         assert sorted(order) == sorted([first, *ids]) and [one for one in order if one != first] == ids
-        await operator.close()
     assert of_home(tinyfat.home) == []
     assert "Traceback" not in tinyfat.log.read_text()
 
@@ -150,7 +149,7 @@ async def test_the_home_is_its_owners_alone(house: House) -> None:
 
 async def test_no_secret_is_in_an_argv_or_in_the_log(house: House) -> None:
     tokens = [(house.tinyfat.home / "secret.key").read_text().strip()]
-    tokens += [Operator(house.tinyfat)._http.headers["Authorization"].removeprefix("Bearer ")]
+    tokens += [Home(house.tinyfat.home).operator_token()]
     for box in house.tinyfat.home.glob("machines/*/box.json"):
         tokens.append(box.read_text().split('"link_token": "')[1].split('"')[0])
     argvs = "\n".join(of_home(house.tinyfat.home))

@@ -76,7 +76,10 @@ class Operator:
             trust_env=False,
         )
 
-    async def close(self) -> None:
+    async def __aenter__(self) -> Operator:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
     async def ask(self, method: str, path: str, **more: Any) -> Any:
