@@ -300,7 +300,7 @@ class TestFrom:
             ("From: a@x.org, b@x.org\r\nSender: thief@y.org", "a@x.org"),
             ("From: Team: a@x.org;", "a@x.org"),
             ("From: =?utf-8?q?Pat_=3Cp=40x.org=3E?=", "p@x.org"),
-            ("From: p@x.org..", ""),
+            ("From: p@x.org..", "p@x.org"),
             ("From: nobody", ""),
         ],
     )

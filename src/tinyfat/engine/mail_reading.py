@@ -16,7 +16,7 @@ HERE_BYTES_MAX = 32 * 1024
 HTML_HERE_BYTES_MAX = 2 * 1024
 READ_SECONDS_MAX = 60.0  # 50 MB made to hurt take a third of it on a slow machine
 
-_COSTLY = re.compile(rb"html|message/", re.IGNORECASE)  # a message within may hide what is in it
+_COSTLY = re.compile(rb"html|message/|tnef|winmail", re.IGNORECASE)  # a message within may hide what is in it
 
 
 class MailReading:

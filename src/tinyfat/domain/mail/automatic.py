@@ -10,6 +10,8 @@ from functools import cache
 from tinyfat.domain.mail.automatic_marks import MARKS, NO_MARKS, ROLES, SUBJECTS, Kind, Mark
 from tinyfat.domain.mail.headers import Headers, parse_parameters
 from tinyfat.domain.mail.mime import Part
+from tinyfat.domain.mail.parts_as_meant import is_tnef
+from tinyfat.domain.mail.tnef import read_tnef
 
 LOOP_HEADER = "X-TinyFat-Loop"
 RECEIVED_MAX = 25  # RFC 5321 6.3 asks for at least 100 in a relay; an answer is due long before
@@ -96,8 +98,23 @@ def _by_its_parts(root: Part) -> Automatic | None:
     for part in root.leaves():
         if part.media_type == "message/disposition-notification":
             return Automatic("a receipt (RFC 8098)")
+        if is_tnef(part) and (why := _by_its_class(part)):
+            return why
         if part.media_type in _CALENDARS and _is_calendar_reply(part):
             return Automatic("an answer to an invitation (RFC 5546 3.2.3)", responder=True)
+    return None
+
+
+def _by_its_class(part: Part) -> Automatic | None:
+    """Outlook's classes of messages (MS-OXCMSG, MS-OXTNEF 2.1.3.3.10 for their old names)."""
+    packed = read_tnef(part.content())
+    kind = packed.message_class if packed else ""
+    if kind.startswith(("ipm.schedule.meeting.resp", "ipm.microsoft schedule.mtgresp")):
+        return Automatic("an answer to an invitation (MS-OXOCAL)", responder=True)
+    if kind.startswith("ipm.note.rules."):
+        return Automatic("an answer of a rule or an absence note (MS-OXORULE)", responder=True)
+    if kind.startswith(("report.", "ipm.microsoft mail.read receipt", "ipm.microsoft mail.non-delivery")):
+        return Automatic(f"a report ({kind})")
     return None
 
 

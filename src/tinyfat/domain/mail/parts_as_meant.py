@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from tinyfat.domain.mail.charsets import decode, is_blank, is_utf8
 from tinyfat.domain.mail.encoded_files import EncodedFile, encoded_files
 from tinyfat.domain.mail.headers import Headers
 from tinyfat.domain.mail.mime import Part, read_structure
+from tinyfat.domain.mail.rtf_text import rtf_text
 from tinyfat.domain.mail.signed_content import is_enveloped, signed_content
+from tinyfat.domain.mail.tnef import Tnef, read_tnef
 
 WRAPPINGS_MAX = 3  # signatures in one another (RFC 2634 1.1: a triple-wrapped mail has two)
 TEXT_TYPES = ("text/plain", "text/html", "text/enriched")
@@ -24,7 +26,14 @@ _FILES = frozenset(
 _LOOKED_AT = 65_536  # bytes, to tell text from what is none
 _PLAIN_BYTES = bytes((9, 10, 12, 13, *range(0x20, 0x7F)))
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
+_TNEF_TYPES = ("application/ms-tnef", "application/vnd.ms-tnef")
 _SIGNED_TYPES = ("application/pkcs7-mime", "application/x-pkcs7-mime")
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    wrappings: int  # signatures that may still be opened
+    with_text: bool  # the mail has no text of its own
 
 
 def as_meant(root: Part) -> Part:
@@ -33,7 +42,8 @@ def as_meant(root: Part) -> Part:
     Text that is the message, or its only text, is text whatever its name and type. The text before the first part
     counts where there is no other.
     """
-    meant = _part(_whole(root), WRAPPINGS_MAX)
+    root = _whole(root)
+    meant = _part(root, _Opening(WRAPPINGS_MAX, with_text=not _says_something(root)))
     if _has_text(meant):
         return meant
     for likely in (_is_alternative_text, _is_only_text, _is_other_version):
@@ -48,6 +58,11 @@ def as_meant(root: Part) -> Part:
 
 def _has_text(tree: Part) -> bool:
     return any(leaf.media_type in TEXT_TYPES and not is_named(leaf) for leaf in tree.leaves())
+
+
+def _says_something(tree: Part) -> bool:
+    texts = (leaf for leaf in tree.leaves() if leaf.media_type in TEXT_TYPES and not is_named(leaf))
+    return any(not is_blank(leaf.content()[:_LOOKED_AT].decode("utf-8", "replace")) for leaf in texts)
 
 
 def _is_alternative_text(tree: Part) -> list[Part]:
@@ -123,18 +138,39 @@ def text_part(text: bytes, like: Part | None = None) -> Part:
     return replace(like, headers=Headers(), body=text, is_text=True)
 
 
-def _part(part: Part, wrappings: int) -> Part:
+def _part(part: Part, opening: _Opening) -> Part:
     if part.children:
-        children = tuple(_part(child, wrappings) for child in part.children)
+        children = tuple(_part(child, opening) for child in part.children)
         return part if children == part.children else replace(part, children=children)
     if part.media_type == "message/external-body":
         return text_part(_where_it_lies(part).encode("utf-8", "replace"))
-    if wrappings and _may_be_signed(part) and (inner := signed_content(part.content())) is not None:
-        return _part(_whole(read_structure(inner).root), wrappings - 1)
+    if is_tnef(part) and (packed := read_tnef(part.content())) is not None:
+        return _unpacked(part, packed, opening.with_text)
+    if opening.wrappings and _may_be_signed(part) and (inner := signed_content(part.content())) is not None:
+        return _part(_whole(read_structure(inner).root), replace(opening, wrappings=opening.wrappings - 1))
     part = _known_type(part)
     if part.media_type == "text/plain" and not is_named(part):
         return _with_files(part)
     return part
+
+
+def is_tnef(part: Part) -> bool:
+    """Outlook's own packing: winmail.dat."""
+    name = (part.disposition_parameters.get("filename") or part.parameters.get("name") or "").lower()
+    return part.media_type in _TNEF_TYPES or (part.media_type == "application/octet-stream" and name == "winmail.dat")
+
+
+def _unpacked(part: Part, packed: Tnef, with_text: bool) -> Part:
+    """Its files, and its text where the mail has no other. One that was cut is kept beside them."""
+    children = []
+    if with_text:
+        plain = packed.text if not is_blank(packed.text) or packed.html else rtf_text(packed.rtf)
+        html = packed.html.encode("utf-8", "replace") if is_blank(plain) else b""
+        text = text_part(html or plain.encode("utf-8", "replace"))
+        children.append(replace(text, media_type="text/html") if html else text)
+    children += [_attached(one.media_type, one.name, one.content) for one in packed.files]
+    children += [] if packed.whole else [part]
+    return Part(part.headers, "multipart/mixed", {}, "", {}, b"", tuple(children) or (text_part(b""),))
 
 
 def _is_encrypted(part: Part) -> bool:
@@ -164,8 +200,11 @@ def _with_files(part: Part) -> Part:
 
 
 def _file(one: EncodedFile, charset: str) -> Part:
-    name = {"filename": decode(one.name, charset)}
-    return Part(Headers(), "application/octet-stream", {}, "attachment", name, one.content, ())
+    return _attached("application/octet-stream", decode(one.name, charset), one.content)
+
+
+def _attached(media_type: str, name: str, content: bytes) -> Part:
+    return Part(Headers(), media_type, {}, "attachment", {"filename": name}, content, ())
 
 
 def _where_it_lies(part: Part) -> str:
