@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -62,13 +63,20 @@ def cpu_seconds(process: psutil.Process) -> float:
 def database_cpu_seconds(database: psutil.Process) -> float:
     """Of the postmaster, its living children and, by the kernel's account of them, the children that ended."""
     ended = database.cpu_times()
-    living = sum(cpu_seconds(process) for process in [database, *database.children(recursive=True)])
+    living = 0.0
+    for process in [database, *database.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # an autovacuum worker lives for a moment
+            living += cpu_seconds(process)
     return living + ended.children_user + ended.children_system
 
 
 def _proportional_bytes(database: psutil.Process) -> int:
     """PSS: what is shared (the buffers) counts once, divided among those that share it."""
-    return sum(process.memory_full_info().pss for process in [database, *database.children(recursive=True)])
+    found = 0
+    for process in [database, *database.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            found += process.memory_full_info().pss
+    return found
 
 
 async def _who_polls(home: Path) -> str:
