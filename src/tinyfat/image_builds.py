@@ -54,6 +54,7 @@ from tinyfat.machine_hosts.machine_host import HostRefused, MachineHost, Machine
 from tinyfat.machine_hosts.rootfs import BASE_PREFIX, Laid, bake, build_base, packed, user_ids
 from tinyfat.ports.image_reception import Reception
 from tinyfat.ports.machines import MachinesError, Servers
+from tinyfat.ports.requests import ending
 from tinyfat.settings import Settings
 
 NOT_FOR_CONTAINERS = ("boot", "usr/lib/modules", "usr/lib/firmware")
@@ -274,7 +275,8 @@ class ImageList:
         stayed: list[str] = []
         async with hetzner(self._settings, self._secret()) as servers:
             for name in names:
-                gone = await until(partial(servers.remove_image, name), GONE_SECONDS_MAX)
+                with ending():
+                    gone = await until(partial(servers.remove_image, name), GONE_SECONDS_MAX)
                 (removed if gone else stayed).append(name if gone else f"{name} is still there after it was removed.")
         return removed, stayed
 

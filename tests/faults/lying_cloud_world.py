@@ -3,11 +3,15 @@
 The provider is our stand-in for Hetzner, over HTTP; the driver, the flows and the ledger (Postgres) are the real ones.
 What waits in a flow puts the provider's clock forward instead: an hour of looking takes a second. At each such moment
 the boxes of the machines that truly run say their word, and now and then the reconciliation looks, as it does in life.
+Of flows that run side by side (`together`) none's waiting takes the time of another that is at work: the clock goes on
+once all of them wait, and no farther than to whoever is to look next.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import random
 import sys
 import tempfile
@@ -117,8 +121,10 @@ class Provider:
 class LyingWorld(SmallWorld):
     """`provider.cloud` is the truth."""
 
-    def __init__(self, database: Database, provider: Provider, chance: random.Random, folder: Path) -> None:
-        self.provider, self.chance = provider, chance
+    def __init__(
+        self, database: Database, provider: Provider, chance: random.Random, folder: Path, listing_seconds: float
+    ) -> None:
+        self.provider, self.chance, self.listing_seconds = provider, chance, listing_seconds
         super().__init__(database, RateCaps(10_000, 10_000), 30.0)
         self.queue = Queue()
         self.flows = self.queue  # type: ignore[assignment]
@@ -134,6 +140,9 @@ class LyingWorld(SmallWorld):
         self.at_a_look: Callable[[], Awaitable[None]] | None = None  # done once, at some look
         self.looks_before_it = 0
         self._reconciling = False
+        self._side_by_side = 1  # flows under way
+        self._waiting: list[tuple[float, int, asyncio.Event]] = []  # a heap, by when each is to look again
+        self._order = itertools.count()
         offered = self.box.offered
         self.box.offered = lambda payload: (  # type: ignore[method-assign]
             offered(payload) if payload.partition(" ")[0] in self.running() else None
@@ -158,7 +167,7 @@ class LyingWorld(SmallWorld):
             locations=LOCATIONS,
             euro=Decimal("1.10"),
             clock=clock,
-            listing_seconds=0.0,
+            listing_seconds=self.listing_seconds,
         )
         self.kinds._drivers[KIND] = self.driver
         self.addressing._dns = HetznerDns(connection, DOMAIN)
@@ -176,8 +185,30 @@ class LyingWorld(SmallWorld):
         self.provider.cloud.clock.advance(seconds)
         await self.provider.standin.up_to_date()
 
+    async def together(self, *flows: Awaitable[None]) -> None:
+        async def one(flow: Awaitable[None]) -> None:
+            try:
+                await flow
+            finally:
+                self._side_by_side -= 1
+                self._wake()
+
+        self._side_by_side = len(flows)
+        await asyncio.gather(*(one(flow) for flow in flows))
+        self._side_by_side = 1
+
+    def _wake(self) -> None:
+        if self._waiting and len(self._waiting) >= self._side_by_side:
+            at, _, woken = heapq.heappop(self._waiting)
+            self.provider.cloud.clock.advance(max(0.0, at - self.provider.cloud.clock()))
+            woken.set()
+
     async def pass_time(self, seconds: float) -> None:
-        await self.sleep(seconds)
+        woken = asyncio.Event()
+        heapq.heappush(self._waiting, (self.provider.cloud.clock() + seconds, next(self._order), woken))
+        self._wake()
+        await woken.wait()
+        await self.provider.standin.up_to_date()
         await self.boxes_speak()
         if self.at_a_look is not None:
             self.looks_before_it -= 1
@@ -288,14 +319,16 @@ def virtual_time(world: LyingWorld, short_seconds: float) -> Iterator[None]:
 
 @asynccontextmanager
 async def lying_world(
-    database: Database, seed: int, short_seconds: float = SHORT_SECONDS_MAX
+    database: Database, seed: int, short_seconds: float = SHORT_SECONDS_MAX, listing_seconds: float = 0.0
 ) -> AsyncIterator[LyingWorld]:
-    """No lies yet: `world.provider.cloud.lies` takes them."""
+    """No lies yet: `world.provider.cloud.lies` takes them. `listing_seconds`: so long a list stands for everybody."""
     cloud = Cloud(options=Options(action_seconds=ACTION_SECONDS), lies=Lies((), seed))
     standin = Standin(cloud, TOKEN, calls=deque())
     async with served(hetzner_app(standin)) as url:
         with tempfile.TemporaryDirectory(prefix="tinyfat-lying-") as folder:
-            world = LyingWorld(database, Provider(cloud, standin, url), random.Random(seed), Path(folder))
+            world = LyingWorld(
+                database, Provider(cloud, standin, url), random.Random(seed), Path(folder), listing_seconds
+            )
             listening = asyncio.create_task(world.signals.run())
             await world.listening.wait()
             try:

@@ -6,7 +6,7 @@ requests there are never more than the provider gives, and an end in the midst o
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from tests.faults.lying_cloud_verdict import disagreements, leftovers
@@ -15,10 +15,9 @@ from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.request_limits import HETZNER_LIMIT
 from tinyfat.standins.lies import read_lie
 
-BURSTS = (6, 10)
+BURSTS = (6, 6, 6, 8)  # each finds another location full; the last one knows them all
 SHORTAGE_SECONDS = 3600.0
-ENDS_AGAIN_MAX = 3
-REQUESTS_A_CREATE_MAX = 45  # of one that finds no room, what it shares with others counted in
+REQUESTS_A_CREATE_MAX = 25  # of one that finds no room, what it shares with others counted in
 COMPARED = 3
 PAST = 3 * 3600.0
 
@@ -26,6 +25,7 @@ PAST = 3 * 3600.0
 @dataclass(slots=True)
 class Told:
     requests: list[int] = field(default_factory=list)  # of each burst
+    orders: list[int] = field(default_factory=list)  # of them: for a server
     refused: int = 0  # by the provider, for its limit
     complaints: list[str] = field(default_factory=list)
 
@@ -36,11 +36,13 @@ async def shortage(world: LyingWorld) -> Told:
     until = world.provider.cloud.clock() + SHORTAGE_SECONDS
     world.provider.cloud.lies.add(read_lie("capacity", "servers"))
     for number, count in enumerate(BURSTS):
-        before = len(world.provider.asked)
+        before = len(world.provider.standin.calls)
         agents = [await world.new_agent(f"burst{number}-{n}", KIND) for n in range(count)]
         ends = [ended] if number == 0 else []
-        await asyncio.gather(*(world.honest(world.provision.run, one.id) for one in agents), *_ends(world, ends))
-        told.requests.append(len(world.provider.asked) - before)
+        await world.together(*_makes(world, agents), *_ends(world, ends))
+        asked = list(world.provider.standin.calls)[before:]
+        told.requests.append(len(asked))
+        told.orders.append(sum((call["method"], call["path"]) == ("POST", "/v1/servers") for call in asked))
         told.complaints += await _undone(world, agents)
     if (await world.agents.get(ended.id)).state is not AgentState.DESTROYED:
         told.complaints.append(f"the unrelated end: {(await world.agents.get(ended.id)).reason}")
@@ -60,10 +62,7 @@ async def used_up(world: LyingWorld) -> Told:
     limit = world.provider.standin.limit
     limit.remaining, limit.refilled_at = HETZNER_LIMIT.reserve / 4, world.provider.cloud.clock()
     agents = [await world.new_agent(f"waits{n}", KIND) for n in range(3)]
-    await asyncio.gather(*(world.honest(world.provision.run, one.id) for one in agents), *_ends(world, [ended]))
-    for _ in range(ENDS_AGAIN_MAX):  # as flows/begun does with an end that failed
-        if (await world.agents.get(ended.id)).state is not AgentState.DESTROYED:
-            await world.honest(world.retire.run, ended.id)
+    await world.together(*_makes(world, agents), _ends_first(world, ended, agents, told))
     for one in [await world.agents.get(agent.id) for agent in agents]:
         if one.state is not AgentState.READY:
             told.complaints.append(f"{one.name} is {one.state}: {one.reason}")
@@ -82,12 +81,23 @@ async def _made(world: LyingWorld, name: str) -> Agent:
     return agent
 
 
-def _ends(world: LyingWorld, agents: list[Agent]) -> list[asyncio.Task[None]]:
+def _makes(world: LyingWorld, agents: list[Agent]) -> list[Awaitable[None]]:
+    return [world.honest(world.provision.run, agent.id) for agent in agents]
+
+
+def _ends(world: LyingWorld, agents: list[Agent]) -> list[Awaitable[None]]:
     async def end(agent: Agent) -> None:
         await world.agents.become(agent.id, AgentState.DESTROYING)
         await world.honest(world.retire.run, agent.id)
 
-    return [asyncio.create_task(end(agent)) for agent in agents]
+    return [end(agent) for agent in agents]
+
+
+async def _ends_first(world: LyingWorld, ended: Agent, waiting: list[Agent], told: Told) -> None:
+    [end] = _ends(world, [ended])
+    await end
+    states = [(await world.agents.get(agent.id)).state for agent in waiting]
+    told.complaints += [f"{state} before the end" for state in states if state is not AgentState.CREATING]
 
 
 async def _undone(world: LyingWorld, agents: list[Agent]) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tests.faults.lying_cloud_world import lying_world
+from tests.faults.lying_cloud_world import LOCATIONS, lying_world
 from tests.faults.shortage import BURSTS, REQUESTS_A_CREATE_MAX, shortage, used_up
 from tests.postgres import database, server
+from tinyfat.drivers.machines.hetzner.choice import TYPES_TRIED_MAX
+from tinyfat.drivers.machines.hetzner.fleet import LISTING_SECONDS
 from tinyfat.flows import watch
 from tinyfat.store.database import Database
 
@@ -12,14 +14,14 @@ __all__ = ["database", "server"]
 
 
 async def test_an_hour_without_room_every_agent_is_undone_in_words_and_an_end_ends(database: Database) -> None:
-    async with lying_world(database, 0, watch.SHORT_SECONDS_MAX) as world:
+    async with lying_world(database, 0, watch.SHORT_SECONDS_MAX, LISTING_SECONDS) as world:
         told = await shortage(world)
     assert told.complaints == [] and told.refused == 0
-    first, second = (made / count for made, count in zip(told.requests, BURSTS, strict=True))
-    assert second < first and max(first, second) <= REQUESTS_A_CREATE_MAX, told.requests
+    assert all(made <= count * REQUESTS_A_CREATE_MAX for made, count in zip(told.requests, BURSTS, strict=True)), told
+    assert told.orders[-1] <= len(LOCATIONS) * TYPES_TRIED_MAX < BURSTS[-1] * TYPES_TRIED_MAX, told
 
 
 async def test_where_others_used_up_the_limit_ends_go_first_and_the_rest_waits(database: Database) -> None:
-    async with lying_world(database, 0, watch.SHORT_SECONDS_MAX) as world:
+    async with lying_world(database, 0, watch.SHORT_SECONDS_MAX, LISTING_SECONDS) as world:
         told = await used_up(world)
     assert told.complaints == [] and told.refused <= 1

@@ -152,12 +152,16 @@ class Addressing:
             await self._names.forget(name, agent.id)
 
     async def remove_name(self, name: str) -> None:
-        """One of ours. Raises StillThere."""
+        """One of ours; each of its records, whatever becomes of the other: an address that is let go may be somebody
+        else's soon. Raises StillThere."""
+        stayed = []
         for kind in _KINDS if self._dns is not None else ():
             with ending():
-                gone = await until(lambda kind=kind: self._gone(name, kind), GONE_SECONDS_MAX)  # type: ignore[misc]
-            if not gone:
-                raise StillThere(f"{name} ({kind}) is still in the DNS {GONE_SECONDS_MAX:.0f} s after it was removed.")
+                if not await until(lambda kind=kind: self._gone(name, kind), GONE_SECONDS_MAX):  # type: ignore[misc]
+                    stayed.append(kind)
+        if stayed:
+            kinds = ", ".join(stayed)
+            raise StillThere(f"{name} ({kinds}) is still in the DNS {GONE_SECONDS_MAX:.0f} s after it was removed.")
 
     async def release_all(self, agent: Agent) -> None:
         """Every address that is the agent's, and the one that may have been made without our hearing of it. Raises

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from tinyfat.domain.link import RuntimeState
 from tinyfat.domain.machines import MachineOrder, MachineState
 from tinyfat.domain.turns import TurnOutcome, result_words
 from tinyfat.flows.first_words import PROBE_QUESTION
-from tinyfat.flows.watch import until
+from tinyfat.flows.watch import looked_again, until
 from tinyfat.ports.image_reception import Reception
 from tinyfat.ports.machines import Machines, MachinesError, MachinesUnreachable, Servers
+from tinyfat.ports.requests import RequestsShort, ending
 
 ORDER_SECONDS_MAX = 180.0  # until the provider lists it as running
 READY_SECONDS_MAX = 25 * 60.0  # from then until its runtime is up; what must be installed is, meanwhile
@@ -90,6 +91,8 @@ class ImageMaking:
                 if seen.state in (MachineState.GONE, MachineState.STOPPED):
                     await self._machines.start(order)
                 return seen.state is MachineState.RUNNING
+            except RequestsShort:
+                raise
             except MachinesUnreachable as error:
                 unreachable = error
                 return False
@@ -124,7 +127,7 @@ class ImageMaking:
 
     async def _stopped(self, machine_id: str, ask: bool) -> None:
         async def stopped() -> bool:
-            with suppress(MachinesUnreachable):
+            with looked_again():
                 if (await self._machines.look(machine_id)).state is MachineState.STOPPED:
                     return True
                 if ask:
@@ -142,19 +145,23 @@ class ImageMaking:
         """Asked again at each look: a provider may have lost the first word."""
 
         async def gone() -> bool:
-            with suppress(MachinesUnreachable):
+            seen = None
+            with looked_again():
                 await self._machines.delete(machine_id)
-                return (await self._machines.look(machine_id)).state is MachineState.GONE
-            return False
+                seen = await self._machines.look(machine_id)
+            return seen is not None and seen.state is MachineState.GONE
 
-        if not await until(gone, GONE_SECONDS_MAX):
+        with ending():
+            is_gone = await until(gone, GONE_SECONDS_MAX)
+        if not is_gone:
             raise ImageNotMade(f"The machine {machine_id} is still there after it was deleted: delete it by hand.")
 
 
 async def _removed(image: str, remove: Removing) -> str:
     """What became of it, in words."""
     try:
-        gone = await until(lambda: _told(remove()), GONE_SECONDS_MAX)
+        with ending():
+            gone = await until(lambda: _told(remove()), GONE_SECONDS_MAX)
     except MachinesError as error:
         return f"The image {image} is no good, and could not be removed ({error})."
     if not gone:
@@ -171,7 +178,7 @@ def _now(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
 
 async def _told(asked: Awaitable[bool]) -> bool:
     """A provider that does not answer is asked again."""
-    try:
-        return await asked
-    except MachinesUnreachable:
-        return False
+    told = False
+    with looked_again():
+        told = await asked
+    return told  # noqa: RET504 - False where nothing was told

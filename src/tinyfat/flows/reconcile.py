@@ -261,8 +261,11 @@ class Reconcile:
     async def _release_passing(self, kind: str, known: _Known, busy: set[str]) -> None:
         used = {machine.address_id for machine in known.machines.values()}
         for address in await self._addresses.all(kind):
-            idle = address.passing and address.id not in used and address.agent_id not in busy
-            if idle and await self._kinds.servers(kind).release(address.id):
+            if not address.passing or address.id in used or address.agent_id in busy:
+                continue
+            with ending():
+                gone = await self._kinds.servers(kind).release(address.id)
+            if gone:
                 await self._addresses.forget(address.id)
 
     async def _price(self, billed: Sequence[Billed], known: _Known) -> None:

@@ -31,12 +31,14 @@ log = logging.getLogger(__name__)
 async def until(
     condition: Callable[[], Awaitable[bool]], seconds: float, wait: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> bool:
-    """Look until it holds; False when `seconds` have passed. `wait`: for so many seconds, or for a word that it may.
-    While a provider's limit of requests is used up nothing is looked at, and that time does not count."""
+    """Look until it holds; False when `seconds` have passed, and one look was begun after them: however long a look
+    took, what it asked for is looked at again. `wait`: for so many seconds, or for a word that it may. While a
+    provider's limit of requests is used up nothing is looked at, and that time does not count."""
     loop = asyncio.get_running_loop()
     began, waited = loop.time(), 0.0
     pause = LOOK_SECONDS_FIRST
     while True:
+        looked_at = loop.time()
         try:
             if await condition():
                 return True
@@ -45,7 +47,7 @@ async def until(
             await asyncio.sleep(short)
             waited += short
             continue
-        if loop.time() - waited > began + seconds:
+        if looked_at - waited >= began + seconds:
             return False
         await wait(pause)
         pause = min(pause * 1.5, LOOK_SECONDS_MAX)
@@ -123,7 +125,7 @@ class MachineRuns:
     # Asked again at each look: a driver may turn from asking to forcing, and a provider may have lost the first word.
 
     async def _stopped(self, machine: Machine) -> bool:
-        if (await self.seen(machine.kind, machine.id)).state in (MachineState.STOPPED, MachineState.GONE):
+        if (await self._looked(machine.kind, machine.id)).state in (MachineState.STOPPED, MachineState.GONE):
             return True
         with looked_again():
             await self._kinds.of(machine.kind).stop(machine.id)
@@ -132,12 +134,21 @@ class MachineRuns:
     async def _deleted(self, kind: str, machine_id: str) -> bool:
         with looked_again():
             await self._kinds.of(kind).delete(machine_id)
-        return (await self.seen(kind, machine_id)).state is MachineState.GONE
+        return (await self._looked(kind, machine_id)).state is MachineState.GONE
 
     async def seen(self, kind: str, machine_id: str) -> MachineSeen:
-        """A provider that does not answer says nothing about the machine."""
+        """A provider that does not answer, or may not be asked now, says nothing about the machine."""
+        try:
+            return await self._looked(kind, machine_id)
+        except RequestsShort as error:
+            return MachineSeen(MachineState.UNKNOWN, str(error))
+
+    async def _looked(self, kind: str, machine_id: str) -> MachineSeen:
+        """Raises RequestsShort, which is `until`'s to handle."""
         try:
             return await self._kinds.of(kind).look(machine_id)
+        except RequestsShort:
+            raise
         except MachinesUnreachable as error:
             return MachineSeen(MachineState.UNKNOWN, str(error))
 
