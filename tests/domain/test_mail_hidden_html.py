@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from inscriptis.model.canvas.prefix import Prefix
 from lxml.html import fragment_fromstring
 
 from tinyfat.domain.mail.html_styles import ATTRIBUTE_CHARS_MAX, MATCHES_MAX, RULES_MAX, style_sheet
@@ -176,3 +177,58 @@ def test_the_work_for_a_sheet_made_to_hurt_is_bounded() -> None:
     assert sheet.rules == RULES_MAX
     assert MATCHES_MAX - sheet.matches_left <= RULES_MAX * 21
     assert len(element.get("class")) <= ATTRIBUTE_CHARS_MAX
+
+
+@pytest.mark.parametrize(
+    ("style", "html", "shown"),
+    [
+        (".h:not(.z){display:none}", "<p class=h>a</p><p class='h z'>b</p>", "b"),
+        (":root .h{display:none}", "<p class=h>a</p><p>b</p>", "b"),
+        ("p:first-child{display:none}", "<p>a</p><p>b</p><p>c</p>", "b\n\nc"),
+        ("p:last-child{display:none}", "<p>a</p><p>b</p><p>c</p>", "a\n\nb"),
+        ("p:only-child{display:none}", "<div><p>a</p></div><p>b</p><p>c</p>", "b\n\nc"),
+        (".h:hover{display:none}", "<p class=h>a</p>", "a"),
+        (".h:is(.k){display:none}", "<p class='h k'>a</p><p class=h>b</p>", "b"),
+        ("", "<div style='height:0;overflow:auto'>a</div>b", "b"),
+        ("", "<p style='font-size:calc(0px)'>a</p>b", "b"),
+        ("", "<p style='color:hwb(0 100% 0%)'>a</p><p style='color:lab(100% 0 0)'>a</p>b", "b"),
+        ("", "<p style='color:color(srgb 1 1 1)'>a</p><p style='color:oklch(100% 0 0)'>a</p>b", "b"),
+        ("", "<table><tr><td background='x.png'><font color=white>a</font></td></tr></table>", "a"),
+    ],
+)
+def test_near_ways_to_hide(style: str, html: str, shown: str) -> None:
+    assert html_to_text(f"<html><style>{style}</style><body>{html}</body></html>").strip() == shown
+
+
+@pytest.mark.parametrize(
+    ("html", "shown"),
+    [
+        ("<img src=x title='Offer: two'>", "[Offer: two]"),
+        ("<map><area alt=Shop href='https://x.org/s'></map>", "[Shop](https://x.org/s)"),
+        ("<input type=image alt=Buy>", "[Buy]"),
+        ("<input type=hidden value=secret>x", "x"),
+        ("<amp-img alt=A src=x></amp-img>", "[A]"),
+        ("<img src='https://x.org/offer.png'>", "[Image: https://x.org/offer.png]"),
+        ("<p>Hi <img src='https://x.org/dot.gif'></p>", "Hi"),
+        ("<img src='cid:1'><img src='data:image/gif;base64,x'>", ""),
+    ],
+)
+def test_a_mail_of_images_says_what_they_say(html: str, shown: str) -> None:
+    assert html_to_text(html).strip() == shown
+
+
+def test_a_list_in_lists_costs_no_more_than_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """inscriptis looks through all open elements for a bullet: it is asked only where there is one."""
+    searches = 0
+    search = Prefix.pop_next_bullet
+
+    def counted(prefix: Prefix) -> str:
+        nonlocal searches
+        searches += 1
+        return str(search(prefix))
+
+    monkeypatch.setattr(Prefix, "pop_next_bullet", counted)
+    for depth in (1, 200):
+        searches = 0
+        text = html_to_text("<ul>" * depth + "<li>a<p>b<br>c" * 50)
+        assert (text.count("* a") + text.count("+ a") + text.count("- a") + text.count("o a"), searches) == (50, 50)

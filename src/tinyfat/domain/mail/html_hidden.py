@@ -19,6 +19,9 @@ SMALL_PIXELS = 2.0  # and less is not read
 FAR_PIXELS = 400  # beyond an edge
 OPACITY_MIN = 0.05
 NEAR = 12  # colours that differ by no more in any channel are the same to the eye
+IMAGES_SHOWN_MAX = 20  # of a mail that is nothing else
+IMAGE_ADDRESS_CHARS_MAX = 500
+_IMAGES = ("img", "amp-img", "input", "area")
 _KEEPS_ITS_SIZE = {"xx-small": 9.0, "x-small": 10.0, "small": 13.0, "medium": 16.0, "large": 18.0, "larger": 19.0}
 _FONT_SIZE = re.compile(r"(?:^|\s)([\d.]+(?:px|pt|em|rem|%)?)\s*(?:/|\s|$)")
 _UNSHOWN_TAGS = ("template", "datalist", "noframes", "noembed", "canvas", "audio", "video", "iframe", "object")
@@ -52,10 +55,11 @@ def drop_hidden(tree: Any, html: str) -> None:
     What a screen reader is told to leave out (aria-hidden) goes too. Alternative texts stand where images are.
     """
     if not _MAY_HIDE.search(html):
-        for image in tree.iter("img"):
+        for image in tree.iter(*_IMAGES):
             _alternative_text(image)
         return
     sheet = style_sheet("\n".join(str(style.text_content()) for style in tree.iter("style")))
+    gone: list[Any] = []  # taken out at the end: a rule may ask for the first or last child
     stack: list[tuple[Any, _Look]] = [(tree, _Look())]
     while stack:
         element, inherited = stack.pop()
@@ -63,16 +67,18 @@ def drop_hidden(tree: Any, html: str) -> None:
             continue
         properties = _with_attributes(element, sheet.properties(element))
         if _is_marked_hidden(element) or (properties and _is_gone(properties)):
-            _remove(element)
+            gone.append(element)
             continue
         look = _look(inherited, properties) if properties else inherited
-        if element.tag == "img" and look.seen:
+        if element.tag in _IMAGES and look.seen:
             _alternative_text(element)
         if not look.shows():
             element.text = None
             for child in element:
                 child.tail = None
         stack.extend((child, look) for child in element)
+    for element in gone:
+        _remove(element)
 
 
 def _is_marked_hidden(element: Any) -> bool:
@@ -85,6 +91,8 @@ def _with_attributes(element: Any, properties: Properties | None) -> Properties 
     """HTML's own attributes for what CSS says otherwise."""
     given = {"color": element.get("color") or element.get("text"), "background-color": element.get("bgcolor")}
     said = {name: value.lower() for name, value in given.items() if value}
+    if element.get("background"):
+        said["background-image"] = "url()"
     if element.tag in ("a", "body", "font", "table", "td", "th", "tr", "tbody", "basefont") and said:
         return said | (properties or {})
     if element.tag == "a" and not (properties and "color" in properties):
@@ -113,7 +121,8 @@ def _is_shut(properties: Properties) -> bool:
     overflow = "".join(properties.get(name, "") for name in ("overflow", "overflow-x", "overflow-y"))
     clip = re.sub(r"px|[\s,]+", " ", properties.get("clip", "") + properties.get("clip-path", ""))
     clipped = _CLIPPED.search(re.sub(r"\s+", " ", clip)) is not None
-    return (shut and ("hidden" in overflow or "clip" in overflow)) or sizes.get("max-height") == 0 or clipped
+    cut = any(word in overflow for word in ("hidden", "clip", "auto", "scroll"))
+    return (shut and cut) or sizes.get("max-height") == 0 or clipped
 
 
 def _is_far_away(properties: Properties) -> bool:
@@ -171,8 +180,26 @@ def _visibility(inherited: bool, properties: Properties) -> bool:
 
 
 def _alternative_text(image: Any) -> None:
-    if text := " ".join(str(image.get("alt") or "").split()):
-        image.tail = f"[{text}]{image.tail or ''}"
+    """Of an image, a button that is one, or a place in one that leads somewhere."""
+    if image.tag == "input" and str(image.get("type") or "").lower() not in ("image", "submit", "button"):
+        return
+    words = next((found for name in ("alt", "title", "value") if (found := image.get(name))), "")
+    if text := " ".join(str(words or "").split()):
+        leads = str(image.get("href") or "") if image.tag == "area" else ""
+        image.tail = f"[{text}]{f'({leads})' if leads else ''}{image.tail or ''}"
+
+
+def images_elsewhere(tree: Any) -> list[str]:
+    """For a mail that says nothing in words: where its images lie, and where they lead."""
+    found: dict[str, None] = {}
+    for element in tree.iter("img", "a", "area"):
+        address = str(element.get("src" if element.tag == "img" else "href") or "").strip()
+        if address.lower().startswith(("https://", "http://", "mailto:")):
+            kind = "Image" if element.tag == "img" else "Link"
+            found[f"[{kind}: {address[:IMAGE_ADDRESS_CHARS_MAX]}]"] = None
+        if len(found) >= IMAGES_SHOWN_MAX:
+            break
+    return list(found)
 
 
 def _remove(element: Any) -> None:

@@ -17,7 +17,9 @@ SCREEN_PIXELS = 1_000  # the width of a window in which mail is read
 
 _COMMENTS = re.compile(r"/\*.*?(?:\*/|$)", re.DOTALL)
 _ESCAPE = re.compile(r"\\([0-9a-f]{1,6})\s?|\\(.)", re.IGNORECASE | re.DOTALL)
-_COMPOUND = re.compile(r"[.#]?-?[_a-z*][\w-]*|\[[^\]]{1,200}\]", re.IGNORECASE)
+_COMPOUND = re.compile(r"[.#]?-?[_a-z*][\w-]*|\[[^\]]{1,200}\]|:[a-z-]+(?:\([.#]?[\w-]{1,100}\))?", re.IGNORECASE)
+# Which of an element's states and places are looked at; a rule with another one is left out.
+_PLACES = re.compile(r":(?:root|first-child|last-child|only-child|(?:not|is|where|matches|any)\([.#]?[\w-]{1,100}\))")
 _ATTRIBUTE = re.compile(r"""\[\s*([\w-]+)\s*(?:([~^$*|]?)=\s*["']?(.*?)["']?\s*)?\]""")
 _LENGTH = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))\s*(px|pt|pc|in|cm|mm|em|rem|ex|ch|vw|vh|%)?", re.IGNORECASE)
 _PIXELS = {"": 1, "px": 1, "pt": 4 / 3, "pc": 16, "in": 96, "cm": 37.8, "mm": 3.78, "rem": 16, "vw": 10, "vh": 8}
@@ -45,6 +47,10 @@ _NAMED = {
     "aqua": (0, 255, 255),
 }
 
+# White as the newer notations say it (CSS Color 4).
+_WHITE = re.compile(
+    r"hwb\([^,\s]+[\s,]+100%|(?:ok)?l(?:ab|ch)\(\s*(?:100%|1\b|100\b)|color\(\s*[\w-]+\s+(?:1|100%)\s+(?:1|100%)\s+(?:1|100%)"
+)
 _BRACES = re.compile(r"[{}]")
 _WIDTHS = re.compile(r"(min|max)-(?:device-)?width\s*:\s*([^)]{1,20})")
 _DISPLAYS = re.compile(
@@ -197,7 +203,7 @@ def _matching(text: str, brace: int) -> int:
 
 
 def _add(sheet: StyleSheet, selector: str, said: tuple[tuple[str, str, bool], ...]) -> None:
-    if sheet.rules >= RULES_MAX or not selector or ":" in selector or len(selector) > 500:
+    if sheet.rules >= RULES_MAX or not selector or len(selector) > 500 or ":" in _PLACES.sub("", selector):
         return
     words = re.sub(r"[>+~](?![^\[]*\])", " ", selector).split()
     compounds = tuple(tuple(_COMPOUND.findall(word)) for word in words)
@@ -208,10 +214,10 @@ def _add(sheet: StyleSheet, selector: str, said: tuple[tuple[str, str, bool], ..
     ):
         return
     pieces = [piece for compound in compounds for piece in compound]
-    ids, classes = sum(t[0] == "#" for t in pieces), sum(t[0] in ".[" for t in pieces)
+    ids, classes = sum(t[0] == "#" for t in pieces), sum(t[0] in ".[:" for t in pieces)
     rule = _Rule(compounds, (ids, classes, len(pieces) - ids - classes, sheet.rules), said)
     last = sorted(compounds[-1], key=lambda piece: "#.".find(piece[0]) % 9)
-    sheet.by_key.setdefault("*" if last[0][0] == "[" else last[0], []).append(rule)
+    sheet.by_key.setdefault("*" if last[0][0] in "[:" else last[0], []).append(rule)
     sheet.rules += 1
 
 
@@ -224,6 +230,8 @@ def _has(element: Any, piece: str) -> bool:
         return piece[1:] in _classes(element)
     if piece[0] == "#":
         return str(element.get("id") or "").lower() == piece[1:]
+    if piece[0] == ":":
+        return _is_placed(element, piece)
     if piece[0] != "[":
         return piece in ("*", str(element.tag))
     match = _ATTRIBUTE.fullmatch(piece)
@@ -235,6 +243,16 @@ def _has(element: Any, piece: str) -> bool:
     folded, wanted = str(value).lower(), match[3]
     tests = {"": folded == wanted, "^": folded.startswith(wanted), "$": folded.endswith(wanted), "*": wanted in folded}
     return tests.get(match[2], wanted in folded.split())
+
+
+def _is_placed(element: Any, piece: str) -> bool:
+    name, _, inner = piece[1:].rstrip(")").partition("(")
+    if inner:
+        return _has(element, inner) is not (name == "not")
+    if name == "root":
+        return element.getparent() is None
+    first, last = element.getprevious() is None, element.getnext() is None
+    return {"first-child": first, "last-child": last}.get(name, first and last)
 
 
 def _keys(element: Any) -> list[str]:
@@ -255,7 +273,7 @@ def _unescaped(text: str) -> str:
 
 def pixels(value: str, em: float = 16.0) -> float | None:
     """The first length in `value`; None where there is none. `em`: what a relative one is relative to."""
-    match = _LENGTH.match(value.strip())
+    match = _LENGTH.match(value.strip().removeprefix("calc(").strip())
     if match is None:
         return None
     unit = (match[2] or "").lower()
@@ -276,6 +294,8 @@ def colour(value: str) -> Colour | None:
         return (red, green, blue)
     if match := re.match(r"hsla?\([^,\s]+[\s,]+[\d.]+%[\s,]+(100|0)%", text):
         return (255, 255, 255) if match[1] == "100" else (0, 0, 0)
+    if match := _WHITE.match(text):
+        return (255, 255, 255)
     return _NAMED.get(re.split(r"[\s;,]", text, maxsplit=1)[0])
 
 

@@ -1,6 +1,6 @@
 """HTML to text for a model to read, bounded against HTML that was made to hurt."""
 
-# mypy: disable-error-code="import-untyped"
+# mypy: disable-error-code="import-untyped, misc"
 from __future__ import annotations
 
 import re
@@ -10,13 +10,16 @@ from typing import Any
 from inscriptis.css_profiles import STRICT_CSS_PROFILE
 from inscriptis.html_engine import Inscriptis
 from inscriptis.html_properties import Display
+from inscriptis.model import canvas
+from inscriptis.model.canvas.prefix import Prefix
 from inscriptis.model.config import ParserConfig
 from inscriptis.model.html_element import HtmlElement
 from inscriptis.model.tag import CustomHtmlTagHandlerMapping
 from lxml.etree import LxmlError
 from lxml.html import HTMLParser, document_fromstring
 
-from tinyfat.domain.mail.html_hidden import drop_hidden
+from tinyfat.domain.mail.charsets import is_blank
+from tinyfat.domain.mail.html_hidden import drop_hidden, images_elsewhere
 
 HTML_CHARS_MAX = 300_000  # what is laid out; more than is shown
 _TAG = re.compile(r"<[^<>]*>")
@@ -39,6 +42,34 @@ _NO_TABLES: Any = CustomHtmlTagHandlerMapping(
 )
 
 
+class _Prefix(Prefix):
+    """inscriptis looks through the bullets of all open elements for each line; where none is left that costs a list in
+    another, a thousand deep, a thousand times as much. Nothing is looked for where nothing is."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = 0  # bullets that no line has had yet
+
+    def register_prefix(self, padding_inline: int, bullet: str) -> None:
+        self.left += bool(bullet)
+        super().register_prefix(padding_inline, bullet)
+
+    def remove_last_prefix(self) -> None:
+        self.left -= bool(self.bullets and self.bullets[-1])
+        super().remove_last_prefix()
+
+    def pop_next_bullet(self) -> str:
+        if not self.left:
+            return ""
+        self.left -= 1
+        return str(super().pop_next_bullet())
+
+
+canvas.Prefix = _Prefix
+
+
 def html_to_text(html: str) -> str:
     """The visible text. What inscriptis cannot lay out loses its tags and keeps its words."""
     bounded = html[:HTML_CHARS_MAX].replace("\x00", "").replace(_CELL_END, "")
@@ -51,6 +82,8 @@ def html_to_text(html: str) -> str:
         tree = document_fromstring(bounded.encode("utf-8", "replace"), parser=parser)
         drop_hidden(tree, bounded)
         text = str(Inscriptis(tree, _config()).get_text())
+        if is_blank(text):
+            text = "\n".join(images_elsewhere(tree))
     except (LxmlError, ValueError, TypeError, AssertionError, RecursionError, LookupError, AttributeError):
         return re.sub(r"[ \t]+", " ", unescape(_TAG.sub(" ", bounded)))
     return "\n".join(_row(line) if _CELL_END in line else line for line in text.split("\n"))
