@@ -18,8 +18,8 @@ from tests.machine_speed import patient
 from tests.relay.relays import KEY, TestRelay, chat, relaying
 from tinyfat.engine.workers import Workers
 from tinyfat.relay import bodies
-from tinyfat.relay.json_body import RequestRefused, effort, read_object
-from tinyfat.relay.reading import INLINE_BYTES_MAX, INLINE_EFFORT_MAX, Reading
+from tinyfat.relay.json_body import INLINE_BYTES_MAX, INLINE_EFFORT_MAX, RequestRefused, effort, read_object
+from tinyfat.relay.reading import Reading
 from tinyfat.relay.request import read_body, read_request
 from tinyfat.relay.shapes.surfaces import SURFACES
 from tinyfat.relay.vendors import Asked

@@ -107,7 +107,7 @@ class Answering:
         if reply.reader is not None:
             return await self._pass_stream(held, reply, meter, sink)
         await self._settle(meter.settled("ok"))
-        headers = {**_tagged(_down(reply), held, reply), **(JSON if reply.parsed else {})}
+        headers = {**_tagged(_down(reply), held, reply), **(JSON if reply.said is not None and reply.said.json else {})}
         return await sink.whole(reply.status, headers, reply.body)
 
     async def _unanswered(self, held: Held, meter: Meter) -> None:
@@ -194,7 +194,7 @@ class Answering:
     def _close(self, meter: Meter, asked: Asked, request: ModelRequest) -> None:
         if meter.counted is not None:
             said = meter.counted
-            self._known.learn(asked, request, said.vendor, said.model, said.usage.input)
+            self._known.learn(asked, request, said.vendor, said.model, max(meter.taken, said.usage.input))
         if meter.reply is not None:
             meter.reply.close()
 

@@ -87,10 +87,10 @@ class LedgerDesk:
             if not done.done():
                 done.set_result(result)
             elif isinstance(result, Held):
-                self.release(result.call_id).add_done_callback(_heard)
+                self.release(result.call_id).add_done_callback(heard)
 
 
-def _heard(released: asyncio.Future[None]) -> None:
+def heard(released: asyncio.Future[None]) -> None:
     """Nobody waits for it: the ledger itself ends later what it could not end now."""
     if not released.cancelled() and released.exception() is not None:
         log.warning("a call whose client had gone is not released now: %s", released.exception())

@@ -25,11 +25,12 @@ class Drains:
         """`silence_seconds`: so long is waited for a vendor's next word."""
         self._silence_seconds = silence_seconds
         self._under_way: set[asyncio.Task[None]] = set()
+        self._closing = False
         self._of_agent: Counter[str] = Counter()
 
     async def drain(self, agent_id: str, reply: Reply) -> None:
         """Returns when the answer has ended, or will not be waited for any longer."""
-        if len(self._under_way) >= DRAINS_MAX or self._of_agent[agent_id] >= DRAINS_PER_AGENT_MAX:
+        if self._closing or len(self._under_way) >= DRAINS_MAX or self._of_agent[agent_id] >= DRAINS_PER_AGENT_MAX:
             return
         task = asyncio.create_task(self._finish(reply), name="drain")
         self._under_way.add(task)
@@ -43,7 +44,9 @@ class Drains:
                 del self._of_agent[agent_id]
 
     async def close(self) -> None:
-        """Those under way get a moment; then they are ended, and paid as held."""
+        """Those under way get a moment; then they are ended, and paid as held, as is what would begin now."""
+        await asyncio.sleep(0)  # calls that were cut just now begin theirs
+        self._closing = True
         if self._under_way:
             _, late = await asyncio.wait(self._under_way, timeout=STOP_SECONDS_MAX)
             for task in late:

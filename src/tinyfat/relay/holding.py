@@ -7,6 +7,7 @@ to it, never under what is of use. Where the bytes alone are in the way, and a v
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from tinyfat.domain.usage import AMOUNT_MAX, Price, Refusal, worst_cost
 from tinyfat.ports.inference import Target
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.usage import Held, Refused, Reservation
-from tinyfat.relay.batches import LedgerDesk, Overloaded
+from tinyfat.relay.batches import LedgerDesk, Overloaded, heard
 from tinyfat.relay.known_inputs import KnownInputs
 from tinyfat.relay.models import Models, worst
 from tinyfat.relay.request import THINKING_LEAVES, ModelRequest, bound
@@ -63,7 +64,7 @@ class Holds:
         """By a hold of nothing, which is released at once. Raises StoreUnavailable, Overloaded."""
         first = self._models.table_vendor(alias)
         nothing = Reservation(self._new_id(), key_hash, 0, "models", alias, "", "", _FREE.base, table_vendor=first)
-        verdict = await self._desk.reserve(nothing)
+        verdict = await self._reserved(nothing)
         self._remember(key_hash, verdict)
         if isinstance(verdict, Held):
             await self.release(verdict.call_id)
@@ -82,7 +83,7 @@ class Holds:
             bounds = [(target, bound(request, target, self._known.bound(asked, request, target))) for target in targets]
             counting = self._counting(surface, asked, request, owner_vendor) if may_count else ()
             asking = self._reservation(asked, surface, request, bounds, owner_vendor)
-            verdict = await self._desk.reserve(replace(asking, quiet=bool(counting)))
+            verdict = await self._reserved(replace(asking, quiet=bool(counting)))
             self._remember(asked.key_hash, verdict)
             if isinstance(verdict, Held):
                 return Holding(verdict, _covered(request, bounds, verdict.amount))
@@ -92,6 +93,17 @@ class Holds:
             elif verdict.refusal is not Refusal.OTHER_KEY:
                 return verdict
         raise Overloaded("the owner's keys change faster than calls can be made")
+
+    async def _reserved(self, reservation: Reservation) -> Held | Refused:
+        """A client that goes in the very moment the money is held does not leave the hold behind."""
+        asked = self._desk.reserve(reservation)
+        try:
+            return await asked
+        except asyncio.CancelledError:
+            held = asked.done() and not asked.cancelled() and asked.exception() is None
+            if held and isinstance(asked.result(), Held):
+                self._desk.release(reservation.call_id).add_done_callback(heard)
+            raise
 
     async def release(self, call_id: str) -> None:
         try:

@@ -13,6 +13,8 @@ from typing import Any
 
 NAME_CHARS_SHOWN = 40
 EFFORT_PER_OBJECT, EFFORT_PER_MEMBER, ESCAPES_PER_EFFORT, BYTES_PER_EFFORT = 80, 6, 5, 25
+INLINE_BYTES_MAX = 2 * 1024 * 1024  # of more, already to count how much work they are takes long
+INLINE_EFFORT_MAX = 200_000  # `effort`: 10 ms on the slowest of two cores that others use, too
 
 
 class RequestRefused(ValueError):
@@ -34,6 +36,11 @@ def effort(raw: bytes) -> int:
     braces = raw.count(b"{")
     written = escapes // ESCAPES_PER_EFFORT + len(raw) // BYTES_PER_EFFORT
     return braces * EFFORT_PER_OBJECT + members * EFFORT_PER_MEMBER + written
+
+
+def light(raw: bytes) -> bool:
+    """May it be read on the loop?"""
+    return len(raw) <= INLINE_BYTES_MAX and effort(raw) <= INLINE_EFFORT_MAX
 
 
 def read_object(raw: bytes, listed: str = "") -> Body:

@@ -9,13 +9,11 @@ from typing import Any, Protocol
 
 from tinyfat.engine.workers import WorkerBusy, WorkerFailed
 from tinyfat.relay.batches import Overloaded
-from tinyfat.relay.json_body import RequestRefused, effort
+from tinyfat.relay.json_body import RequestRefused, light
 from tinyfat.relay.request import ModelRequest, read_body, read_request
 from tinyfat.relay.shapes.surface import Surface
 from tinyfat.relay.vendors import Asked
 
-INLINE_BYTES_MAX = 2 * 1024 * 1024  # of more, already to count how much work they are takes long
-INLINE_EFFORT_MAX = 200_000  # `json_body.effort`: 10 ms on the slowest of two cores that others use, too
 READ_SECONDS_MAX = 30.0  # in another process: millions of messages on a busy machine
 ANSWER_BYTES_MAX = 8 * 1024 * 1024  # of what another process makes of a body: it is a hundredth
 
@@ -36,7 +34,7 @@ class Reading:
     async def read(self, surface: Surface, asked: Asked) -> ModelRequest:
         """Raises RequestRefused, and Overloaded where too many bodies are being read."""
         raw = asked.body
-        if self._readers is None or (len(raw) <= INLINE_BYTES_MAX and effort(raw) <= INLINE_EFFORT_MAX):
+        if self._readers is None or light(raw):
             return read_request(raw, surface)
         try:
             read: ModelRequest = await self._readers.run(

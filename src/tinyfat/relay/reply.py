@@ -6,12 +6,12 @@ Every wait here can be cancelled and taken up again: a client that hangs up ends
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
 
 from tinyfat.ports.inference import Answer, Sent, Target, VendorCut
-from tinyfat.relay.shapes.faults import UNTOLD, Fault, fault_in
-from tinyfat.relay.shapes.reported import Count, read_json
+from tinyfat.relay.answer_body import Said, read_answer, unread_answer
+from tinyfat.relay.shapes.faults import UNTOLD, Fault
 from tinyfat.relay.shapes.sse import StreamReader
 from tinyfat.relay.shapes.surface import Surface
 
@@ -21,6 +21,7 @@ PRELUDE_SECONDS_MAX = 1.0  # so long what says nothing yet is kept back: an erro
 PRELUDE_BYTES_MAX = 256 * 1024
 
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_REASON = re.compile(rb'"(?:finish_reason|stop_reason)"\s*:\s*"|"response\.(?:completed|incomplete)"')
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
@@ -35,8 +36,7 @@ class Reply:
         self.fault: Fault | None = None  # it says 200 and is an error, or broke off before it said anything
         self.cut: VendorCut | None = None  # it broke off while it was judged
         self.body = b""  # of one that is not, or of an error: when it is all there
-        self.counts: list[Count] = []  # of `body`
-        self.parsed: Mapping[str, Any] = {}
+        self.said: Said | None = None  # of such a one, also where it broke off
         self._surface, self._sent, self._streamed, self._strip_usage = surface, sent, streamed, strip_usage
         self._answer: Answer | None = None
         self._pieces: list[bytes] = []
@@ -63,18 +63,15 @@ class Reply:
     @property
     def charged(self) -> bool:
         """It names a usage: whatever else it is, the vendor may bill it."""
-        return bool(self.reader.counts if self.reader is not None else self.counts)
-
-    @property
-    def gathered_bytes(self) -> int:
-        """Of an answer that is not streamed, and perhaps not whole."""
-        return self._size
+        if self.reader is not None:
+            return bool(self.reader.counts)
+        return self.said is not None and bool(self.said.counts)
 
     async def begin(self) -> None:
         """Until it is known what it is: of a stream, until it says something; of any other, all of it. Raises
         VendorUnreachable, and VendorCut where it was not streamed and broke off."""
         self._answer = await self._sent.answer()
-        if self._answer.status >= 400:
+        if self._answer.status >= 300:
             try:
                 await self._gather(ERROR_BYTES_MAX)
             except VendorCut:
@@ -87,7 +84,11 @@ class Reply:
             await self._prelude(self.reader, first)
             return
         self._add(first)
-        await self._gather(ANSWER_BYTES_MAX)
+        try:
+            await self._gather(ANSWER_BYTES_MAX)
+        except VendorCut:
+            self._broken_off()
+            raise
         self._read()
 
     async def ready(self) -> AsyncIterator[bytes]:
@@ -111,12 +112,16 @@ class Reply:
             if self._answer is None:
                 self._answer = await self._sent.answer()
                 silence.reschedule(loop.time() + silence_seconds)
-            while piece := await self._next():
-                silence.reschedule(loop.time() + silence_seconds)
-                size += len(piece)
-                if size > bytes_max:
-                    raise VendorCut(f"longer than {bytes_max} bytes")
-                self._take(piece)
+            try:
+                while piece := await self._next():
+                    silence.reschedule(loop.time() + silence_seconds)
+                    size += len(piece)
+                    if size > bytes_max:
+                        raise VendorCut(f"longer than {bytes_max} bytes")
+                    self._take(piece)
+            except BaseException:
+                self._broken_off()
+                raise
         if self.reader is None:
             self._read()
         else:
@@ -135,8 +140,10 @@ class Reply:
         assert self._answer is not None
         loop = asyncio.get_running_loop()
         until = loop.time() + PRELUDE_SECONDS_MAX
+        raw: list[bytes] = []
         try:
             while piece:
+                raw.append(piece)
                 self._ready.append(reader.feed(piece))
                 if reader.fault or reader.finished or reader.counts or reader.text_bytes:
                     break
@@ -149,7 +156,12 @@ class Reply:
         except VendorCut as cut:
             self.cut = cut
         if not reader.counts and not reader.text_bytes:
-            self.fault = reader.fault or (Fault(UNTOLD, "it broke off before it said anything") if self.cut else None)
+            self.fault = reader.fault or self._nothing_in(b"".join(raw), not piece or reader.finished)
+
+    def _nothing_in(self, raw: bytes, ended: bool) -> Fault | None:
+        if self.cut is not None:
+            return Fault(UNTOLD, "it broke off before it said anything")
+        return Fault(UNTOLD, "it said nothing") if ended and not _REASON.search(raw) else None
 
     async def _next(self) -> bytes:
         """The piece that is waited for, else the next one; empty at the end. Raises VendorCut."""
@@ -179,20 +191,19 @@ class Reply:
         self._pieces.append(piece)
         self._size += len(piece)
 
+    def _broken_off(self) -> None:
+        """What came of one that is not streamed may hold its usage."""
+        if self.reader is None:
+            self.said = unread_answer(self._surface, b"".join(self._pieces))
+
     def _read(self) -> None:
         """All of it is there."""
         assert self._answer is not None
         self.body = b"".join(self._pieces)
-        answer = read_json(self.body)
-        self.parsed = answer if isinstance(answer, dict) else {}
-        self.counts = self._surface.counts(self.parsed)
-        if self._answer.status >= 400:
-            return
-        if self.parsed:
-            silent = not self._surface.answers(self.parsed) and not self.counts
-            self.fault = fault_in(self.parsed) or (Fault(UNTOLD, "it holds no answer") if silent else None)
-        elif "html" in self.headers.get("content-type", "").lower():
-            self.fault = Fault(UNTOLD, "it is a web page")
+        content_type = self.headers.get("content-type", "")
+        status = self._answer.status
+        self.said = read_answer(self._surface, self.body, status, content_type)
+        self.fault = self.said.fault if not 300 <= status < 400 else Fault(UNTOLD, f"it answered {status}")
 
 
 def looks_streamed(content_type: str, first: bytes, wanted: bool) -> bool:

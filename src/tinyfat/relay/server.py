@@ -37,7 +37,7 @@ STRANGERS_MAX = (
 )
 STRANGERS_WAITING_MAX = 512  # more are told to come again
 LINGER_SECONDS = 1.0  # what a refused client still sends is thrown away for so long: else it may not hear the refusal
-CALL_SECONDS_MAX = 3600.0
+CALL_SECONDS_MAX = 3660.0  # a minute more than a vendor has for its first byte: so the client hears of it
 HEADER_SECONDS_MAX = 30.0
 KEEPALIVE_SECONDS = 75.0
 WORD_CHARS_MAX = 200
@@ -69,7 +69,7 @@ class RelayServer:
 
     async def start(self, listener: socket.socket) -> None:
         self._server = _Server(self._handle)
-        self._runner = web.ServerRunner(self._server, shutdown_timeout=STOP_SECONDS_MAX)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=STOP_SECONDS_MAX / 2)  # it waits twice
         await self._runner.setup()
         self._door = Door("relay", self._server, Connections(affordable(CONNECTIONS_MAX), CONNECTIONS_OF_PEER_MAX))
         await self.listen(listener)

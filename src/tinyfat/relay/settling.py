@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tinyfat.domain.usage import Price, Usage, cost, worst_cost
+from tinyfat.domain.usage import Price, Usage, cost
 from tinyfat.ports.inference import Target
 from tinyfat.ports.usage import Settlement
 from tinyfat.relay.reply import Reply
@@ -20,6 +20,11 @@ from tinyfat.relay.shapes.surface import Bound, Surface
 UNSEEN_TOKENS_PER_SECOND = 100
 BYTES_PER_TOKEN_MAX = 128  # no vendor's token of text is longer
 WIRE_BYTES_PER_TOKEN_MAX = 1024  # nor are events so long for one token: only beyond it is the text itself looked at
+# Nano-dollars for one search or source that a vendor names beside the tokens, and no price of it: the dearest listed
+# (OpenAI, "Pricing": web search at $25 to $50 a thousand calls). What a request could ask of them is refused before.
+FEE_MAX = 50_000_000
+FEES_MAX = 1_000
+_BROKEN = ("cut", "ok")  # what it says is no more than what was seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +32,12 @@ class _Seen:
     """Of an answer: what it says of its usage, and how much of it came."""
 
     counts: list[Count]
+    streamed: bool
     whole: bool  # the vendor ended it, or has said all it will of its usage
     text: Callable[[], int]  # bytes
     wire: int  # bytes: the text is less
     since: Callable[[], int]  # bytes of text, after the last usage
+    broken: int = 0  # bytes of an event that did not end
 
 
 class Meter:
@@ -45,6 +52,7 @@ class Meter:
         self._silent: tuple[Target, Bound] | None = None
         self._done = False
         self.counted: Settlement | None = None  # as the vendor itself counted
+        self.taken = 0  # tokens of input, of it, by the largest of the readings
 
     def calling(self, target: Target, bound: Bound) -> None:
         self._called, self._called_at, self.reply = (target, bound), self._clock(), None
@@ -89,53 +97,59 @@ class Meter:
         return settlement
 
     def _usage(self, target: Target, bound: Bound, outcome: str) -> Usage:
+        price = target.prices.at(bound.input)
         if self.reply is None or outcome == "silent":
-            return Usage(bound.input, self._unseen(bound, 0, outcome), estimated=True)
-        seen = self._seen(self.reply)
+            return _uncounted(bound, price, bound.output)
+        seen = self._seen(self.reply, outcome)
         if not seen.counts:
-            made = min(max(seen.text(), 1), bound.output) if seen.whole else self._unseen(bound, seen.text(), outcome)
-            return Usage(bound.input, made, estimated=True)
+            return _uncounted(bound, price, self._made(None, seen, bound, outcome))
+        self.taken = max(count.input or 0 for count in seen.counts)
         found = [self._resolved(count, seen, target, bound, outcome) for count in seen.counts]
         return max(found, key=lambda usage: cost(usage, target.prices.at(usage.input)))
 
-    def _unseen(self, bound: Bound, text: int, outcome: str) -> int:
-        """Tokens of output of an answer that did not end."""
-        if outcome != "cut":
+    def _unseen(self, seen: _Seen, text: int, bound: Bound, outcome: str) -> int:
+        """Tokens of output of an answer that did not end. Of one that is not streamed all was there when it began."""
+        if outcome not in _BROKEN or not seen.streamed:
             return bound.output
-        return min(max(text, int(self.waited_seconds * UNSEEN_TOKENS_PER_SECOND)), bound.output)
+        return min(max(text + seen.broken, int(self.waited_seconds * UNSEEN_TOKENS_PER_SECOND)), bound.output)
 
-    def _seen(self, reply: Reply) -> _Seen:
+    def _seen(self, reply: Reply, outcome: str = "") -> _Seen:
         reader = reply.reader
         if reader is not None:
-            return _Seen(reader.counts, reader.finished or reader.final, lambda: reader.text_bytes, reader.passed_bytes,
-                         lambda: reader.text_bytes_since)  # fmt: skip
-        size = len(reply.body)
-        text = self._surface.text_bytes(reply.parsed) if reply.parsed else reply.gathered_bytes
-        return _Seen(reply.counts, bool(size), lambda: text, size, lambda: 0)
+            whole = reader.finished or reader.final or outcome == "failed"
+            return _Seen(reader.counts, True, whole, lambda: reader.text_bytes, reader.passed_bytes,
+                         lambda: reader.text_bytes_since, reader.broken_bytes)  # fmt: skip
+        said = reply.said
+        if said is None:
+            return _Seen([], False, False, lambda: 0, 0, lambda: 0)
+        whole = bool(reply.body or said.counts)
+        return _Seen(said.counts, False, whole, lambda: said.text_bytes, len(reply.body), lambda: 0)
 
     def _resolved(self, count: Count, seen: _Seen, target: Target, bound: Bound, outcome: str) -> Usage:
         """One reading, with estimates where it says nothing, or what cannot be."""
-        taken, made, estimated = count.input, count.output, count.fees
+        taken, made, estimated = count.input, count.output, count.fees > 0
         if not taken and made is None:  # a total alone: by the dearest reading, the answer was as long as it could be
             made = min(count.total, bound.output)
             taken, estimated = max(count.total - made, 1), True
-        if not taken:
-            taken, estimated = bound.input, True
         plausible = self._made(made, seen, bound, outcome)
+        if not taken:
+            price = target.prices.at(bound.input)
+            return _billed(_uncounted(bound, price, plausible), count, price)
         if plausible != made:
             made, estimated = plausible, True
         hour = max(count.written_1h, count.written - count.written_5m if bound.hour else 0)
         usage = Usage(taken, made or 0, count.cached, count.written, min(count.reasoning, made or 0), estimated, hour)
-        return _billed(usage, count.cost, bound, target.prices.at(taken))
+        return _billed(usage, count, target.prices.at(taken))
 
     def _made(self, made: int | None, seen: _Seen, bound: Bound, outcome: str) -> int:
         """Tokens of output."""
         if made is None:
-            return min(max(seen.text(), 1), bound.output) if seen.whole else self._unseen(bound, seen.text(), outcome)
+            text = seen.text()
+            return min(max(text, 1), bound.output) if seen.whole else self._unseen(seen, text, bound, outcome)
         since = seen.since()
         if not seen.whole:
-            told = outcome == "cut" and seen.text() > since  # it counts as it goes: what it thinks is counted, too
-            return max(made + since, 0 if told else self._unseen(bound, since, outcome))
+            told = outcome in _BROKEN and seen.text() > since  # it counts as it goes: what it thinks is counted, too
+            return max(made + since + seen.broken, 0 if told else self._unseen(seen, since, bound, outcome))
         if since:
             return max(made, min(made + since, bound.output))
         if seen.wire > made * WIRE_BYTES_PER_TOKEN_MAX and seen.text() > made * BYTES_PER_TOKEN_MAX:
@@ -143,11 +157,26 @@ class Meter:
         return made
 
 
-def _billed(usage: Usage, bill: int, bound: Bound, price: Price) -> Usage:
-    """Where the vendor names a bill that its tokens do not come to, as tokens of output; up to what was held, for it
-    may be in another money."""
-    most = max(worst_cost(bound.input, bound.output, price, bound.hour), 0)
-    missing = min(bill, most) - cost(usage, price)
-    if missing <= 0 or not price.output:
+def _uncounted(bound: Bound, price: Price, made: int) -> Usage:
+    """Of the input, what was held for it: the dearest that the vendor's cache can have made of it."""
+    taken = bound.input
+    dearest = max((price.input, ""), (price.cached, "cached"), *([(price.cache_written, "written")] * bound.written),
+                  *([(price.hour, "hour")] * bound.hour))[1]  # fmt: skip
+    return Usage(
+        taken, made, taken if dearest == "cached" else 0, taken if dearest in ("written", "hour") else 0,
+        estimated=True, cache_written_1h=taken if dearest == "hour" else 0,
+    )  # fmt: skip
+
+
+def _billed(usage: Usage, count: Count, price: Price) -> Usage:
+    """Where the vendor names a bill, or something that is not tokens, what its tokens do not come to is added as tokens
+    of output: money is what a cap counts."""
+    bill = count.cost or cost(usage, price) + min(count.fees, FEES_MAX) * FEE_MAX
+    missing = bill - cost(usage, price)
+    if missing <= 0:
         return usage
-    return replace(usage, output=usage.output + -(-missing // price.output), estimated=True)
+    if price.output:
+        return replace(usage, output=usage.output + -(-missing // price.output), estimated=True)
+    if price.input:
+        return replace(usage, input=usage.input + -(-missing // price.input), estimated=True)
+    return usage

@@ -12,9 +12,10 @@ from tinyfat.ports.inference import Target
 from tinyfat.relay.json_body import RequestRefused
 from tinyfat.relay.shapes import allowed
 from tinyfat.relay.shapes.openai_errors import openai_error
-from tinyfat.relay.shapes.reported import Count, Tally, best
-from tinyfat.relay.shapes.sse import ERRORS, Fate, StreamReader, event
+from tinyfat.relay.shapes.reported import Count, best
+from tinyfat.relay.shapes.sse import ERRORS, USAGES, Fate, StreamReader, event
 from tinyfat.relay.shapes.surface import part
+from tinyfat.relay.shapes.tally import Tally
 from tinyfat.relay.shapes.weight import NOTHING, UNBOUNDED, Reading, Weight, of_address, pieces, stored, total
 
 CHOICES_MAX = 128  # the vendor's own limit of `n`
@@ -70,7 +71,7 @@ class Chat:
         return best(self.counts(answer))
 
     def counts(self, answer: Mapping[str, Any]) -> list[Count]:
-        tally = Tally()
+        tally = Tally(lambda: False)
         for place, usage in _usages(answer):
             tally.add(place, usage)
         return tally.readings
@@ -101,8 +102,11 @@ class Chat:
         return openai_error(status, message)
 
 
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
+
+
 class _ChatStream(StreamReader):
-    watched = re.compile(rb'"usage(?:_metadata|Metadata)?"\s*:\s*\{|\[DONE\]|' + ERRORS, re.MULTILINE)
+    watched = re.compile(USAGES + rb"|\[DONE\]|" + ERRORS, re.MULTILINE)
     marks = (b"[DONE]", b'"usage', b"error")
 
     def __init__(self, strip_usage: bool) -> None:
@@ -115,10 +119,12 @@ class _ChatStream(StreamReader):
             return Fate.LAST
         choices = event.get("choices")
         told = _usages(event)
+        if told and any(part(choice, "finish_reason") for choice in _list(choices)):
+            self.final = True
+        elif told and not choices and not self.final:  # as the last but one; or as the first, with some vendors
+            self.final = self.lately(_FINISH)
         for place, usage in told:
             self.tell(place, usage)
-        if told and (not choices or any(part(choice, "finish_reason") for choice in _list(choices))):
-            self.final = True
         return Fate.STRIP if told and self._strip_usage and not choices and self.fault is None else Fate.PASS
 
     def text_of(self, event: Mapping[str, Any]) -> int:
@@ -131,8 +137,9 @@ def _usages(event: Mapping[str, Any]) -> list[tuple[str, Any]]:
     found.append(("x_groq", part(event.get("x_groq"), "usage")))
     for number, choice in enumerate(_list(event.get("choices"))):
         within = (choice, part(choice, "delta"), part(choice, "message"))
-        found += [(f"choice {number}", part(one, "usage")) for one in within]
-    return [(place, usage) for place, usage in found if isinstance(usage, Mapping)]
+        own = [usage for one in within if isinstance(usage := part(one, "usage"), (Mapping, list))]
+        found += [(f"choice {number}", usage) for usage in own[:1]]
+    return [(place, usage) for place, usage in found if isinstance(usage, (Mapping, list))]
 
 
 def _said(choice: Any) -> int:

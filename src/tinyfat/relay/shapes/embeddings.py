@@ -13,7 +13,7 @@ from tinyfat.relay.json_body import RequestRefused
 from tinyfat.relay.shapes import allowed
 from tinyfat.relay.shapes.openai_errors import openai_error
 from tinyfat.relay.shapes.reported import Count, best, counts
-from tinyfat.relay.shapes.sse import ERRORS, Fate, StreamReader
+from tinyfat.relay.shapes.sse import ERRORS, USAGES, Fate, StreamReader
 from tinyfat.relay.shapes.surface import part
 from tinyfat.relay.shapes.weight import NOTHING, Reading
 
@@ -72,8 +72,8 @@ class Embeddings:
 class _NoStream(StreamReader):
     """A vendor that streams what nobody asked it to stream: it passes, uncounted."""
 
-    watched = re.compile(rb'\[DONE\]|"usage"\s*:\s*\{|' + ERRORS, re.MULTILINE)
-    marks = (b"[DONE]", b'"usage"', b"error")
+    watched = re.compile(rb"\[DONE\]|" + USAGES + rb"|" + ERRORS, re.MULTILINE)
+    marks = (b"[DONE]", b'"usage', b"error")
 
     def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
         self.tell("usage", event.get("usage"))

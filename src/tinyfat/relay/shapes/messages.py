@@ -12,7 +12,7 @@ from tinyfat.ports.inference import Target
 from tinyfat.relay.json_body import RequestRefused
 from tinyfat.relay.shapes import allowed
 from tinyfat.relay.shapes.reported import Count, best, counts, tokens
-from tinyfat.relay.shapes.sse import ERRORS, Fate, StreamReader, event
+from tinyfat.relay.shapes.sse import ERRORS, USAGES, Fate, StreamReader, event
 from tinyfat.relay.shapes.surface import part, text_within
 from tinyfat.relay.shapes.weight import FETCHED, NOTHING, UNBOUNDED, Reading, Weight, pieces, stored, total
 
@@ -119,12 +119,13 @@ class Messages:
 
 
 class _MessagesStream(StreamReader):
-    watched = re.compile(rb'"message_(?:start|delta|stop)"|' + ERRORS, re.MULTILINE)
-    marks = (b'"message_', b"error")
+    watched = re.compile(rb'"message_(?:start|delta|stop)"|' + USAGES + rb"|" + ERRORS, re.MULTILINE)
+    marks = (b'"message_', b'"usage', b"error")
 
     def __init__(self) -> None:
         super().__init__()
         self._counted: dict[str, Any] = {}  # the vendor's counts so far
+        self._output_told = False
 
     def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
         match event.get("type"):
@@ -134,12 +135,15 @@ class _MessagesStream(StreamReader):
                 usage = event.get("usage")
                 self._count_in(usage)
                 if tokens(part(usage, "output_tokens")) is not None:
-                    self.final = True
+                    self._output_told = True
+                    self.final = bool(part(event.get("delta"), "stop_reason"))  # there may be several
             case "message_stop":
                 self._count_in(event.get("usage"))
                 self.tell("metrics", event.get("amazon-bedrock-invocationMetrics"), cache_beside=True)
                 self.finished = True
                 return Fate.LAST
+            case _:
+                self.tell("event", event.get("usage"), cache_beside=True)
         return Fate.PASS
 
     def _count_in(self, usage: object) -> None:
@@ -150,7 +154,7 @@ class _MessagesStream(StreamReader):
 
     @property
     def usage(self) -> Usage | None:
-        return super().usage if self.final else None
+        return super().usage if self._output_told else None
 
     @property
     def input_counted(self) -> Usage | None:

@@ -14,7 +14,7 @@ from tinyfat.relay.shapes import allowed
 from tinyfat.relay.shapes.chat import kept
 from tinyfat.relay.shapes.openai_errors import openai_error
 from tinyfat.relay.shapes.reported import Count, best, counts
-from tinyfat.relay.shapes.sse import ERRORS, Fate, StreamReader, event
+from tinyfat.relay.shapes.sse import ERRORS, USAGES, Fate, StreamReader, event
 from tinyfat.relay.shapes.surface import part, text_within
 from tinyfat.relay.shapes.weight import FETCHED, NOTHING, UNBOUNDED, Reading, Weight, of_address, pieces, stored, total
 
@@ -103,8 +103,10 @@ class Responses:
 
 
 class _ResponsesStream(StreamReader):
-    watched = re.compile(rb'"response\.(?:completed|incomplete|failed|cancelled)"|' + ERRORS, re.MULTILINE)
-    marks = (b"omplete", b'response.failed"', b'response.cancelled"', b"error")
+    watched = re.compile(
+        rb'"response\.(?:completed|incomplete|failed|cancelled)"|' + USAGES + rb"|" + ERRORS, re.MULTILINE
+    )
+    marks = (b"omplete", b'response.failed"', b'response.cancelled"', b'"usage', b"error")
 
     def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
         self.tell("response", part(event.get("response"), "usage"))

@@ -13,18 +13,23 @@ from typing import Any
 
 from tinyfat.domain.usage import Usage
 from tinyfat.relay.shapes.faults import Fault, fault_in, fault_of
-from tinyfat.relay.shapes.reported import Count, Tally, best, read_json
+from tinyfat.relay.shapes.reported import Count, best, read_json
+from tinyfat.relay.shapes.tally import Tally
+from tinyfat.relay.shapes.unread import usages_in
 
 EVENT_BYTES_MAX = 32 * 1024 * 1024  # an event longer than this goes on unread
 LAST_PIECES_MAX = 64  # of what comes after the end; more is not sent
 LEAD_BYTES = 32  # of what is watched for, before its mark
 UNCOUNTED_BYTES_MAX = 64 * 1024  # kept so as to count what was produced, should the vendor not say
 
+LATELY = 4  # pieces of an answer
 _BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_BLANKS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _DATA = re.compile(rb"^(?:\xef\xbb\xbf)?data:[ ]?([^\r\n]*)", re.MULTILINE)
 _ERROR_EVENT = re.compile(rb"^event:[ ]?error[ ]*\r?$", re.MULTILINE)
 
-ERRORS = rb'"error"\s*:\s*[{"]|"type"\s*:\s*"error"|"object"\s*:\s*"error"|^event:[ ]?error'  # part of `watched`
+USAGES = rb'"usage(?:_metadata|Metadata)?"\s*:\s*[{\[]'  # part of `watched`, as is
+ERRORS = rb'"error"\s*:\s*[{"]|"type"\s*:\s*"error"|"object"\s*:\s*"error"|^event:[ ]?error'
 
 
 class Fate(Enum):
@@ -47,7 +52,8 @@ class StreamReader:
         self.finished = False  # the vendor said so: it was not cut
         self.final = False  # the usage that it has told is all there will be
         self.fault: Fault | None = None  # the vendor said that it failed
-        self._tally = Tally()
+        self._tally = Tally(self._said_more)
+        self._event: Mapping[str, Any] = {}  # the one at hand
         self._told = False  # by the event at hand: how much was produced until now
         self._rest: list[bytes] = []  # of an event that has not ended
         self._rest_bytes = 0
@@ -137,6 +143,18 @@ class StreamReader:
         if self._tally.add(place, usage, cache_beside):
             self._told = True
 
+    @property
+    def broken_bytes(self) -> int:
+        """Of an event that has not ended: the text in it is less."""
+        return self._rest_bytes
+
+    def lately(self, sign: re.Pattern[bytes]) -> bool:
+        """Is it in what passed of late?"""
+        return any(sign.search(events) for events in self._uncounted[-LATELY:])
+
+    def _said_more(self) -> bool:
+        return self.text_of(self._event) > 0 or self.text_bytes_since > 0
+
     def _unread(self) -> bytes:
         unread = b"".join(self._rest)
         self._text_bytes += len(unread)
@@ -185,19 +203,28 @@ class StreamReader:
         if data == b"[DONE]":
             return self.look({}, data)
         body = read_json(data)
-        fault = fault_in(body) if isinstance(body, dict) else None
+        self._event = body if isinstance(body, dict) else {}
+        if body is None:
+            for usage in usages_in(data):
+                self.tell("usage", usage)
+        fault = fault_in(self._event)
         if fault is None and _ERROR_EVENT.search(event):
-            fault = fault_of(body if isinstance(body, dict) else {"message": data.decode(errors="replace")})
+            fault = fault_of(self._event or {"message": data.decode(errors="replace")})
         self.fault = self.fault or fault
-        return self.look(body, b"") if isinstance(body, dict) else Fate.PASS
+        if fault is not None and isinstance(error := self._event.get("error"), Mapping):
+            self.tell("error", error.get("usage"))
+        return self.look(self._event, b"") if self._event else Fate.PASS
 
     def _count(self) -> None:
         for number, events in enumerate(self._uncounted):
             text = 0
             for event in split(events):
-                body = _object(data_of(event))
+                data = data_of(event)
+                body = _object(data)
                 if body is not None:
                     text += self.text_of(body)
+                elif data != b"[DONE]" and event.endswith(_BLANKS):
+                    text += len(data)  # who can tell?
             self._text_bytes += text
             if number >= self._covered:
                 self._text_bytes_since += text
