@@ -19,6 +19,7 @@ from tinyfat.domain.mail.rhythm import (
     Exchange,
     Rhythm,
     loop_reason,
+    own_words,
 )
 
 WINDOW_SECONDS = 3600.0
@@ -144,6 +145,23 @@ def test_after_a_release_the_row_begins_anew() -> None:
     assert loop_reason(Rhythm([*before, released, *after]), 5) == ""
     more = [Exchange(5.0 - n, 4.9 - n) for n in range(5)]
     assert loop_reason(Rhythm([*before, released, *more]), 5).startswith(LOOP)
+
+
+def test_answers_of_the_same_words_are_a_loop_at_any_pace() -> None:
+    hourly = [Exchange(3600.0 * n, 3590.0 * n, None, True) for n in range(1, 2 * QUICK_ANSWERS_MAX + 1)]
+    assert "said the same" in loop_reason(Rhythm(hourly), QUICK_ANSWERS_MAX)
+    assert loop_reason(Rhythm(hourly[:-1]), QUICK_ANSWERS_MAX) == ""
+    assert loop_reason(Rhythm([Exchange(60.0, 30.0), *hourly]), QUICK_ANSWERS_MAX) == "", "another one came between"
+    released = Exchange(3600.0 * 4, 3590.0 * 4, 3600.0 * 3.5, True)
+    assert loop_reason(Rhythm([*hourly[:3], released, *hourly[4:]]), QUICK_ANSWERS_MAX) == ""
+
+
+def test_own_words_are_those_before_the_quote_without_numbers() -> None:
+    words = "Thank you for your mail, I am away until the end of the month."
+    first = own_words(f"From: a\n\n{words} Ticket 12\nOn 2 May Ada wrote:\n> x", True)
+    assert first == own_words(f"From: b\nDate: c\n\n{words}  Ticket 7\nOn 13 May Ada wrote:\n> y", True)
+    assert own_words(f"From: a\n\n{words}", False) == "" == own_words("From: a\n\nGo on, please.", True)
+    assert own_words("From: a", True) == ""
 
 
 def test_zero_is_never() -> None:

@@ -6,10 +6,12 @@ import uuid
 from collections.abc import Sequence
 from email import message_from_bytes, policy
 
+import pytest
+
 from tests.flows.small_world import DOMAIN, OWNER, SmallWorld, small_world
 from tinyfat.domain.agents import Agent
 from tinyfat.domain.mail.judgement import RateCaps
-from tinyfat.domain.mail.rhythm import QUICK_ANSWERS_MAX
+from tinyfat.domain.mail.rhythm import QUICK_ANSWERS_MAX, SAME_WORDS_MULTIPLE
 from tinyfat.flows.loop_watch import LoopWatch
 from tinyfat.ports.mail import Envelope
 from tinyfat.store.database import Database
@@ -125,16 +127,53 @@ async def test_responders_that_change_their_from_are_one_loop_in_their_conversat
         assert got == QUICK_ANSWERS_MAX + 1
 
 
+async def later(world: SmallWorld, agent: Agent, minutes: int) -> None:
+    """So much time passes."""
+    await world.rows(
+        "with m as (update messages set at = at - make_interval(mins => %s), delivered_at = delivered_at - "
+        "make_interval(mins => %s) where agent_id = %s), t as (update turns set created_at = created_at - "
+        "make_interval(mins => %s) where agent_id = %s) select 1", minutes, minutes, agent.id, minutes, agent.id,
+    )  # fmt: skip
+
+
 async def test_slow_answers_are_no_loop(database: Database) -> None:
     """The same mails, each some minutes after the reply before it."""
     async with small_world(database, CAPS) as world:
         agent = await world.ready_agent()
         for _ in range(ROUNDS):
-            await world.rows(
-                "with m as (update messages set at = at - interval '3 min', delivered_at = delivered_at - "
-                "interval '3 min' where agent_id = %s), t as (update turns set created_at = created_at - interval "
-                "'3 min' where agent_id = %s) select 1", agent.id, agent.id,
-            )  # fmt: skip
+            await later(world, agent, 3)
             await world.send(agent, letter(agent))
             await world.flows.all_ended()
         assert await held(world, agent) == [] and len(world.out.sent) == ROUNDS
+
+
+NOTE = "Thank you for your mail (ticket %d). I am at sea until the end of the month and read none."
+SAME_MOST = QUICK_ANSWERS_MAX * SAME_WORDS_MULTIPLE
+
+
+@pytest.mark.parametrize(
+    ("minutes", "words", "subject", "answered"),
+    [
+        (5, NOTE, "Re: away", SAME_MOST),
+        (60, NOTE, "AW: away", SAME_MOST),
+        (60, "Check whether the server %d is up, and tell me what its log says.", "Server", ROUNDS),  # a person's cron
+        (5, "Go on, please. %d", "Re: story", ROUNDS),
+    ],
+)
+async def test_a_slow_responder_is_known_by_its_words(
+    database: Database, minutes: int, words: str, subject: str, answered: int
+) -> None:
+    async with small_world(database, CAPS) as world:
+        agent = await world.ready_agent()
+        for number in range(ROUNDS):
+            quoted = f"\r\n\r\n> what the agent said, number {number} and {'x' * number}"
+            raw = letter(agent).replace(b"Subject: away", f"Subject: {subject}".encode())
+            await world.send(agent, raw.replace(b"I am away.", (words % number + quoted).encode()))
+            await world.flows.all_ended()
+            await later(world, agent, minutes)
+        assert len(world.out.sent) == answered
+        reasons = [reason for _, reason in await held(world, agent)]
+        assert len(reasons) == ROUNDS - answered
+        assert all(reason.startswith("a loop:") for reason in reasons)
+        assert "said the same" in "".join(reasons[:1]) or not reasons
+        assert await watch(world).tell_owners() == bool(reasons)

@@ -297,9 +297,10 @@ KINDS: Mapping[FailureId, Kind] = {
     ),
     FailureId.LOOP_HELD: Kind(
         Reader.OWNER,
-        "Mail of one sender came back within seconds of the agent's replies, several times in a row: a loop.",
-        "{sender} has answered {agent} several times in a row within seconds of each reply, as automatic responders "
-        "do. To end the loop, further mail of this conversation is kept and not answered.",
+        "Mail of one sender came back within seconds of the agent's replies, or in the same words, many times in a "
+        "row: a loop.",
+        "{sender} has answered {agent} several times in a row as automatic responders do, within seconds of each reply "
+        "or in the same words. To end the loop, further mail of this conversation is kept and not answered.",
         "If a person wrote it, whoever runs this TinyFat lets it through, and the conversation goes on:\n"
         "    tinyfat mail release {message}\n\nIf a program wrote it, nothing needs to be done.",
         (),

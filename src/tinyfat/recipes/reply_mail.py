@@ -105,6 +105,10 @@ def reply_subject(subject: str) -> str:
     return f"Re: {forwarded}{rest.strip() or '(no subject)'}"
 
 
+def is_reply_subject(subject: str) -> bool:
+    return bool(_REPLY.match(one_line(subject)))
+
+
 def _fields(order: ReplyOrder) -> list[str]:
     sender = plain_address(order.agent_address)
     recipient = plain_address(order.recipient or order.mail.from_address)

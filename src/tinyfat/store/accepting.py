@@ -12,12 +12,13 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from tinyfat.domain.mail.judgement import Facts, Judgement, RateCaps, gave_up, judge
-from tinyfat.domain.mail.rhythm import Exchange, Rhythm
+from tinyfat.domain.mail.rhythm import LOOKED_BACK_SECONDS, WORDS_CHARS, Exchange, Rhythm, own_words
 from tinyfat.domain.mail.same_content import content_digest
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.domain.mail.threads import session_key, thread_candidates
 from tinyfat.ports.ledger import Accepted, Incoming
 from tinyfat.ports.mail import NoRoom
+from tinyfat.recipes.reply_mail import is_reply_subject
 from tinyfat.store.database import Connection, Database, lock_agent, storable
 from tinyfat.store.mail_batches import MailBatches, Outcome
 from tinyfat.store.quotas import UNANSWERED, MailQuotas
@@ -50,14 +51,18 @@ select
         and not %(report)s),
     (select json_agg(json_build_array(
         extract(epoch from now() - one.at), extract(epoch from now() - reply.left_at),
-        case when turn.created_at > one.at then extract(epoch from now() - turn.created_at) end))
+        case when turn.created_at > one.at then extract(epoch from now() - turn.created_at) end,
+        -- As domain/mail/rhythm.own_words does.
+        case when %(words)s = '' then false else %(words)s = regexp_replace(split_part(left(
+            substr(turn.question, position(E'\\n\\n' in turn.question) + 2), %(words_chars)s
+        ), E'\\n>', 1), '[0-9 \\t\\n]+', '', 'g') end))
      from (
         (select id, turn_id, at from messages where agent_id = %(agent)s and sender = %(sender)s and direction = 'in'
-            and turn_id is not null and at > now() - make_interval(secs => %(window)s)
+            and turn_id is not null and at > now() - make_interval(secs => %(looked_back)s)
             order by at desc limit %(looked)s)
         union
         (select id, turn_id, at from messages where thread_id = found.thread and direction = 'in'
-            and turn_id is not null and at > now() - make_interval(secs => %(window)s)
+            and turn_id is not null and at > now() - make_interval(secs => %(looked_back)s)
             order by at desc limit %(looked)s)
      ) one
      join turns turn on turn.id = one.turn_id
@@ -249,6 +254,9 @@ async def _ask_known(connection: Connection, one: Incoming, caps: RateCaps) -> C
             "tag": one.tag,
             "sender": storable(one.mail.from_address),
             "window": RATE_WINDOW_SECONDS,
+            "looked_back": LOOKED_BACK_SECONDS,
+            "words": storable(own_words(one.question, _is_answer(one))),
+            "words_chars": WORDS_CHARS,
             "looked": caps.quick_answers_max * EXCHANGES_LOOKED_AT if one.proved and one.allowed else 0,
             "reported": _reported(one),
             "bounced": [uuid.UUID(one.bounced_message)] if one.bounced_message else [],
@@ -263,6 +271,10 @@ async def _known(cursor: Cursor) -> _Known:
     in_thread_turns, of_sender_turns, bounced, from_its_reader, exchanges, in_thread, of_sender = row
     rhythm = Rhythm([Exchange(*one) for one in exchanges or ()], _float(in_thread), _float(of_sender))
     return _Known(in_thread_turns, of_sender_turns, bounced, from_its_reader, rhythm)
+
+
+def _is_answer(one: Incoming) -> bool:
+    return bool(one.mail.in_reply_to or one.mail.references or is_reply_subject(one.mail.subject))
 
 
 def _float(seconds: Any) -> float | None:

@@ -14,21 +14,25 @@ class LoopHeld:
     agent_id: str
     sender: str
     at: datetime
-    occasion: str  # of its owner's notice: one a sender and day
+    occasion: str  # of its owner's notice: one a sender and week
 
 
-# The notice's Message-ID is known beforehand (flows/owner_mail): where it is in the ledger, the owner was told.
+# The notice's Message-ID is known beforehand (flows/owner_mail): where it is in the ledger, the owner was told. A slow
+# loop is held for days: once a week is enough.
 _UNTOLD = """
 with held as (
-    select id, agent_id, sender, at, 'loop-' || left(encode(sha256(convert_to(sender, 'UTF8')), 'hex'), 16) || '-'
-        || to_char(at at time zone 'UTC', 'YYYYMMDD') as occasion
-    from messages where state = 'held' and reason like 'a loop:%%' and at > now() - interval '1 day'
+    select id, agent_id, sender, at, stem, stem || to_char(at at time zone 'UTC', 'YYYYMMDD') as occasion
+    from messages, lateral (
+        select 'loop-' || left(encode(sha256(convert_to(sender, 'UTF8')), 'hex'), 16) || '-' as stem
+    ) named
+    where state = 'held' and reason like 'a loop:%%' and at > now() - interval '1 day'
 )
-select distinct on (held.agent_id, occasion) held.id::text, held.agent_id::text, held.sender, held.at, occasion
+select distinct on (held.agent_id, stem) held.id::text, held.agent_id::text, held.sender, held.at, occasion
 from held join agents on agents.id = held.agent_id and agents.state <> 'destroyed'
 where not exists (select from messages notice where notice.agent_id = held.agent_id and notice.direction = 'out'
-    and notice.message_id = '<' || occasion || '.' || held.agent_id || '@' || %(domain)s || '>')
-order by held.agent_id, occasion, held.at limit %(limit)s
+    and notice.message_id like '<' || stem || '%%.' || held.agent_id || '@' || %(domain)s || '>'
+    and notice.at > now() - interval '7 days')
+order by held.agent_id, stem, held.at limit %(limit)s
 """
 
 
