@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from tests.faults.lying_cloud_verdict import disagreements, leftovers
 from tests.faults.lying_cloud_world import KIND, LyingWorld
 from tinyfat.domain.agents import Agent, AgentState
-from tinyfat.domain.request_limits import HETZNER_LIMIT
 from tinyfat.standins.lies import read_lie
 
 BURSTS = (6, 6, 6, 8)  # each finds another location full; the last one knows them all
@@ -27,6 +26,7 @@ class Told:
     requests: list[int] = field(default_factory=list)  # of each burst
     orders: list[int] = field(default_factory=list)  # of them: for a server
     refused: int = 0  # by the provider, for its limit
+    seconds: float = 0.0  # of the provider, until all was made
     complaints: list[str] = field(default_factory=list)
 
 
@@ -55,14 +55,16 @@ async def shortage(world: LyingWorld) -> Told:
     return told
 
 
-async def used_up(world: LyingWorld) -> Told:
-    """Somebody else used the whole limit: what ends still ends, and what is being made waits and says why."""
+async def used_up(world: LyingWorld, left: float) -> Told:
+    """Somebody else used the limit up to `left`: what ends still ends, and what is being made waits and says why."""
     told = Told()
     ended = await _made(world, "unrelated")
     limit = world.provider.standin.limit
-    limit.remaining, limit.refilled_at = HETZNER_LIMIT.reserve / 4, world.provider.cloud.clock()
+    began = world.provider.cloud.clock()
+    limit.remaining, limit.refilled_at = left, began
     agents = [await world.new_agent(f"waits{n}", KIND) for n in range(3)]
     await world.together(*_makes(world, agents), _ends_first(world, ended, agents, told))
+    told.seconds = world.provider.cloud.clock() - began
     for one in [await world.agents.get(agent.id) for agent in agents]:
         if one.state is not AgentState.READY:
             told.complaints.append(f"{one.name} is {one.state}: {one.reason}")

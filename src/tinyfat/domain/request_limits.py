@@ -14,7 +14,8 @@ class RequestLimit:
     reserve: float  # of the capacity, kept for ends: deletes, addresses let go, names removed
 
 
-# docs.hetzner.cloud, "Rate Limiting": 3,600 requests an hour a project, given back one a second.
+# docs.hetzner.cloud, "Rate Limiting": 3,600 requests an hour a project, given back one a second; RateLimit-Reset says
+# when all of them are there again.
 HETZNER_LIMIT = RequestLimit(3600, 1.0, 600)
 # developers.cloudflare.com, "API limits": 1,200 requests in five minutes, then none for five minutes. The window does
 # not refill gradually: half of it in store and half of it as pace is never more than all of it in any five minutes.
@@ -45,7 +46,7 @@ class Bucket:
         return replace(self, tokens=max(0.0, tokens if left is None else min(tokens, left)))
 
     def refused(self, now: float, seconds: float) -> Bucket:
-        """The vendor has had enough, and says for how long."""
+        """The vendor has had enough, and gives nothing for so many seconds."""
         until = now + min(max(0.0, seconds), PAUSE_SECONDS_MAX)
         return replace(self, tokens=0.0, at=max(now, self.at), paused_until=max(self.paused_until, until))
 

@@ -98,9 +98,7 @@ PACES = ((0.5, 1.0), (0.3, 4.0), (0.0, 10.0))  # from how much of the budget on,
 
 
 class _OverLimit(Exception):
-    def __init__(self, seconds: float) -> None:
-        super().__init__("over the rate limit")
-        self.seconds = seconds
+    """A 429: nothing is left now, and one request is given back at a time."""
 
 
 class _NoAnswer(Exception):
@@ -142,8 +140,9 @@ class HetznerCloud:
             await self._admitted(doing)
             try:
                 return await self._asked(doing, ask)
-            except _OverLimit as error:
-                await self._budget.refused(error.seconds)
+            except _OverLimit:
+                # Its RateLimit-Reset is no time to wait for: then all of the limit would be there again, in an hour.
+                await self._budget.refused(1.0 / HETZNER_LIMIT.per_second)
         raise RequestsShort(f"Hetzner did not {doing}: the project is over its rate limit; it is asked again later.", 1)
 
     @property
@@ -198,16 +197,9 @@ class HetznerCloud:
         if response.status_code == TOO_MANY_REQUESTS or response.status_code >= SERVER_ERROR:
             response.close()
         if response.status_code == TOO_MANY_REQUESTS:
-            raise _OverLimit(self._seconds_to_reset(response.headers.get("RateLimit-Reset", "")))
+            raise _OverLimit
         if response.status_code >= SERVER_ERROR:
             raise _NoAnswer(f"it answered {response.status_code}")
-
-    def _seconds_to_reset(self, header: str) -> float:
-        """The header is a Unix time; without it a second is waited, in which one request is given back."""
-        try:
-            return max(1.0, float(header) - self._now())
-        except ValueError:
-            return 1.0
 
     def _refusal(self, doing: str, error: APIException) -> Exception:
         code = str(error.code)

@@ -44,8 +44,8 @@ class RequestBudget(Protocol):
         said is left by now. Raises nothing: without the database a process counts by itself."""
 
     async def refused(self, seconds: float) -> None:
-        """The vendor answered 429: for so many seconds only ends go on, at the pace at which requests are given
-        back."""
+        """The vendor answered 429, and gives nothing for so many seconds: until then, and until the reserve is whole
+        again, only ends go on, at the pace at which requests are given back."""
 
 
 class Shortages(Protocol):
