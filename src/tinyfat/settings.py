@@ -212,7 +212,8 @@ class Settings(ServerSettings, RoomSettings, BaseSettings):
     smarthost: Annotated[Smarthost | None, NoDecode, BeforeValidator(_smarthost)] = None
     mail_trust: Annotated[tuple[Network, ...] | None, NoDecode, BeforeValidator(_networks)] = None
     mail_size_max: int = Field(default=25 * 1024 * 1024, ge=1024, le=50 * 1024 * 1024)  # bytes
-    process_shared: bool = False  # machines of the kind process for several owners
+    process_shared: bool = False  # machines of the kind process for several owners, whatever does not hold
+    process_sandbox: bool = True
     name_kept_days: int = Field(default=90, ge=0, le=3650)  # a destroyed agent's name, for its owner
     mail_rate_thread: int = Field(default=200, ge=1)  # turns an hour in one thread
     mail_rate_sender: int = Field(default=2000, ge=1)  # turns an hour for one sender

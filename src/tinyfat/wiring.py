@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp
 
@@ -20,7 +21,6 @@ from tinyfat.domain.mail.judgement import RateCaps
 from tinyfat.domain.repeated import Repeated
 from tinyfat.domain.secrets import derived
 from tinyfat.drivers.inference.routes import MAIN, STANDIN_VENDOR
-from tinyfat.drivers.machines.process import ProcessMachines
 from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
 from tinyfat.drivers.mail.dkim_signing import DkimSigner
 from tinyfat.drivers.mail.elsewhere import ElsewhereAuthentication
@@ -47,6 +47,7 @@ from tinyfat.flows.usage_alerts import UsageWatch
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import MailOut
 from tinyfat.ports.secrets import Unopenable
+from tinyfat.process_wiring import ports_closed, process_machines
 from tinyfat.room_wiring import Room, quotas_of
 from tinyfat.server_wiring import ServerSide
 from tinyfat.settings import Settings, SettingsRefused
@@ -104,6 +105,7 @@ class World:
         self.settings = settings
         self.side = side
         self._relay_url = relay_url
+        self._listeners = [urlsplit(url).port or 0 for url in (http_url, relay_url)]
         self.host = host
         self.started_at = time.time()
         self.workers = Workers()
@@ -161,7 +163,8 @@ class World:
     def _build_flows(self, secret: bytes, http_url: str) -> None:
         settings = self.settings
         bounce_secret = derived(secret, "bounce")
-        self.machines = ProcessMachines(settings.home / "machines", settings.cache / "runtimes", time.monotonic)
+        self.machines = process_machines(settings)
+        self.close_ports(settings.smtp_listen.port)
         self.kinds = MachineKinds({"process": self.machines, **self.side.drivers})
         link_url = http_url.replace("http", "ws", 1) + "/box/link"
         self.orders = Orders(derived(secret, "machines"), link_url, self.side.terms)
@@ -213,6 +216,10 @@ class World:
         )
         self.engine.flow(mail_turn.FLOW, self.mail_turn.run)
         self.fleet.make_known(self.engine)
+
+    def close_ports(self, smtp: int) -> None:
+        """To boxes on this host. `smtp`: where we listen; 0: not known yet."""
+        self.machines.ports = ports_closed(self.settings, self.side, smtp, self._listeners)
 
     def smtp_in(self) -> SmtpIn:
         settings = self.settings
@@ -344,6 +351,7 @@ class World:
             "smarthost": str(self.settings.smarthost.address) if self.settings.smarthost else None,
             "relay_listen": str(self.settings.relay_listen),
             "model": {"source": self.model_source, "model": self.model.model},
+            "process": (await self.machines.sandbox()).words,
             "machines": {"wanted": len(machines), "running": sum(s.state is MachineState.RUNNING for s in looks)},
             "mail": await self.ledger.counts(),
             "alarms": len(await self.fleet.alarms.open()),

@@ -15,10 +15,12 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from tests.box_processes import box_process
 from tests.cli.in_process import command
 from tests.machine_speed import patient
 from tests.running import OWNER, TinyFat, free_port, letter, until
 from tests.stories.town import Operator, PostOffice, new_id
+from tinyfat.sandbox.means import here
 
 pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="module")]
 FAILED, WRONG_USE, NOT_FOUND = 1, 2, 3
@@ -81,7 +83,7 @@ async def test_an_agent_from_create_to_destroy(tinyfat: TinyFat, operator: Opera
         assert "bob@tinyfat.localhost" in words and "ready" in words
 
     folder = tinyfat.home / "machines" / made["machine"]["id"]
-    box = psutil.Process(int((folder / "box.pid").read_text()))
+    box = box_process(tinyfat.home, folder.name)
     everything = [box, *box.children(recursive=True)]
     assert len(everything) >= 2
     destroyed = await tinyfat.json("agent", "destroy", "bob", "--yes")
@@ -361,11 +363,25 @@ async def test_version_and_help(tinyfat: TinyFat) -> None:
         assert "Usage" in said(tinyfat, *words, "--help")
 
 
-async def test_a_second_owner_of_processes_is_refused_in_words(tmp_path: Path) -> None:
+async def test_without_a_sandbox_a_second_owner_of_processes_is_refused_in_words(tmp_path: Path) -> None:
     """Each program of such an agent can do what the operator can."""
-    async with TinyFat(tmp_path / "home", TINYFAT_PROCESS_SHARED="false") as house:
+    alone = {"TINYFAT_PROCESS_SHARED": "false", "TINYFAT_PROCESS_SANDBOX": "false"}
+    async with TinyFat(tmp_path / "home", **alone) as house:
         first = command(house, "agent", "create", "ada", "--owner", "a@example.org", "--runtime", "echo")
-        assert first.code == 0 and "runs as you" in " ".join(first.err.split())
+        assert first.code == 0 and "every key of TinyFat" in " ".join(first.err.split())
         words = refused(house, 2, "agent", "create", "bob", "--owner", "b@example.org", "--runtime", "echo")
         assert "a@example.org" in words and "TINYFAT_PROCESS_SHARED" in words
         assert command(house, "agent", "create", "cy", "--owner", "a@example.org", "--runtime", "echo").code == 0
+        found = json.loads(command(house, "doctor", "--json").out)
+        (sandbox,) = [one for one in found if one["what"] == "sandbox"]
+        assert sandbox["verdict"] == "note" and "every key of TinyFat" in sandbox["words"]
+
+
+@pytest.mark.skipif(not here().all, reason="the sandbox has gaps on this kernel: `tinyfat doctor` says which")
+async def test_in_a_sandbox_that_holds_a_second_owner_is_welcome(tmp_path: Path) -> None:
+    async with TinyFat(tmp_path / "home", TINYFAT_PROCESS_SHARED="false") as house:
+        for name in ("ada", "bob"):
+            made = command(house, "agent", "create", name, "--owner", f"{name}@example.org", "--runtime", "echo")
+            assert made.code == 0 and "in a sandbox" in " ".join(made.err.split())
+        found = json.loads(command(house, "doctor", "--json").out)
+        assert [one["verdict"] for one in found if one["what"] == "sandbox"] == ["ok"]

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from unittest import mock
 
-import psutil
 import pytest
 import pytest_asyncio
 
+from tests.box_processes import box_process
 from tests.cli.in_process import command
 from tests.running import TinyFat
 from tinyfat.cli import agent_export
@@ -71,7 +71,7 @@ async def test_a_copy_before_the_end(tinyfat: TinyFat, tmp_path: Path) -> None:
 
 async def test_where_the_box_is_silent_nothing_is_destroyed(tinyfat: TinyFat, tmp_path: Path) -> None:
     await tinyfat.make_agent("cal")
-    box = psutil.Process(int((folder_of(tinyfat, "cal") / "box.pid").read_text()))
+    box = box_process(tinyfat.home, folder_of(tinyfat, "cal").name)
     box.send_signal(signal.SIGSTOP)
     try:
         with mock.patch.object(agent_export, "EXPORT_SECONDS_MAX", 2.0):

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from tests.box_processes import box_pid, runtime_pid
 from tests.faults.claims import Evidence, Verdict, judge
 from tests.faults.sender import Sender
 from tests.faults.smarthost import Smarthost
@@ -170,18 +171,15 @@ class Machine:
 
     def __init__(self, plane: TinyFat, agent: str) -> None:
         self.agent = agent
+        self.home = plane.home
         boxes = plane.home.glob("machines/*/box.json")
         self.folder = next(file.parent for file in boxes if json.loads(file.read_text())["agent_name"] == agent)
 
     def box_pid(self) -> int | None:
-        with suppress(OSError, ValueError):
-            return int((self.folder / "box.pid").read_text())
-        return None
+        return box_pid(self.home, self.folder.name)
 
     def runtime_pid(self) -> int | None:
-        with suppress(OSError, ValueError, KeyError):
-            return int(json.loads((self.folder / "runtime.pid").read_text())["pid"])
-        return None
+        return runtime_pid(self.home, self.folder.name)
 
     def turn_runs(self) -> bool:
         """A turn was received and is not answered yet."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tinyfat.domain.agents import AgentState, RuntimeKind
-from tinyfat.ports.ledger import Conflict
+from tinyfat.ports.ledger import Conflict, OthersThere
 from tinyfat.store import agents as module
 from tinyfat.store.agents import AgentStore
 from tinyfat.store.budgets import BudgetStore
@@ -84,3 +86,56 @@ async def test_while_it_is_being_ended_the_name_is_taken(database: Database) -> 
     for owner in (ADA, EVE):
         with pytest.raises(Conflict, match="already"):
             await _new(database, "ending", owner, kept_seconds=0)
+
+
+async def test_of_two_owners_at_once_one_has_the_machines_that_are_for_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the first is written and not committed yet."""
+    store, second = AgentStore(database), asyncio.Event()
+    opens = module.open_budget
+    begun: list[asyncio.Task[object]] = []
+
+    async def create(name: str, owner: str) -> object:
+        return await store.create(name, owner, RuntimeKind.ECHO, "process", one_owner=True)
+
+    async def slowly(*arguments: object) -> None:
+        await opens(*arguments)  # type: ignore[arg-type]
+        if not second.is_set():
+            second.set()
+            while not begun:
+                await asyncio.sleep(0)
+            (later,) = begun
+            await _waits_or_is_done(database, later)
+
+    monkeypatch.setattr(module, "open_budget", slowly)
+    first = asyncio.create_task(create("ada", ADA))
+    await second.wait()
+    later = asyncio.create_task(create("eve", EVE))
+    begun.append(later)
+    await first
+    with pytest.raises(OthersThere, match=ADA):
+        await later
+    await create("ann", ADA)  # of the one owner as many as wanted
+    monkeypatch.setattr(module, "open_budget", opens)
+    await store.create("bob", EVE, RuntimeKind.ECHO, "cloud", one_owner=True)  # another kind is another question
+    await store.create("cy", EVE, RuntimeKind.ECHO, "process")  # where nobody asks
+    with pytest.raises(OthersThere, match=EVE):
+        await create("dan", ADA)
+
+
+async def test_a_destroyed_agents_machine_is_nobodys(database: Database) -> None:
+    store = AgentStore(database)
+    await _gone(database, await _new(database, "ada"))
+    assert (await store.create("eve", EVE, RuntimeKind.ECHO, "process", one_owner=True)).owner == EVE
+
+
+async def _waits_or_is_done(database: Database, other: asyncio.Task[object]) -> None:
+    while not other.done():
+        async with database.connection() as connection:
+            cursor = await connection.execute(
+                "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+            )
+            row = await cursor.fetchone()
+        if row and row[0]:
+            return

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.box_processes import box_process
 from tests.mailbox import Received
 from tests.running import letter, until
 from tests.stories.conftest import TURN_SECONDS
@@ -100,7 +101,7 @@ async def a_turn_that_never_ends_is_given_up_and_others_are_not_kept(ned: Asked)
 
 
 async def a_box_that_is_silent_past_the_deadline_is_bad_news_and_its_late_answer_is_none(ned: Asked) -> None:
-    box = int((ned.machine / "box.pid").read_text())
+    box = box_process(ned.hasty.tinyfat.home, ned.machine.name).pid
     os.kill(box, signal.SIGSTOP)
     try:
         message_id = await ned.ask("Good evening.")
@@ -116,7 +117,7 @@ async def a_box_that_is_silent_past_the_deadline_is_bad_news_and_its_late_answer
 
 async def an_answer_that_comes_after_the_deadline_is_none(ned: Asked) -> None:
     message_id = await ned.ask(f"echo: sleep {TURN_SECONDS - 0.5}\nI am slow.")
-    box = int((ned.machine / "box.pid").read_text())
+    box = box_process(ned.hasty.tinyfat.home, ned.machine.name).pid
 
     async def began() -> bool:
         return _events(ned.machine, "received") == 2  # the probe's and this

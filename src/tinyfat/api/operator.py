@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -14,11 +15,12 @@ from pydantic import BaseModel, Field
 from tinyfat.api.box_link import BoxLinks, box_of
 from tinyfat.api.keys import require_operator
 from tinyfat.domain.agents import Agent, AgentState, Place, Plan, RuntimeKind, agent_name
-from tinyfat.domain.machines import PROCESS, PROCESS_WORDS
+from tinyfat.domain.machines import PROCESS
 from tinyfat.domain.mail.addresses import owner_address, sender_pattern
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.flows import provision, retire
-from tinyfat.ports.ledger import Message
+from tinyfat.ports.ledger import Message, OthersThere
+from tinyfat.sandbox.means import Means
 from tinyfat.wiring import World
 
 LOG_LINES_MAX = 1000
@@ -67,11 +69,14 @@ async def create(new: NewAgent, world: Here) -> dict[str, Any]:
         )
     if world.kinds.is_server(kind) and (complaint := await _foreign_name(world, name)):
         raise ValueError(complaint)
-    if kind == PROCESS and not world.settings.process_shared:
-        await _one_owner(world, owner)
     place = Place(new.plan or "", new.location, new.image, new.size)
     kept_seconds = 0.0 if new.take_name else world.settings.name_kept_days * DAY_SECONDS
-    agent = await world.agents.create(name, owner, new.runtime, kind, place, kept_seconds)
+    sandbox = await world.machines.sandbox()
+    one_owner = kind == PROCESS and not (sandbox.all or world.settings.process_shared)
+    try:
+        agent = await world.agents.create(name, owner, new.runtime, kind, place, kept_seconds, one_owner)
+    except OthersThere as error:
+        raise ValueError(_one_owner_alone(error.owners, sandbox)) from None
     await world.engine.start(provision.FLOW, f"{provision.FLOW}:{agent.id}", agent.id)
     return await _shown(world, agent)
 
@@ -205,14 +210,12 @@ async def status(world: Here) -> dict[str, Any]:
     return await world.status()
 
 
-async def _one_owner(world: World, owner: str) -> None:
-    """Raises ValueError where a process of this host would be another owner's."""
-    others = {agent.owner for agent in await world.agents.all() if agent.machine_kind == PROCESS} - {owner}
-    if others:
-        raise ValueError(
-            f"Agents of {', '.join(sorted(others))} run as processes of this host, and {PROCESS_WORDS}. For another "
-            "owner say --machine KIND, a machine of its own; or trust all of them and set TINYFAT_PROCESS_SHARED=true."
-        )
+def _one_owner_alone(owners: Sequence[str], sandbox: Means) -> str:
+    return (
+        f"Agents of {', '.join(owners)} run as processes of this host, and there an agent runs {sandbox.words}. For "
+        "another owner say --machine KIND, a machine of its own; or trust all of them and set "
+        "TINYFAT_PROCESS_SHARED=true."
+    )
 
 
 async def _foreign_name(world: World, name: str) -> str:

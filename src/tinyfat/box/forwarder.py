@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tinyfat.box.logbook import Logbook
+from tinyfat.box.runtimes.loopback import free_port, own_ports
 from tinyfat.box.vendor_limits import told_to_runtime
 from tinyfat.domain.link import ModelAccess
 
@@ -88,10 +90,11 @@ class ModelForwarder:
 
     async def open(self, port_file: Path) -> None:
         """At the port of the last time where it is free: what outlived a killed box still knows it. Raises OSError."""
+        kept, own = _kept_port(port_file), own_ports(os.environ)
         try:
-            self._server = await self._listen(_kept_port(port_file))
+            self._server = await self._listen(kept if kept in own or own == range(1) else free_port())
         except OSError:
-            self._server = await self._listen(0)
+            self._server = await self._listen(free_port())
         self.port = self._server.sockets[0].getsockname()[1]
         with contextlib.suppress(OSError):  # a full disk: the next box takes another port
             port_file.write_text(f"{self.port}\n", "ascii")

@@ -15,7 +15,7 @@ from tinyfat.cli.agent_steps import Shown, complaints, followed, is_over, second
 from tinyfat.cli.client import Client, CommandFailed
 from tinyfat.cli.output import console, errors, local_time, one_line, print_fields, print_json, print_table, visible
 from tinyfat.domain.agents import Plan, RuntimeKind
-from tinyfat.domain.machines import PROCESS, PROCESS_WORDS
+from tinyfat.domain.machines import PROCESS
 from tinyfat.domain.usage import money
 from tinyfat.settings import load_settings
 
@@ -59,7 +59,7 @@ def create(
     if wait:
         agent = _wait_until_made(client, agent["name"], quiet=as_json)
     if agent["machine_kind"] == PROCESS:
-        errors.print(f"Its machine is of the kind {PROCESS}: {PROCESS_WORDS}.")
+        errors.print(f"Its machine is of the kind {PROCESS}: it runs {client.get('status')['process']}.")
     if as_json:
         print_json(agent)
     elif wait:

@@ -17,8 +17,10 @@ from tinyfat.cli.disk import disk_words, size_words
 from tinyfat.cli.doctor_dns import dkim_public_key, dns_findings, resolver_of
 from tinyfat.cli.output import console, print_json, visible
 from tinyfat.domain.disks import DiskState
+from tinyfat.domain.machines import PROCESS
 from tinyfat.listen_address import Address
 from tinyfat.recipes.dns_records import MailTerms
+from tinyfat.sandbox.means import NONE, here
 from tinyfat.settings import Settings, load_settings
 
 CONNECT_SECONDS_MAX = 5.0
@@ -69,6 +71,16 @@ def _look(settings: Settings) -> Iterator[Finding]:
     yield _trust(settings)
     yield _dkim(settings)
     yield _node()
+    yield _sandbox(settings)
+
+
+def _sandbox(settings: Settings) -> Finding:
+    found = here() if settings.process_sandbox else NONE
+    words = f"an agent on a machine of the kind {PROCESS} runs {found.words}"
+    if found.all:
+        return Finding("sandbox", "ok", words)
+    advice = "docs/operator.md says what each kernel gives. For owners you do not trust, take another kind."
+    return Finding("sandbox", "note", words, advice)
 
 
 def _names(settings: Settings) -> Iterator[Finding]:

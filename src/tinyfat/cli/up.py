@@ -23,7 +23,7 @@ from tinyfat.cli.client import CommandFailed
 from tinyfat.cli.home import Home, HomeRefused, Running
 from tinyfat.cli.serving_http import http_served
 from tinyfat.dns_server.serving import dns_served
-from tinyfat.domain.machines import PROCESS, PROCESS_WORDS
+from tinyfat.domain.machines import PROCESS
 from tinyfat.engine.connections import raise_file_limit
 from tinyfat.listen_address import Address, ListenFailed, bound, url_of
 from tinyfat.ports.ledger import LedgerError
@@ -107,11 +107,12 @@ async def _serve(
         raise UpFailed(
             f"TINYFAT_SMTP_LISTEN: {world.settings.smtp_listen} cannot be listened on: {error.strerror}."
         ) from error
+    world.close_ports(smtp.port)
     world.begin_loops(links.offered, links.sweep, links.respecify)
     smtp_at = Address(world.settings.smtp_listen.host, smtp.port)
     home.say_running(Running(os.getpid(), listeners.http_url, str(smtp_at), world.settings.domain))
     spare_the_collector()
-    _introduce(world, smtp_at, listeners, time.monotonic() - began)
+    await _introduce(world, smtp_at, listeners, time.monotonic() - began)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
     say("stopping: no new mail; the agents' machines on this host end; what is unfinished goes on at the next start")
@@ -144,7 +145,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def _introduce(world: World, smtp: Address, listeners: Listeners, seconds: float) -> None:
+async def _introduce(world: World, smtp: Address, listeners: Listeners, seconds: float) -> None:
     settings, door = world.settings, world.side.door
     say(f"smtp       {smtp}   mail for NAME@{settings.domain}")
     say(f"http       {listeners.http_url}")
@@ -155,7 +156,7 @@ def _introduce(world: World, smtp: Address, listeners: Listeners, seconds: float
         at = f", answered at {settings.dns_listen}" if settings.dns == "local" else ""
         say(f"names      {settings.domain} ({settings.dns}{at})")
     if settings.machine == PROCESS:
-        say(f"machines   {PROCESS}: {PROCESS_WORDS}")
+        say(f"machines   {PROCESS}: an agent runs {(await world.machines.sandbox()).words}")
     say(f"model      {world.model.model} ({world.model_source})")
     if settings.smarthost:
         say(f"smarthost  {settings.smarthost.address}")

@@ -7,9 +7,6 @@ from datetime import datetime
 from enum import StrEnum
 
 PROCESS = "process"  # the kind of machine that is a process of the operator's host
-PROCESS_WORDS = (
-    "every program of such an agent runs as you: it can read all keys of TinyFat, every other agent and your own files"
-)
 
 
 class MachineState(StrEnum):

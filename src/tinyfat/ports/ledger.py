@@ -5,6 +5,7 @@
     ├── SchemaTooNew       a newer TinyFat has been here
     ├── NotFound           no such agent, message or machine
     └── Conflict           it is there already, or in a state that forbids this
+        └── OthersThere    agents of other owners are on machines of that kind
 
 The ledger has no memory twin: that a mail is accepted once and a turn answered once is held by its constraints and
 transactions, and a twin of those would be a second database (docs/decisions/0003-ledger-is-postgres.md).
@@ -44,6 +45,14 @@ class NotFound(LedgerError):
 
 class Conflict(LedgerError):
     """What is there already forbids this."""
+
+
+class OthersThere(Conflict):
+    """Agents of other owners are on machines of this kind, and it was to be one owner's alone."""
+
+    def __init__(self, owners: Sequence[str]) -> None:
+        super().__init__(f"Agents of {', '.join(owners)} are on machines of that kind.")
+        self.owners = tuple(owners)
 
 
 @dataclass(frozen=True, slots=True)

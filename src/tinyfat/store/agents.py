@@ -10,7 +10,8 @@ import psycopg
 
 from tinyfat.domain.agents import ANYWHERE, Agent, AgentState, Place, RuntimeKind
 from tinyfat.domain.usage import MANAGED_CAPS
-from tinyfat.ports.ledger import Conflict, NotFound, Step
+from tinyfat.ports.ledger import Conflict, NotFound, OthersThere, Step
+from tinyfat.store import advisory_locks
 from tinyfat.store.budgets import open_budget
 from tinyfat.store.database import Connection, Database
 
@@ -32,9 +33,13 @@ class AgentStore:
         machine_kind: str,
         place: Place = ANYWHERE,
         kept_seconds: float = 0.0,
+        one_owner: bool = False,
     ) -> Agent:
+        """`one_owner`: only where no machine of that kind is another's. Raises Conflict, OthersThere."""
         try:
             async with self._database.transaction() as connection:
+                if one_owner:
+                    await _nobody_else(connection, machine_kind, owner)
                 cursor = await connection.execute(
                     "insert into agents (name, owner, runtime, machine_kind, state, plan, location, image, size) "
                     "values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning id",
@@ -186,6 +191,18 @@ class AgentStore:
                 "where agent_id = %s and flow = %s and name = %s",
                 (detail, agent_id, flow, name),
             )
+
+
+async def _nobody_else(connection: Connection, machine_kind: str, owner: str) -> None:
+    """Held until the commit: of two owners who come at once, the second sees the first. Raises OthersThere."""
+    await connection.execute("select pg_advisory_xact_lock(%s)", (advisory_locks.OWNERS,))
+    cursor = await connection.execute(
+        "select distinct owner from agents where machine_kind = %s and owner <> %s and state <> 'destroyed' "
+        "order by owner",
+        (machine_kind, owner),
+    )
+    if owners := [row[0] for row in await cursor.fetchall()]:
+        raise OthersThere(owners)
 
 
 async def _not_anothers(connection: Connection, name: str, owner: str, kept_seconds: float) -> None:

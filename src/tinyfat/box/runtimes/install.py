@@ -20,6 +20,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections import deque
@@ -38,6 +39,10 @@ KILL_SECONDS_MAX = 10.0
 LAST_LINES_MAX = 20
 LINE_CHARS_MAX = 500
 LOCKS = Path(__file__).parent / "locks"
+NAMES = ("openclaw", "pi")
+ASK_VARIABLE = "TINYFAT_INSTALLER"  # names a socket: who installs for this box, which may not write what all share
+MESSAGE_BYTES_MAX = 64 * 1024  # on that socket; a request is far smaller
+WORDS_CHARS_MAX = 8000
 
 # What npm needs of the environment: where its configuration is, how to get out. No key of ours reaches it.
 _ENVIRONMENT = frozenset(
@@ -72,6 +77,11 @@ class Package:
     def root(self, shared: Path) -> Path:
         """The package's own folder, once installed."""
         return self.installed_in(shared) / "node_modules" / self.npm_name
+
+    def compile_cache(self, shared: Path, state: Path) -> Path:
+        """Node's: beside the package, or, where the package is not this box's to write, beside its state."""
+        own = state.parent / "compile-cache" / self.installed_name
+        return own if ASK_VARIABLE in os.environ else self.installed_in(shared) / "compile-cache"
 
 
 def package(name: str, folder: Path | None = None) -> Package:
@@ -116,6 +126,9 @@ async def install(wanted: Package, shared: Path, progress: Progress) -> Path:
     started = time.monotonic()
     try:
         async with asyncio.timeout(INSTALL_SECONDS_MAX):
+            if wire := os.environ.get(ASK_VARIABLE):
+                await _asked_for(int(wire), wanted.name, progress)
+                return target
             shared.mkdir(parents=True, exist_ok=True)
             async with _only_one(shared / f".{wanted.installed_name}.lock", title, progress, started):
                 if not target.is_dir():
@@ -130,6 +143,25 @@ async def install(wanted: Package, shared: Path, progress: Progress) -> Path:
         raise InstallFailed(f"{title} could not be installed into {shared}: {error}") from error
     progress(f"{title}: installed in {time.monotonic() - started:.0f} s")
     return target
+
+
+async def _asked_for(wire: int, name: str, progress: Progress) -> None:
+    """Raises InstallFailed with the words of who installs it, and where nobody does."""
+    loop = asyncio.get_running_loop()
+    number = time.monotonic_ns()  # what is said of an earlier request, which we gave up, is not about this one
+    with socket.socket(fileno=os.dup(wire)) as installer:
+        installer.setblocking(False)
+        await loop.sock_sendall(installer, json.dumps({"number": number, "install": name}).encode())
+        while message := await loop.sock_recv(installer, MESSAGE_BYTES_MAX):
+            said = json.loads(message)
+            if said["number"] != number:
+                continue
+            if "done" in said:
+                return
+            if "failed" in said:
+                raise InstallFailed(said["failed"])
+            progress(said["progress"])
+    raise InstallFailed("what installs it has ended: the box will be started again")
 
 
 async def _have_node(progress: Progress) -> None:
@@ -253,7 +285,7 @@ def shared_default(environment: Mapping[str, str]) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tinyfat.box.runtimes.install", description=__doc__.split("\n")[0])
-    parser.add_argument("runtime", choices=("openclaw", "pi"))
+    parser.add_argument("runtime", choices=NAMES)
     parser.add_argument("--shared", type=Path, default=shared_default(os.environ), help="default: %(default)s")
     parsed = parser.parse_args(arguments)
     wanted = package(parsed.runtime)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import random
 import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -11,14 +13,31 @@ from urllib.parse import urlsplit
 HEAD_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX = 1024 * 1024
 SECONDS_MAX = 10.0
+PORTS_VARIABLE = "TINYFAT_PORTS"  # FIRST-LAST
+
+
+def own_ports(environment: Mapping[str, str]) -> range:
+    """Where no other box of this host may listen: between a look for a free port and a server on it, another box could
+    take the place and hear what was meant for the server. (0,): any port will do. Raises ValueError."""
+    said = environment.get(PORTS_VARIABLE, "")
+    if not said:
+        return range(1)
+    first, last = map(int, said.split("-"))
+    return range(first, last + 1)
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that was free a moment ago, of our own where we have such. Raises OSError."""
+    ports = own_ports(os.environ)
+    for port in random.sample(ports, len(ports)):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found: int = listener.getsockname()[1]
+            return found
+    raise OSError(f"none of the ports {ports.start} to {ports.stop - 1} is free")
 
 
 async def http_get(

@@ -57,7 +57,7 @@ class OpenClawRuntime:
             state,
             token=token,
             path=f"{install.node().parent}{os.pathsep}{os.defpath}",
-            compile_cache=self._package.installed_in(self._places.shared) / "compile-cache",
+            compile_cache=self._package.compile_cache(self._places.shared, state),
             passed_on={name: os.environ[name] for name in PASSED_ON if name in os.environ},
         )
         argv = (

@@ -165,7 +165,7 @@ class PiRuntime:
             "PI_TELEMETRY": "0",
             MODEL_KEY_VARIABLE: self._spec.model.key,
             SESSION_VARIABLE: session.name,
-            "NODE_COMPILE_CACHE": str(self._package.installed_in(self._places.shared) / "compile-cache"),
+            "NODE_COMPILE_CACHE": str(self._package.compile_cache(self._places.shared, self._places.state)),
         }
 
     def _prompt_file(self) -> Path:
