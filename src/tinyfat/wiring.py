@@ -7,6 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -319,21 +320,27 @@ class World:
         """An orderly end: the machines that live on this host end with us, and start again with us."""
         for loop in self._loops:
             loop.cancel()
-        machines = await self.records.wanted(self.host)
+        try:
+            machines = await self.records.wanted(self.host)
+        except StoreUnavailable as away:
+            log.warning("%s. The machines of this host run on; the next start finds them", away)
+            return
         ended = await asyncio.gather(*(self.machine_runs.stop(m) for m in machines), return_exceptions=True)
         for error in ended:
             if isinstance(error, BaseException):
                 log.error("%s", error)
 
     async def close(self) -> None:
+        """Each, whatever becomes of the one before."""
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        self._authentication.close()
-        await self.engine.close()
-        await self.workers.close()
-        await self._leave_usage()
-        await self.database.close()
+        async with AsyncExitStack() as last_first:
+            last_first.push_async_callback(self.database.close)
+            last_first.push_async_callback(self._leave_usage)
+            last_first.push_async_callback(self.workers.close)
+            last_first.push_async_callback(self.engine.close)
+            last_first.callback(self._authentication.close)
 
     async def _leave_usage(self) -> None:
         try:

@@ -31,6 +31,47 @@ async def test_a_process_that_stands_still_loses_its_locks(server: Server, monke
         await living.close()
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_who_waits_for_a_database_that_is_away_is_told_to_end_once(steps: int) -> None:
+    """So many steps of the loop after the pool was closed: some of them end the waiting in the same moment."""
+    database = Database("postgresql://nobody@127.0.0.1:9/none")
+    await database.open()
+    waits = asyncio.Event()
+
+    async def flow() -> None:
+        while True:
+            try:
+                waits.set()
+                async with database.connection():
+                    pass
+            except StoreUnavailable:
+                await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(flow())
+    await waits.wait()
+    await asyncio.sleep(0)
+    await database.close()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    _, left = await asyncio.wait({task}, timeout=8)
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not left
+
+
+async def test_a_timeout_over_a_database_that_is_away_is_a_timeout() -> None:
+    database = Database("postgresql://nobody@127.0.0.1:9/none")
+    await database.open()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05), database.connection():
+            pass
+    with pytest.raises(StoreUnavailable):
+        await database.close()
+        await database.ping()
+
+
 async def test_one_connection_is_closed_when_its_statement_has_ended(server: Server) -> None:
     """Under a statement, to close it would leave that one waiting for ever, and libuv abort the process."""
     one = OneConnection(server.url())

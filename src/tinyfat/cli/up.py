@@ -7,11 +7,11 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import uvloop
 
@@ -33,14 +33,16 @@ from tinyfat.settings import Settings
 from tinyfat.wiring import EmbeddedPostgres, PostgresRefused, World, embedded_postgres
 
 POSTGRES_LOOK_SECONDS = 1.0
+END_SECONDS_MAX = 180.0  # of an orderly end; machines of this host have 120 of them
 LEFT_SECONDS_MAX = 10.0  # for tasks that are told to end
+AGAIN_SECONDS = 1.0  # until one that did not is told again
 LEFT_CHARS = 2000
 
 log = logging.getLogger(__name__)
 
 
 class UpFailed(Exception):
-    """The control plane did not start."""
+    """The control plane did not start, or did not end in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,12 @@ class Listeners:
     relay_url: str
 
 
-async def up(settings: Settings) -> None:
-    """Raises HomeRefused, UpFailed, and what the store raises, before anything is accepted."""
+async def up(settings: Settings, stop: asyncio.Event) -> None:
+    """Until `stop`. Raises HomeRefused, UpFailed, and what the store raises, before anything is accepted."""
     raise_file_limit()
     home = Home(settings.home)
     home.make()
     home.take()
-    stop = _stop_asked()
     listener = bound(settings.http_listen, "TINYFAT_HTTP_LISTEN")
     relay_listener = _relay_listener(settings)
     http_url = url_of(settings.http_listen.host, listener.getsockname()[1])
@@ -210,17 +211,37 @@ def run(settings: Settings) -> None:
 
 
 async def _up_to_its_end(settings: Settings) -> None:
-    """All is closed and written when `up` returns: a task that does not heed its end then is named, and left behind,
-    since the loop would wait for it for ever."""
-    try:
-        await up(settings)
-    finally:
-        left = asyncio.all_tasks() - {asyncio.current_task()}
+    """All is closed and written when `up` returns. What does not end then, or not in time after it was told to, is
+    named and left behind, since the loop would wait for it for ever."""
+    stop = _stop_asked()
+    going = asyncio.create_task(up(settings, stop), name="up")
+    asked = asyncio.create_task(stop.wait(), name="to be told to stop")
+    await asyncio.wait({going, asked}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({going}, timeout=END_SECONDS_MAX)
+    late = not going.done()
+    if late:
+        log.error("it did not end within %.0f s; what is still to be closed is not waited for", END_SECONDS_MAX)
+        going.cancel()  # once: it may have more to close
+        await asyncio.wait({going}, timeout=LEFT_SECONDS_MAX)
+    if left := await _others_ended():
+        failed = None if late or going.cancelled() else going.exception()
+        log.error("still running at the end, and left behind: %s", "; ".join(sorted(map(repr, left)))[:LEFT_CHARS])
+        if failed is not None:
+            log.error("%s", failed)
+        logging.shutdown()
+        os._exit(1 if late or failed is not None else 0)
+    if late:
+        raise UpFailed(f"TinyFat did not end within {END_SECONDS_MAX:.0f} s; its log says what it waited for.")
+    await going
+
+
+async def _others_ended() -> set[asyncio.Task[Any]]:
+    """Every task but this one, told to end; those that did not. Told again and again: asyncio.wait_for, which libraries
+    use, loses a cancellation now and then before Python 3.12 (python/cpython#86296)."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + LEFT_SECONDS_MAX
+    while (left := asyncio.all_tasks() - {asyncio.current_task()}) and loop.time() < deadline:
         for task in left:
             task.cancel()
-        if left:
-            _, left = await asyncio.wait(left, timeout=LEFT_SECONDS_MAX)
-        if left:
-            log.error("still running at the end, and left behind: %s", "; ".join(sorted(map(repr, left)))[:LEFT_CHARS])
-            logging.shutdown()
-            os._exit(1 if sys.exc_info()[0] else 0)
+        await asyncio.wait(left, timeout=AGAIN_SECONDS)
+    return left

@@ -22,6 +22,15 @@ STATEMENT_SECONDS_MAX = 30
 # A process that stands still in a transaction, or whose host is gone, must not hold its locks against the others.
 IDLE_IN_TRANSACTION_SECONDS_MAX = 60
 
+# A database that is cut off says nothing: without these the kernel waits a quarter of an hour, a connection for ever.
+LINE: dict[str, Any] = {
+    "connect_timeout": round(CONNECTION_SECONDS_MAX),
+    "tcp_user_timeout": 1000 * STATEMENT_SECONDS_MAX,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+
 _AWAY = (
     PoolTimeout,
     PoolClosed,
@@ -42,7 +51,7 @@ class Database:
             max_size=connections_max,
             timeout=CONNECTION_SECONDS_MAX,
             reconnect_timeout=1.0,
-            kwargs={"autocommit": True, "options": _session()},
+            kwargs={"autocommit": True, "options": _session(), **LINE},
             open=False,
         )
         self._sweeping: asyncio.Task[None] | None = None
@@ -63,7 +72,7 @@ class Database:
                 yield connection
         except _AWAY as error:
             self._sweep_pool()
-            raise StoreUnavailable(f"The database does not answer: {_first_line(error)}") from error
+            raise _unavailable(error) from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -126,7 +135,7 @@ class OneConnection:
                 return await cursor.fetchall()
             except _AWAY as error:
                 await self._drop()
-                raise StoreUnavailable(f"The database does not answer: {_first_line(error)}") from error
+                raise _unavailable(error) from error
 
     async def close(self) -> None:
         """Once the statement that is under way, if any, has ended."""
@@ -139,9 +148,7 @@ class OneConnection:
             await connection.close()
 
     async def _connect(self) -> Connection:
-        return await psycopg.AsyncConnection.connect(
-            self._url, autocommit=True, options=self._options, connect_timeout=round(CONNECTION_SECONDS_MAX)
-        )
+        return await psycopg.AsyncConnection.connect(self._url, autocommit=True, options=self._options, **LINE)
 
 
 def migrations() -> dict[int, tuple[str, str]]:
@@ -171,6 +178,16 @@ def _session() -> str:
         f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s "
         f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS_MAX}s"
     )
+
+
+def _unavailable(error: BaseException) -> StoreUnavailable:
+    """Raises CancelledError where the task was told to end: the pool waits by asyncio.wait_for, which before Python
+    3.12 loses a cancellation that comes with the end of what it waits for (python/cpython#86296). Whoever tries again
+    for as long as the database is away would never hear of it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError from error
+    return StoreUnavailable(f"The database does not answer: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import sql
 
-from tinyfat.store.database import Connection
+from tinyfat.store.database import LINE, Connection
 
 RECONNECT_SECONDS = 0.5
 
@@ -32,7 +32,7 @@ class Signals:
         """For ever; cancelled at the end."""
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
+                async with await psycopg.AsyncConnection.connect(self._url, autocommit=True, **LINE) as connection:
                     await self._listen(connection)
             except psycopg.Error:
                 await asyncio.sleep(RECONNECT_SECONDS)
