@@ -40,7 +40,8 @@ def read_answer(surface: Surface, body: bytes, status: int, content_type: str) -
 def unread_answer(surface: Surface, body: bytes) -> Said:
     """Of one that is no JSON, or broke off, or is too much to read here."""
     found = [count for usage in usages_in(body) for count in surface.counts({"usage": usage})]
-    return Said(found, len(body), json=body[:1] == b"{" and body[-1:] == b"}")
+    produced = 0 if any(count.output for count in found) else len(body)  # it says how much there is, or anything may be
+    return Said(found, produced, json=body[:1] == b"{" and body[-1:] == b"}")
 
 
 def _of_error(surface: Surface, answer: Mapping[str, Any]) -> list[Count]:

@@ -42,6 +42,7 @@ HEADER_SECONDS_MAX = 30.0
 KEEPALIVE_SECONDS = 75.0
 WORD_CHARS_MAX = 200
 STOP_SECONDS_MAX = 5.0
+WHOLE_BYTES_MAX = 256 * 1024  # of an answer that is handed to the socket in one piece
 CONNECTIONS_MAX = 4096  # over its listeners; the boxes of this machine have half of them
 CONNECTIONS_OF_PEER_MAX = 512  # a server's agents: a call each, and more of them than a key may make at once
 NOT_NOW_WORDS = (
@@ -205,7 +206,14 @@ class _HttpSink:
         return self._response
 
     async def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self._response = web.Response(status=status, headers=dict(headers), body=body)
+        if len(body) <= WHOLE_BYTES_MAX:
+            self._response = web.Response(status=status, headers=dict(headers), body=body)
+            return
+        await self.begin(status, {**headers, "content-length": str(len(body))})
+        rest = memoryview(body)
+        for start in range(0, len(rest), WHOLE_BYTES_MAX):
+            await self.write(bytes(rest[start : start + WHOLE_BYTES_MAX]))
+        await self.end(b"")
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
         self._response = _Streamed(status=status, headers=headers)

@@ -121,6 +121,7 @@ class Messages:
 class _MessagesStream(StreamReader):
     watched = re.compile(rb'"message_(?:start|delta|stop)"|' + USAGES + rb"|" + ERRORS, re.MULTILINE)
     marks = (b'"message_', b'"usage', b"error")
+    cache_beside = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,18 +140,21 @@ class _MessagesStream(StreamReader):
                     self.final = bool(part(event.get("delta"), "stop_reason"))  # there may be several
             case "message_stop":
                 self._count_in(event.get("usage"))
-                self.tell("metrics", event.get("amazon-bedrock-invocationMetrics"), cache_beside=True)
+                self.tell("metrics", event.get("amazon-bedrock-invocationMetrics"), self.cache_beside)
                 self.finished = True
                 return Fate.LAST
             case _:
-                self.tell("event", event.get("usage"), cache_beside=True)
+                self.tell("event", event.get("usage"), self.cache_beside)
         return Fate.PASS
+
+    def _said_more(self) -> bool:
+        return False  # these are sums, by the vendor's own words
 
     def _count_in(self, usage: object) -> None:
         """Cumulative: what is named later replaces what was named before, and what is not named stands."""
         if isinstance(usage, Mapping):
             self._counted |= {name: value for name, value in usage.items() if value is not None}
-            self.tell("message", self._counted, cache_beside=True)
+            self.tell("message", self._counted, self.cache_beside)
 
     @property
     def usage(self) -> Usage | None:

@@ -12,16 +12,19 @@ from enum import Enum
 from typing import Any
 
 from tinyfat.domain.usage import Usage
+from tinyfat.relay.json_body import light
 from tinyfat.relay.shapes.faults import Fault, fault_in, fault_of
+from tinyfat.relay.shapes.long_event import LongEvent
 from tinyfat.relay.shapes.reported import Count, best, read_json
 from tinyfat.relay.shapes.tally import Tally
 from tinyfat.relay.shapes.unread import usages_in
 
-EVENT_BYTES_MAX = 32 * 1024 * 1024  # an event longer than this goes on unread
+EVENT_BYTES_MAX = 1024 * 1024  # an event longer than this goes on as it comes (long_event)
 LAST_PIECES_MAX = 64  # of what comes after the end; more is not sent
 LEAD_BYTES = 32  # of what is watched for, before its mark
 UNCOUNTED_BYTES_MAX = 64 * 1024  # kept so as to count what was produced, should the vendor not say
 
+HEAVY_BYTES_MIN = 64 * 1024  # fewer bytes than this are read in no time, whatever they are
 LATELY = 4  # pieces of an answer
 _BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _BLANKS = (b"\n\n", b"\r\n\r\n", b"\r\r")
@@ -47,6 +50,7 @@ class StreamReader:
 
     watched: re.Pattern[bytes]
     marks: tuple[bytes, ...]
+    cache_beside = False  # as in `counts`
 
     def __init__(self) -> None:
         self.finished = False  # the vendor said so: it was not cut
@@ -57,6 +61,7 @@ class StreamReader:
         self._told = False  # by the event at hand: how much was produced until now
         self._rest: list[bytes] = []  # of an event that has not ended
         self._rest_bytes = 0
+        self._long: LongEvent | None = None
         self._last: list[bytes] = []
         self._uncounted: list[bytes] = []
         self._uncounted_bytes = 0
@@ -64,6 +69,7 @@ class StreamReader:
         self._counted_bytes = 0
         self._text_bytes = 0
         self._text_bytes_since = 0
+        self._long_bytes = 0  # of events that nobody read: perhaps it was text
 
     def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
         """`kind`: "[DONE]" for that line, else empty."""
@@ -79,20 +85,26 @@ class StreamReader:
             if len(self._last) < LAST_PIECES_MAX:
                 self._last.append(piece)
             return b""
+        if self._long is not None:
+            return self._feed_long(self._long, piece)
         data = b"".join([*self._rest, piece]) if self._rest else piece
         end = _end_of_events(data, self._rest_bytes)
         self._rest = [data[end:]] if end < len(data) else []
         self._rest_bytes = len(data) - end
         if self._rest_bytes > EVENT_BYTES_MAX:
-            return data[:end] + self._unread()
+            begun, self._rest, self._rest_bytes = data[end:], [], 0
+            self._long = LongEvent(begun)
+            return (self._through(data[:end]) if end else b"") + self._feed_long(self._long, begun)
         whole = data if end == len(data) else data[:end]
-        if not whole:
-            return b""
-        first = self._first(whole)
-        return self._pass(whole) if first < 0 else self._watch(whole, first)
+        return self._through(whole) if whole else b""
 
     def end(self) -> bytes:
         """What waited: to be sent when the call is settled."""
+        if self._long is not None:
+            rest = self._long.end()
+            self._passed_unread(rest)
+            waited, self._long = self._ended(self._long, rest), None
+            return waited + b"".join(self._last)
         waited = b"".join([*self._last, *self._rest])
         if self._rest and not self._last and (first := self._first(waited)) >= 0:
             waited = self._watch(waited, first) + b"".join(self._last)  # the last event without its blank line
@@ -122,7 +134,7 @@ class StreamReader:
     def text_bytes(self) -> int:
         """Of what the model has produced so far."""
         self._count()
-        return self._text_bytes
+        return self._text_bytes + (0 if self.counts else self._long_bytes)
 
     @property
     def text_bytes_since(self) -> int:
@@ -155,12 +167,34 @@ class StreamReader:
     def _said_more(self) -> bool:
         return self.text_of(self._event) > 0 or self.text_bytes_since > 0
 
-    def _unread(self) -> bytes:
-        unread = b"".join(self._rest)
-        self._text_bytes += len(unread)
-        self._text_bytes_since += len(unread)
-        self._rest, self._rest_bytes = [], 0
-        return unread
+    def _through(self, whole: bytes) -> bytes:
+        """Of events that have ended, what may leave."""
+        first = self._first(whole)
+        return self._pass(whole) if first < 0 else self._watch(whole, first)
+
+    def _feed_long(self, event: LongEvent, piece: bytes) -> bytes:
+        left, behind = event.feed(piece)
+        self._passed_unread(left)
+        if behind is None:
+            return left
+        self._long = None
+        return self._ended(event, left) + (self.feed(behind) if behind else b"")
+
+    def _passed_unread(self, part: bytes) -> None:
+        self._long_bytes += len(part)
+        self._text_bytes_since += len(part)
+        self._counted_bytes += len(part)
+
+    def _ended(self, event: LongEvent, rest: bytes) -> bytes:
+        """What of its rest may leave."""
+        for usage in event.usages:
+            self.tell("usage", usage, self.cache_beside)
+        fate = self.look(event.gist, b"")
+        self._cover()
+        if fate is Fate.LAST:
+            self._last.append(rest)
+            return b""
+        return rest
 
     def _pass(self, events: bytes) -> bytes:
         self._uncounted.append(events)
@@ -202,11 +236,11 @@ class StreamReader:
         data = data_of(event)
         if data == b"[DONE]":
             return self.look({}, data)
-        body = read_json(data)
+        body = _gist(data) if _heavy(data) else read_json(data)
         self._event = body if isinstance(body, dict) else {}
-        if body is None:
+        if body is None or _heavy(data):
             for usage in usages_in(data):
-                self.tell("usage", usage)
+                self.tell("usage", usage, self.cache_beside)
         fault = fault_in(self._event)
         if fault is None and _ERROR_EVENT.search(event):
             fault = fault_of(self._event or {"message": data.decode(errors="replace")})
@@ -220,7 +254,7 @@ class StreamReader:
             text = 0
             for event in split(events):
                 data = data_of(event)
-                body = _object(data)
+                body = None if _heavy(data) else _object(data)
                 if body is not None:
                     text += self.text_of(body)
                 elif data != b"[DONE]" and event.endswith(_BLANKS):
@@ -267,6 +301,16 @@ def _end_of_events(data: bytes, seen: int) -> int:
     ends = (end, data.rfind(b"\r\n\r\n", since) + 4, data.rfind(b"\r\r", since) + 2)
     found = [end for end, width in zip(ends, (2, 4, 2), strict=True) if end >= width]
     return max(found, default=0)
+
+
+def _heavy(data: bytes) -> bool:
+    """Is it too much to be read on the loop? Some events repeat the whole of a request, or of an answer."""
+    return len(data) > HEAVY_BYTES_MIN and not light(data)
+
+
+def _gist(data: bytes) -> dict[str, Any]:
+    """Of an event that is too much to read, what it is."""
+    return LongEvent(data).gist
 
 
 def _object(data: bytes) -> Mapping[str, Any] | None:

@@ -3,17 +3,18 @@ with each choice (Moonshot) or under `x_groq`. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import reduce
 
 from tinyfat.domain.usage import TOKENS_MAX
-from tinyfat.relay.shapes.reported import Count, added, counts
+from tinyfat.relay.shapes.reported import Count, counts
 
 READINGS_MAX = 16  # of one place that are kept apart
 
 
 class Tally:
-    """`place`: where in an event; of choices, each counts its own. `said`: was anything produced since the last one?"""
+    """`place`: where in an event; of "choice N" each N counts its own. `said`: was anything said since the last one?"""
 
     def __init__(self, said: Callable[[], bool]) -> None:
         self._said = said
@@ -34,14 +35,15 @@ class Tally:
 
     @property
     def readings(self) -> list[Count]:
-        found = {place: [*kept, *self._steps(place)] for place, kept in self._places.items()}
-        choices = [kept for place, kept in found.items() if place.startswith("choice")]
-        others = [count for place, kept in found.items() if not place.startswith("choice") for count in kept]
+        others: list[Count] = []
+        choices: dict[str, list[Count]] = {}
+        for place, kept in self._places.items():
+            of_choice = place.split(" ")[:2] if place.startswith("choice") else None
+            into = others if of_choice is None else choices.setdefault(of_choice[1], [])
+            into += [*kept, *self._steps(place)]
         if len(choices) < 2:
-            return [*others, *(count for kept in choices for count in kept)]
-        each = [max(kept, key=lambda count: (count.output or 0, count.input or 0)) for kept in choices]
-        together = replace(added(each), input=max((count.input or 0 for count in each), default=0) or None, total=0)
-        return [*others, together]
+            return [*others, *(count for kept in choices.values() for count in kept)]
+        return [*others, _of_choices(list(choices.values()))]
 
     def _add(self, place: str, count: Count) -> None:
         before = self._last.get(place)
@@ -68,6 +70,14 @@ class Tally:
         if place in self._rose or not self._stood.get(place):
             return []
         return [replace(self._most[place], output=self._sums[place], total=0)]
+
+
+def _of_choices(choices: Sequence[Sequence[Count]]) -> Count:
+    """They have one input."""
+    each = [max(found, key=lambda count: (count.output or 0, count.input or 0)) for found in choices]
+    one = reduce(_together, each)
+    outputs = [count.output for count in each if count.output is not None]
+    return replace(one, input=one.input or None, output=sum(outputs) if outputs else None, total=0)
 
 
 def _falls(before: Count, count: Count) -> bool:
