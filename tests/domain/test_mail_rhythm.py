@@ -120,6 +120,28 @@ def test_mails_that_a_person_sends_in_one_go_are_no_loop() -> None:
     assert agent.takes(60.0)
 
 
+@pytest.mark.parametrize("answer_seconds", [0.1, 2.0, 5.0, 11.0, 40.0])
+@pytest.mark.parametrize("pause", [2.0, 8.0, 12.0, 15.0])
+def test_five_mails_in_a_minute_are_no_loop(pause: float, answer_seconds: float) -> None:
+    """Each perhaps right behind the reply to the one before it."""
+    agent = Agent(answer_seconds)
+    assert all(agent.takes(number * pause) for number in range(5))
+
+
+@pytest.mark.parametrize("delay", [1.0, 3.0, 5.0, 30.0, 80.0])
+@pytest.mark.parametrize("senders", [1, 2, 3])
+def test_robots_that_take_turns_are_stopped_too(delay: float, senders: int) -> None:
+    """Each sees its own mails alone; all of them write in turn, each the answer to the other's reply."""
+    agents = [Agent(0.5) for _ in range(senders)]
+    now, number, stopped = 0.0, 0, 0
+    while now < WINDOW_SECONDS and stopped < senders:
+        stopped = 0 if agents[number % senders].takes(now) else stopped + 1
+        number, now = number + 1, now + delay + 0.5
+    if senders * (delay + 0.5) < PACES[-1][0]:  # else each is slower than any pace that is looked for
+        assert stopped == senders
+        assert number <= senders * (MOST + 2)
+
+
 def test_a_mail_right_after_the_hold_is_held_and_a_later_one_is_not() -> None:
     agent = Agent(0.1)
     run(agent, [0.0], lambda: 0.5, 600.0)

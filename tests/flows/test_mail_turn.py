@@ -261,8 +261,11 @@ async def test_over_the_caps_mails_are_held_and_none_is_lost(database: Database)
         (b"From: a@example.net, b@example.net\r\nSender: b@example.net\r\n\r\nHello.\r\n", "b@example.net"),
         (mail("Away.", message_id="<1@x>").replace(b"Subject: Boats", b"Subject: Automatic reply: Boats"), OWNER),
         (mail("Done.", sender="no-reply@example.net"), "no-reply@example.net"),
+        (b"From: Pat p@example.net\r\n\r\nHello.\r\n", "p@example.net"),
+        (b"From: nobody\r\n\r\nHello.\r\n", OWNER),
+        (b"Subject: x\r\n\r\nHello.\r\n", OWNER),
     ],
-    ids=["doubtful", "automatic", "role"],
+    ids=["doubtful", "automatic", "role", "unusable", "nobody", "no From"],
 )
 async def test_what_was_kept_from_an_answer_is_answered_once_it_is_let_out(
     database: Database, raw: bytes, to: str

@@ -36,7 +36,7 @@ _KNOWN = re.compile(
 # A question mark that nobody encoded is let through; "=?" begins the next one, so that a search never goes back far.
 _ENCODED_WORD = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?((?:[^?=]|=(?!\?(?!=))|\?(?!=))*)\?=")
 _PARAMETER = re.compile(r'(?:;|(?<=")[ \t])\s*([^=;\s"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
-_EARLY_PARAMETER = re.compile(r"(^|[,\s])\s*[A-Za-z][\w*-]{0,60}\s*=")
+_EARLY_PARAMETER = re.compile(r"(^|[,\s])\s{0,9}[A-Za-z][\w*-]{0,60}\s{0,9}=")
 _EXTENDED = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?")
 
 

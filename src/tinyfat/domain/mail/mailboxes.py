@@ -46,7 +46,8 @@ def read_mailboxes(value: str) -> MailboxList:
     """Read a From, To or Cc field's value (unfolded, RFC 2047 not yet undone: an encoded comma is no separator)."""
     text = value[:HEADER_VALUE_BYTES_MAX]
     entries: list[_Entry] = []
-    entry, position, group, closed = _Entry(), 0, "", False
+    entry, position, closed = _Entry(), 0, False
+    group: list[str] = []  # a name and its colon
     while position < len(text) and len(entries) < MAILBOXES_MAX:
         character = text[position]
         if character in ",;":
@@ -55,14 +56,18 @@ def read_mailboxes(value: str) -> MailboxList:
             entry = _Entry()
             position += 1
         elif character == ":":  # the end of a group's name
-            group, entry = f"{group}{entry.name}:", _Entry()
+            group.append(f"{entry.name}:")
+            entry = _Entry()
             position += 1
         else:
             position = _read_token(text, position, entry)
     entries.append(entry)
     named = [one for one in _joined(entries) if not one.empty()]
     if group and not closed and len(named) == 1 and named[0].angle is not None:
-        named[0].name, group = f"{group} {named[0].name.strip()}", ""  # `Sales: Pat <pat@example.org>` is a name
+        named[0].name, group = (
+            f"{''.join(group)} {named[0].name.strip()}",
+            [],
+        )  # `Sales: Pat <pat@example.org>` is a name
     found = [_mailbox(one) for one in named]
     doubtful = bool(group) or len(value) > HEADER_VALUE_BYTES_MAX or any(doubt for _, doubt in found)
     return MailboxList(tuple(mailbox for mailbox, _ in found[:MAILBOXES_MAX]), doubtful)

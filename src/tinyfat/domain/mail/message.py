@@ -11,7 +11,7 @@ from tinyfat.domain.mail.addresses import plain_address
 from tinyfat.domain.mail.attached import attachments_of
 from tinyfat.domain.mail.automatic import automatic_mail
 from tinyfat.domain.mail.body_text import text_of
-from tinyfat.domain.mail.headers import HEADER_VALUE_BYTES_MAX, Headers, decode_words, display_text, read_headers
+from tinyfat.domain.mail.headers import Headers, decode_words, display_text, read_headers
 from tinyfat.domain.mail.mailboxes import Mailbox, MailboxList, read_mailboxes
 from tinyfat.domain.mail.message_ids import MISSING_ID_DOMAIN, derived_message_id, message_ids
 from tinyfat.domain.mail.mime import Part, read_structure
@@ -21,6 +21,7 @@ from tinyfat.domain.turns import Attachment
 
 _LIKE_ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w.-]{1,253}")
 SUBJECT_CHARS_MAX = 500
+DOUBTFUL_CHARS_MAX = 4_000  # of a From that names nobody beyond doubt, in which an address is looked for
 DATE_CHARS_MAX = 100
 
 __all__ = ["MISSING_ID_DOMAIN", "Mail", "read_mail", "sender_of"]
@@ -79,7 +80,12 @@ def likeliest_sender(headers: Headers) -> str:
     """Of a From in doubt: the address that Sender names too (RFC 5322 3.6.2), else the first that stands in it; of one
     that has none, Sender's, then Reply-To's, or ""."""
     values = headers.all("from")[:5]
-    named = [address for value in values for text in (value, decode_words(value)) for address in _addresses(text)]
+    named = [
+        address
+        for value in values
+        for text in (value, decode_words(value[:DOUBTFUL_CHARS_MAX]))
+        for address in _addresses(text)
+    ]
     sender = _addresses(headers.first("sender"))
     common = next((one for one in sender if one in named), "")
     return common or next(iter([*named, *sender, *_addresses(headers.first("reply-to"))]), "")
@@ -87,8 +93,9 @@ def likeliest_sender(headers: Headers) -> str:
 
 def _addresses(text: str) -> list[str]:
     """What stands where an address is due; where nothing usable does, what looks like one."""
+    text = text[:DOUBTFUL_CHARS_MAX]
     found = [mailbox.address for mailbox in read_mailboxes(text).mailboxes if mailbox.address]
-    looks = (plain_address(match[0].rstrip(".")) for match in _LIKE_ADDRESS.finditer(text[:HEADER_VALUE_BYTES_MAX]))
+    looks = (plain_address(match[0].rstrip(".")) for match in _LIKE_ADDRESS.finditer(text))
     return found or [one for one in looks if one]
 
 
