@@ -276,6 +276,7 @@ def test_a_from_as_it_is_meant(value: str, name: str) -> None:
         ('From: "Pat <p@x.org>', "p@x.org"),
         ("From: Team: p@x.org;", "p@x.org"),
         ("From: Team: Pat <p@x.org>, q@x.org", "p@x.org"),
+        ("From: <p@x.org>: <q@x.org>", "q@x.org"),
         ("From: nobody\r\nSender: p@x.org", "p@x.org"),
         ("From: nobody\r\nReply-To: p@x.org", "p@x.org"),
         ("X-None: x", ""),

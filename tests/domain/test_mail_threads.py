@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tinyfat.domain.mail.message import Mail, read_mail
 from tinyfat.domain.mail.message_ids import message_ids
 from tinyfat.domain.mail.threads import (
@@ -61,3 +63,28 @@ def test_candidates_are_the_parent_first_then_the_nearest() -> None:
 
 def test_sessions() -> None:
     assert session_key("42") == "email:42"
+
+
+OURS = "<turn.00000000-0000-4000-8000-000000000001@t.org>"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "In-Reply-To: =?utf-8?q?=3Cturn=2E00000000-0000-4000-8000-000000000001=40t=2Eorg=3E?=",
+        "References: =?ascii?Q?=3Cturn=2E00000000-0000-4000?=\r\n =?ascii?Q?-8000-000000000001=40t=2Eorg=3E?=",
+        f"In-Reply-To: <x@y>\r\nIn-Reply-To: {OURS}",
+        f"References: <x@y>\r\nReferences: {OURS}",
+        f"In-Reply-To: <x@y> {OURS}",
+        f"In-Reply-To: Your message of Monday {OURS} (about boats)",
+        f"References: <a@b>;{OURS}",
+    ],
+)
+def test_a_parent_is_found_however_it_is_written(fields: str) -> None:
+    mail = read_mail(f"From: you@example.org\r\nMessage-ID: <1@x>\r\n{fields}\r\n\r\nx".encode())
+    assert OURS in thread_candidates(mail)
+    assert OURS in references_for_reply(mail)
+
+
+def test_an_id_in_encoded_words_is_the_id() -> None:
+    assert read_mail(b"Message-ID: =?utf-8?q?=3Ca=40b=3E?=\r\n\r\nx").message_id == "<a@b>"

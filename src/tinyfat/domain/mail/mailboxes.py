@@ -57,6 +57,7 @@ def read_mailboxes(value: str) -> MailboxList:
             position += 1
         elif character == ":":  # the end of a group's name
             group.append(f"{entry.name}:")
+            closed = closed or entry.angle is not None or entry.broken  # that was an address, and no name
             entry = _Entry()
             position += 1
         else:
@@ -64,10 +65,8 @@ def read_mailboxes(value: str) -> MailboxList:
     entries.append(entry)
     named = [one for one in _joined(entries) if not one.empty()]
     if group and not closed and len(named) == 1 and named[0].angle is not None:
-        named[0].name, group = (
-            f"{''.join(group)} {named[0].name.strip()}",
-            [],
-        )  # `Sales: Pat <pat@example.org>` is a name
+        # `Sales: Pat <pat@example.org>` is a name.
+        named[0].name, group = f"{''.join(group)} {named[0].name.strip()}", []
     found = [_mailbox(one) for one in named]
     doubtful = bool(group) or len(value) > HEADER_VALUE_BYTES_MAX or any(doubt for _, doubt in found)
     return MailboxList(tuple(mailbox for mailbox, _ in found[:MAILBOXES_MAX]), doubtful)

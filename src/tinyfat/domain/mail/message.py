@@ -114,10 +114,12 @@ def _read(raw: bytes) -> Mail:
     automatic = automatic_mail(structure.root, subject)
     sender, sender_defects = sender_of(headers)
     message_id, id_defects = _message_id(raw, headers)
+    parents = message_ids("\n".join(headers.all("in-reply-to")[:5]))
+    forebears = message_ids("\n".join(headers.all("references")[:5]))
     return Mail(
         message_id=message_id,
-        in_reply_to=next(iter(message_ids(headers.first("in-reply-to"))), ""),
-        references=tuple(message_ids(headers.first("references"))),
+        in_reply_to=next(iter(parents), ""),
+        references=tuple(forebears or (parents if len(parents) > 1 else ())),  # several parents: RFC 5322 3.6.4
         from_address=sender.address,
         from_name=sender.name,
         reply_to=tuple(mailbox.address for mailbox in _mailboxes(headers, "reply-to") if mailbox.address),

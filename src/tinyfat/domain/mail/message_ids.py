@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from hashlib import sha256
 
+from tinyfat.domain.mail.headers import decode_words
+
 MESSAGE_ID_CHARS_MAX = 512  # it has to fit on one line of a reply (RFC 5322 2.1.1), with its header's name
 IDS_MAX = 1_000
 MISSING_ID_DOMAIN = "missing.invalid"  # RFC 2606: nobody's
@@ -18,8 +20,9 @@ def message_ids(value: str) -> list[str]:
     """Every usable id of a Message-ID, In-Reply-To or References value, each once, in angle brackets, in order.
 
     No grammar is asked for (`<[a@b]>` is an id); blanks inside the brackets are a folding that went wrong. One lone
-    `a@b` without brackets is an id too.
+    `a@b` without brackets is an id too. Some programs put a long id into encoded words, which RFC 2047 5 forbids.
     """
+    value = decode_words(value) if "=?" in value else value
     found: dict[str, None] = {}
     for match in _IN_ANGLES.finditer(value):
         inner = re.sub(r"\s+", "", match[1])
