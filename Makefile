@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types imports fmt faults faults-long faults-cloud faults-cloud-long bench machines machines-long story-mail story-vm bench-servers lock clean
+.PHONY: help setup demo test check lint types imports fmt heartbeat faults faults-long faults-cloud faults-cloud-long bench machines machines-long story-mail story-vm bench-servers lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,7 +18,7 @@ demo: $(VENV)/.run ## An agent answers two mails, on this machine, from nothing
 	@$(BIN)/tinyfat demo
 
 test: $(VENV)/.dev ## The tests; what was skipped and why is listed at the end (under 5 minutes)
-	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 10 -m "not openclaw and not pi and not peer and not long and not nspawn and not vm and not docker"; \
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 10 -m "not openclaw and not pi and not peer and not long and not heartbeat and not nspawn and not vm and not docker"; \
 	  code=$$?; $(BIN)/python -m tests.skipped; exit $$code
 
 check: lint types imports ## Lint, types, imports
@@ -56,6 +56,9 @@ story-mail: $(VENV)/.dev ## The tests with swaks and a real Postfix (Debian, roo
 story-vm: $(VENV)/.dev ## Agents on servers of their own: systemd containers, OpenClaw, QEMU, ssh, dig (Debian, root: installs what is missing; 15 minutes)
 	@sh tests/stories/install_machine_tools.sh
 	@$(BIN)/python -m pytest -q -m "(nspawn or vm) and not long" tests/stories
+
+heartbeat: $(VENV)/.dev ## Every surface gets its nastiest bodies by every key: nothing holds the loop (about a minute)
+	@$(BIN)/python -m pytest -q -m heartbeat
 
 faults: $(VENV)/.dev ## Kill the control plane, the database, the box and the runtime under load (under 10 minutes)
 	@$(BIN)/python -m tests.faults --short

@@ -10,6 +10,7 @@ ELSEWHERE = (
         "they need Debian and root",
         "make story-vm, make machines, make machines-long",
     ),
+    ("every surface fed its nastiest bodies by every key", "it takes a minute", "make heartbeat"),
     (
         "killing everything under load",
         "it takes up to 10 minutes; the 200 kills longer",

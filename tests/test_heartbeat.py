@@ -1,5 +1,6 @@
 """Nothing that a stranger or a box sends holds the loop that everybody shares: each surface gets its largest and its
-nastiest body, by no key, by another's and by its own, while a heartbeat is watched on the very loop.
+nastiest body, by no key, by another's and by its own, while a heartbeat is watched on the very loop. `make heartbeat`
+sends all of them, `make test` the nastiest of each surface.
 
 A row holds if no beat is late by more than BEAT_SECONDS_MAX, scaled to the machine. Late is what this process worked
 meanwhile, not what the clock says: a machine that gives us no processor is not our doing.
@@ -16,7 +17,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ from tinyfat.wiring import World
 BEAT_SECONDS_MAX = 0.05
 BEAT_SECONDS = 0.005
 ANSWER_SECONDS_MAX = 60.0
-LINK_SECONDS = 0.5  # a link that is not ended has been read by then
+LINK_SECONDS = 0.25  # a link that is not ended has been read by then
 SECRET = "a secret of the heartbeat"
 MB = 1_000_000
 
@@ -176,6 +177,21 @@ def _deep(size: int) -> bytes:
 
 INPUT = b'{"model":"main","input":['
 TEXT = json.dumps({"model": "main", "messages": [{"role": "user", "content": "word " * (6 * MB // 5)}]}).encode()
+
+
+def _relay_rows(size: int) -> dict[str, Row]:
+    """Of a quarter of its size each holds a loop for seconds where it is read on it."""
+    return {
+        "the relay, objects": _relay("/v1/chat/completions", lambda: _chat(size, b'{"a":1},')),
+        "the relay, lists": _relay("/v1/chat/completions", lambda: _chat(size, b"[],")),
+        "the relay, deep": _relay("/v1/chat/completions", lambda: _deep(size)),
+        "the relay, messages": _relay("/v1/messages", lambda: _chat(size, b'{"role":"user","content":[]},')),
+        "the relay, counting": _relay("/v1/messages/count_tokens", lambda: _chat(size, b"[],")),
+        "the relay, responses": _relay("/v1/responses", lambda: _json(size, b"[],", INPUT, b"[]]}")),
+        "the relay, embeddings": _relay("/v1/embeddings", lambda: _json(size, b'"a",', INPUT, b'""]}')),
+    }
+
+
 ROWS: dict[str, Row] = {
     "the operator's API, lists": _api(lambda: _json(32 * MB)),
     "the operator's API, its largest": _api(lambda: _json(64_000)),
@@ -189,16 +205,25 @@ ROWS: dict[str, Row] = {
     "the link, its largest log": _link(250_000, b"[],", b'{"type":"log","lines":[', b"[]]}"),
     "the link, its largest status": _link(250_000, b'{"a":1},', b'{"type":"status","x":[', b"{}]}"),
     "the link, its largest answer": _link(250_000, b"[],", b'{"type":"answer","turn":"x","result":[', b"[]]}"),
-    "the relay, objects": _relay("/v1/chat/completions", lambda: _chat(8 * MB, b'{"a":1},')),
-    "the relay, lists": _relay("/v1/chat/completions", lambda: _chat(8 * MB, b"[],")),
-    "the relay, deep": _relay("/v1/chat/completions", lambda: _deep(8 * MB)),
+    **_relay_rows(8 * MB),
     "the relay, text": _relay("/v1/chat/completions", lambda: TEXT),
-    "the relay, messages": _relay("/v1/messages", lambda: _chat(8 * MB, b'{"role":"user","content":[]},')),
-    "the relay, counting": _relay("/v1/messages/count_tokens", lambda: _chat(8 * MB, b"[],")),
-    "the relay, responses": _relay("/v1/responses", lambda: _json(8 * MB, b"[],", INPUT, b"[]]}")),
-    "the relay, embeddings": _relay("/v1/embeddings", lambda: _json(8 * MB, b'"a",', INPUT, b'""]}')),
     **{f"SMTP, {name}": _smtp(mail) for name, mail in MAILS.items()},
     **{f"mail by HTTP, {name}": _inbound(mail) for name, mail in MAILS.items()},
+}  # fmt: skip
+# Of each surface what came nearest to the bound, by the key that opens most: what `make test` has time for.
+NASTIEST: dict[str, Row] = {
+    **{
+        name: row for name, row in _relay_rows(MB // 2).items()
+        if name in ("the relay, objects", "the relay, messages", "the relay, responses")
+    },
+    **{
+        name: ROWS[name]
+        for name in (
+            "the operator's API, lists", "the operator's API, deep", "the stand-in", "a state", "an enrolment, lists",
+            "an identity's outcome", "the link, its largest log", "the relay, deep", "the relay, text",
+            "SMTP, dots", "SMTP, small lists", "mail by HTTP, dots", "mail by HTTP, signed spaces",
+        )
+    },
 }  # fmt: skip
 
 
@@ -244,10 +269,9 @@ async def _running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
             made.append(self)
 
     monkeypatch.setattr(up_module, "World", Watched)
-    monkeypatch.setattr(up_module, "_stop_asked", lambda: stop)
     monkeypatch.setattr(up_module, "spare_the_collector", gc.freeze)
     settings = load_settings()
-    running = asyncio.create_task(up_module.up(settings))
+    running = asyncio.create_task(up_module.up(settings, stop))
     try:
         async with asyncio.timeout(patient(120)):
             while not (made and Home(settings.home).running()):
@@ -287,7 +311,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 async def test_a_loop_that_is_held_is_seen() -> None:
     """By work on it, and by a thread that keeps the interpreter's lock."""
-    raw = _json(4 * MB)
+    raw = _json(MB)
     alone = min(_timed(lambda: json.loads(raw)) for _ in range(3))
     for work in (lambda: json.loads(raw), lambda: asyncio.to_thread(json.loads, raw)):
         heart = Heart()
@@ -308,26 +332,38 @@ async def _gap(heart: Heart, sent: Sent) -> tuple[float, bytes]:
     return heart.latest, said
 
 
-@pytest.mark.story
-async def test_nothing_that_is_sent_holds_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def _late(town: Town, rows: dict[str, Row], keys: Sequence[str]) -> tuple[dict[str, float], list[str]]:
+    """Beats that were later than they may be, by row and key; and what did not arrive."""
     bound = BEAT_SECONDS_MAX * slowness()
     late: dict[str, float] = {}
     unheard: list[str] = []
+    heart = Heart()
+    beating = asyncio.create_task(heart.beat())
+    for name, row in rows.items():
+        for whose in keys:
+            if name.startswith("SMTP") and whose == "another's":
+                continue  # there are no keys
+            sent = await asyncio.to_thread(row, town, KEYS[whose])
+            gap, said = await _gap(heart, sent)
+            if gap > bound:  # once more: a collection of garbage, a page of the disk come once
+                gap, said = min((gap, said), await _gap(heart, sent))
+            if gap > bound:
+                late[f"{name}, {whose}"] = round(gap, 3)
+            if not any(word in said for word in HEARD):
+                unheard.append(f"{name}, {whose}: {said[-80:]!r}")
+    beating.cancel()
+    return late, unheard
+
+
+@pytest.mark.story
+async def test_the_nastiest_of_each_surface_does_not_hold_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with _running(tmp_path, monkeypatch) as town:
-        heart = Heart()
-        beating = asyncio.create_task(heart.beat())
-        for name, row in ROWS.items():
-            for whose, key in KEYS.items():
-                if name.startswith("SMTP") and whose == "another's":
-                    continue  # there are no keys
-                sent = await asyncio.to_thread(row, town, key)
-                gap, said = await _gap(heart, sent)
-                if gap > bound:  # once more: a collection of garbage, a page of the disk come once
-                    gap, said = min((gap, said), await _gap(heart, sent))
-                if gap > bound:
-                    late[f"{name}, {whose}"] = round(gap, 3)
-                if not any(word in said for word in HEARD):
-                    unheard.append(f"{name}, {whose}: {said[-80:]!r}")
-        beating.cancel()
-    assert not late, f"beats are late by more than {bound:.3f} s: {late}"
-    assert not unheard, unheard
+        assert await _late(town, NASTIEST, ["its own"]) == ({}, [])
+
+
+@pytest.mark.heartbeat
+async def test_nothing_that_is_sent_holds_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with _running(tmp_path, monkeypatch) as town:
+        assert await _late(town, ROWS, list(KEYS)) == ({}, [])
