@@ -1,4 +1,4 @@
-"""`python -m bench [PROGRAM ...] [--seconds S] [--json]`: a small table, ratios first.
+"""`python -m bench [PROGRAM ...] [--seconds S] [--json]`: a small table, ratios first. Exit code 1: a goal is missed.
 
 PROGRAM: accept, turns, idle, relay, caps, many-servers, servers.
 """
@@ -60,7 +60,7 @@ def main() -> int:
         folder.chmod(FOLDER_MODE)
         figures = uvloop.run(run(options.programs or list(BY_DEFAULT), options.seconds, folder))
     print(as_json(figures) if options.json else table(figures))
-    return 0
+    return 1 if any(figure.met is False for figure in figures) else 0
 
 
 if __name__ == "__main__":

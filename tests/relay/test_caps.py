@@ -34,6 +34,8 @@ class Vendor:
         self.bodies: list[dict[str, Any]] = []
         self.counts = 0
         self.says = 100
+        self.caches = False  # what was sent before is read at a tenth
+        self.taken = 0
 
     async def chat(self, request: web.Request) -> web.Response:
         raw = await request.read()
@@ -44,7 +46,9 @@ class Vendor:
             said: dict[str, Any] = {"content": [{"type": "text", "text": "ok"}], "type": "message", "role": "assistant",
                                     "usage": {"input_tokens": len(raw) // 4, "output_tokens": made}}  # fmt: skip
         else:
-            usage = {"prompt_tokens": len(raw) // 4, "completion_tokens": made, "total_tokens": len(raw) // 4 + made}
+            cached, self.taken = (self.taken if self.caches else 0), len(raw) // 4
+            usage = {"prompt_tokens": self.taken, "completion_tokens": made, "total_tokens": self.taken + made,
+                     "prompt_tokens_details": {"cached_tokens": cached}}  # fmt: skip
             said = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "ok"}}], "usage": usage}
         return web.json_response(said)
 
@@ -104,6 +108,25 @@ async def test_a_cap_of_a_dollar_lets_about_a_dollar_be_spent(path: str, context
         assert 0.80 <= share <= 1.0, f"{share} after {spend.calls} calls"
         for written in relay.ledger.calls:
             assert written.cost <= written.reservation.amount  # what was held was never below the truth
+
+
+@pytest.mark.parametrize("context", [40_000, 190_000])
+async def test_with_a_cache_only_the_call_that_could_pass_the_cap_without_it_is_refused(context: int) -> None:
+    """Nobody knows before whether the vendor's cache has the conversation still."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "a word " * (context // 7)}]
+    async with capped(1.0) as (relay, vendor):
+        vendor.says, vendor.caches = 200, True
+        for _ in range(1_000):
+            body = {"model": "near", "max_tokens": 8_000, "messages": messages}
+            headers, _ = await ask(relay, "/v1/chat/completions", body)
+            if "x-tinyfat-refused" in headers:
+                break
+            messages += [{"role": "assistant", "content": "ok"}, {"role": "user", "content": "what comes next? " * 40}]
+        assert headers["x-tinyfat-refused"] == "turn-money"
+        left = NANODOLLARS_PER_DOLLAR - (await relay.ledger.spend("ada")).spent
+        without_cache = len(json.dumps(body)) // 4 * SONNET.base.input + 1024 * SONNET.base.output
+        assert 0 <= left <= without_cache + NANODOLLARS_PER_DOLLAR // 100
+        assert all(written.cost <= written.reservation.amount for written in relay.ledger.calls)
 
 
 async def test_near_a_cap_the_answer_is_shorter_and_it_is_said() -> None:
