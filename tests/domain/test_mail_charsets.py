@@ -6,6 +6,7 @@ import pytest
 
 from tinyfat.domain.mail.charset_labels import codec_of
 from tinyfat.domain.mail.charsets import clean_text, decode, is_blank
+from tinyfat.domain.mail.message import read_mail
 
 RUSSIAN = "Привет, как дела?"
 JAPANESE = "①㈱髙橋 会議は三時です ～"
@@ -89,3 +90,37 @@ def test_tags_that_nobody_sees_are_gone_and_flags_stay() -> None:
 )
 def test_blank(text: str, blank: bool) -> None:
     assert is_blank(text) is blank
+
+
+@pytest.mark.parametrize("field", ["", "Content-Type: text/plain; charset=unknown-8bit", "Content-Type: text/plain"])
+@pytest.mark.parametrize(
+    ("codec", "text"),
+    [
+        ("koi8_r", "Привет, как дела?"),
+        ("cp1251", "Привет, как дела?"),
+        ("cp932", "会議は三時です"),
+        ("euc_jp", "会議は三時です。よろしく"),
+        ("gb18030", "你好，会议改期"),
+        ("big5", "會議改到星期五下午三點"),
+        ("cp949", "회의는 금요일 세 시로 변경되었습니다."),
+        ("cp1250", "Příliš žluťoučký kůň úpěl ďábelské ódy"),
+        ("cp1253", "Καλημέρα κόσμε, τι κάνετε σήμερα;"),
+        ("cp1254", "Günaydın, nasılsınız? Teşekkür ederim"),
+        ("cp1255", "שלום עולם, מה שלומך היום?"),
+        ("cp1252", "Grüße aus Köln, 5 € für “x”"),
+        ("cp1252", "Où êtes-vous ?"),
+    ],
+)
+def test_a_text_without_a_usable_label_is_read_as_browsers_would(codec: str, text: str, field: str) -> None:
+    pytest.importorskip("chardetng_py")
+    head = f"From: Pat <you@example.org>\r\n{field}\r\n" if field else "From: Pat <you@example.org>\r\n"
+    raw = head.encode() + b"Subject: " + text.encode(codec) + b"\r\n\r\n" + text.encode(codec)
+    mail = read_mail(raw)
+    assert (mail.text, mail.subject, mail.from_address) == (text, text, "you@example.org")
+
+
+def test_a_from_is_never_guessed_at() -> None:
+    """Two bytes of Shift_JIS may hide an @ that others see."""
+    value = b"\x81@bad.example " + "会議".encode("cp932") + b" <you@example.org>"
+    assert decode(value) == decode(value, "")
+    assert "@" in decode(value)

@@ -89,7 +89,7 @@ def _decoded(part: Part) -> str:
     content, charset = part.content()[:_PART_BYTES_MAX], part.parameters.get("charset", "")
     if part.media_type == "text/html" and known_charset(charset) in (None, "ascii"):
         charset = _declared(content) or charset
-    return decode(content, charset)
+    return decode(content, charset, guess=True)
 
 
 def _declared(html: bytes) -> str:

@@ -16,6 +16,8 @@ _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _JAPANESE_ESCAPE = re.compile(rb"\x1b\$[@B]|\x1b\(J")
 _KOREAN_ESCAPE = b"\x1b$)C"
 
+GUESS_BYTES = 65_536  # of a text, by which its charset is guessed
+
 # C0 but tab and newline; DEL; C1. They drive terminals and databases mad and mean nothing in a mail.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _BLANKS = re.compile(r"[\s\u2028\u2029]+")
@@ -32,10 +34,11 @@ def known_charset(name: str) -> str | None:
     return codec_of(name)
 
 
-def decode(content: bytes, charset: str = "") -> str:
-    """Text from bytes, as senders mean it: UTF-8 where it plainly is that, else the charset, else a good guess.
+def decode(content: bytes, charset: str = "", guess: bool = False) -> str:
+    """Text from bytes, as senders mean it: UTF-8 where it plainly is that, else the charset, else windows-1252.
 
-    One bad byte costs one character, and never the charset.
+    One bad byte costs one character, and never the charset. `guess`: of bytes that no usable charset is given for, as
+    browsers guess of a page; not for fields whose structure others read too.
     """
     if (marked := _by_order_mark(content)) is not None:
         return marked
@@ -46,7 +49,7 @@ def decode(content: bytes, charset: str = "") -> str:
         elif _KOREAN_ESCAPE in content:
             codec = "iso2022_kr"
     if codec in (None, "utf_8") or (codec and _SINGLE_BYTE.fullmatch(codec)):
-        return _utf8_or(content, codec)
+        return _utf8_or(content, codec, guess)
     assert codec is not None
     return _decoded(content, codec)
 
@@ -63,7 +66,7 @@ def _by_order_mark(content: bytes) -> str | None:
         return None
 
 
-def _utf8_or(content: bytes, codec: str | None) -> str:
+def _utf8_or(content: bytes, codec: str | None, guess: bool) -> str:
     """UTF-8 where most of what is not ASCII is valid UTF-8, else the single-byte `codec`.
 
     Mislabelled UTF-8 is far more common than a text of another charset that happens to be valid UTF-8.
@@ -78,7 +81,17 @@ def _utf8_or(content: bytes, codec: str | None) -> str:
     rest, sequences = _UTF8_SEQUENCE.subn(b"", content)
     if sequences >= len(_NOT_ASCII.findall(rest)):
         return content.decode("utf-8", "replace")
-    return content.decode(codec if codec not in (None, "ascii", "utf_8") else "cp1252", "replace")
+    if codec not in (None, "ascii", "utf_8"):
+        return content.decode(codec, "replace")
+    return _decoded(content, (_guessed(content[:GUESS_BYTES]) if guess else None) or "cp1252")
+
+
+def _guessed(content: bytes) -> str | None:
+    try:  # here, so that nobody has it in memory before such a mail comes
+        from chardetng_py import detect  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError:  # no wheel for this machine's Python: nothing is guessed
+        return None
+    return codec_of(str(detect(content)))
 
 
 def _decoded(content: bytes, codec: str) -> str:

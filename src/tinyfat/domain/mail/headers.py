@@ -55,10 +55,11 @@ class Headers:
         return next((decode(value).strip() for one, value in self.fields if one == name), "")
 
     def first_in(self, name: str, charset: str) -> str:
-        """As `first`; 8-bit characters, which no charset is given for, read in that of the body."""
+        """As `first`, of a field that is only shown: 8-bit characters, which no charset is given for, read in that of
+        the body."""
         value = next((value for one, value in self.fields if one == name), b"")
         compatible = not (known_charset(charset) or "utf_").startswith(("utf_", "iso2022", "hz"))
-        return decode(value, charset if compatible and not value.isascii() else "").strip()
+        return decode(value, charset if compatible and not value.isascii() else "", guess=True).strip()
 
     def names(self) -> Iterator[str]:
         return (name for name, _ in self.fields)
