@@ -247,6 +247,35 @@ async def test_audit_is_kept_long_and_not_for_ever(mails: OldMails) -> None:
     assert await mails.one("select count(*) from alarms") == 2
 
 
+async def test_a_vendors_account_that_is_asked_no_more_is_forgotten(mails: OldMails) -> None:
+    old = "extract(epoch from now() - n * interval '20 days') from generate_series(0, 5) n"
+    await mails.rows(f"insert into request_budgets (account, tokens, at) select 'a ' || n, 1, {old}")
+    await mails.rows(f"insert into shortages (pause, thing, account, until) select 60, 'cx23', 'a ' || n, {old}")
+    await mails.clean(Kept.AUDIT)
+    assert await mails.one("select count(*) from shortages") == 2
+    assert await mails.one("select count(*) from request_budgets") == 2
+
+
+# How the rows of each table come to an end. Enrolments are columns of their machine, signals are no rows (NOTIFY).
+ENDS = {
+    "what each was stays, without its words": ("agents", "messages", "threads", "turns", "thread_refs", "budgets"),
+    "by its own age": (
+        *("message_bodies", "turn_attachments", "logs", "calls", "ssh_sessions", "alarms", "state_moves"),
+        *("relay_keys", "usage_alerts", "request_budgets", "shortages"),
+    ),
+    "a sum for a month": ("call_months",),
+    "with its agent": ("agent_senders", "agent_steps", "agent_keys", "byok_keys"),
+    "with what it stands for": ("machines", "addresses", "dns_names", "image_machines", "executors", "holds"),
+    "with the turn": ("turn_sums",),
+    "never: one a migration": ("schema_versions",),
+}
+
+
+async def test_of_every_table_it_is_known_how_its_rows_end(mails: OldMails) -> None:
+    found = await mails.rows("select table_name from information_schema.tables where table_schema = 'public'")
+    assert sorted(name for (name,) in found) == sorted(name for names in ENDS.values() for name in names)
+
+
 async def test_two_processes_do_not_delete_at_once(mails: OldMails) -> None:
     for number in range(20):
         await mails.stranger(number)

@@ -86,6 +86,11 @@ _AUDIT = (
     "and not exists (select from holds where key_id = k.id) limit %(limit)s)",
     "delete from usage_alerts where id in (select id from usage_alerts "
     "where at < now() - make_interval(days => %(days)s) and message_row is not null limit %(limit)s)",
+    # Of a vendor's account that is asked no more, and of what nobody asks for: their times are Unix seconds.
+    "delete from shortages where (account, thing) in (select account, thing from shortages "
+    "where until < extract(epoch from now() - make_interval(days => %(days)s)) limit %(limit)s)",
+    "delete from request_budgets where account in (select account from request_budgets "
+    "where at < extract(epoch from now() - make_interval(days => %(days)s)) limit %(limit)s)",
 )
 
 
