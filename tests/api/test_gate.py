@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from tests.machine_speed import patient
 from tinyfat.api import gate
 from tinyfat.api.gate import Gate, Group, operator_group
 from tinyfat.engine.reading import Reading
@@ -55,6 +56,11 @@ class App:
         self.bodies: list[bytes] = []
         self.go = asyncio.Event()
         self.go.set()
+        self.reads = asyncio.Condition()
+
+    async def has_read(self, bodies: int) -> None:
+        async with asyncio.timeout(patient(20)), self.reads:
+            await self.reads.wait_for(lambda: len(self.bodies) >= bodies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", scope["method"] != "GET"
@@ -66,6 +72,8 @@ class App:
             body += message["body"]
             more = message["more_body"]
         self.bodies.append(body)
+        async with self.reads:
+            self.reads.notify_all()
         await self.go.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -160,8 +168,7 @@ async def test_a_sender_that_goes_away_is_nobodys_concern(app: App, door: Gate) 
 async def test_requests_of_a_group_at_once_are_bounded(app: App, door: Gate) -> None:
     app.go.clear()
     under_way = [asyncio.create_task(ask(door, "/open", Asked([b"x"]))) for _ in range(2)]
-    while len(app.bodies) < 2:
-        await asyncio.sleep(0)
+    await app.has_read(2)
     third = Asked([b"x"])
     assert await ask(door, "/open", third) == 503
     assert (b"retry-after", gate.RETRY_SECONDS.encode()) in third.sent[0]["headers"]
@@ -175,8 +182,7 @@ async def test_what_is_read_counts_until_it_is_answered(app: App) -> None:
     door = Gate(app, GROUPS, reading)
     app.go.clear()
     under_way = asyncio.create_task(ask(door, "/api/x", Asked([b"x" * 50]), OPERATOR))
-    while not app.bodies:
-        await asyncio.sleep(0)
+    await app.has_read(1)
     assert reading.held == 50
     assert await ask(door, "/api/x", Asked([b"x"]), OPERATOR) == 503
     app.go.set()
