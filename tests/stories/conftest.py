@@ -1,4 +1,8 @@
-"""One TinyFat for most stories, and a hasty one with small limits beside it; each story has an agent of its own."""
+"""One TinyFat for most stories, and a hasty one with small limits beside it; each story has an agent of its own.
+
+Workers steal tests, and one that comes back to a module sets up what is of the module's scope again: an agent of the
+house is made by a fixture of the session's scope, and a home of a module's own is another folder each time.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -33,11 +32,11 @@ SETTLED = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def quinn(stories: Path) -> AsyncIterator[House]:
+async def quinn(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     async with (
         PostOffice() as office,
         TinyFat(
-            stories / "corpus",
+            tmp_path_factory.mktemp("corpus") / "home",
             TINYFAT_SMARTHOST=f"127.0.0.1:{office.port}",
             TINYFAT_INBOUND_SECRET=SECRET,
             TINYFAT_MAIL_TRUST="127.0.0.0/8, ::1/128, 198.51.100.0/24",

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
 PAULA = "paula@tinyfat.localhost"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
+@pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
 async def paula(house: House) -> None:
     await house.operator.make_agent("paula")
 

@@ -16,7 +16,7 @@ GIL = "gil@tinyfat.localhost"
 EXCHANGES_MAX = 3
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
+@pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
 async def gil(house: House) -> None:
     await house.operator.make_agent("gil")
     await house.operator.ask("POST", "agents/gil/senders", json={"pattern": "@example.org"})

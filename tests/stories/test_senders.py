@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import aiosmtplib
 import pytest
@@ -19,7 +18,7 @@ pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
 KEY = rsa_key(1)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
+@pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
 async def emil(house: House) -> None:
     await house.operator.make_agent("emil")
 
@@ -130,7 +129,7 @@ async def test_reply_to_is_followed_only_to_somebody_who_may_write_here(house: H
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def wary(office: PostOffice, stories: Path) -> AsyncIterator[tuple[House, Zone]]:
+async def wary(office: PostOffice, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[House, Zone]]:
     with dns_server(Zone()) as zone:
         zone.txt("example.org", b"v=spf1 ip4:127.0.0.1 -all")
         zone.txt("signs.example", b"v=spf1 -all")
@@ -138,7 +137,7 @@ async def wary(office: PostOffice, stories: Path) -> AsyncIterator[tuple[House, 
         zone.txt("closed.example", b"v=spf1 -all")
         zone.txt("_dmarc.closed.example", b"v=DMARC1; p=reject")
         tinyfat = TinyFat(
-            stories / "wary",
+            tmp_path_factory.mktemp("wary") / "home",
             TINYFAT_SMARTHOST=f"127.0.0.1:{office.port}",
             TINYFAT_MAIL_TRUST="none",
             TINYFAT_NAMESERVERS=zone.address,

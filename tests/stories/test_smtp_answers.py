@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
 DORA = "dora@tinyfat.localhost"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
+@pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
 async def dora(house: House) -> None:
     await house.operator.make_agent("dora")
 

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
 BEA = "bea@tinyfat.localhost"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
+@pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
 async def bea(house: House) -> None:
     await house.operator.make_agent("bea")
 

@@ -141,6 +141,7 @@ async def test_a_home_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 
 
 async def test_the_home_is_its_owners_alone(house: House) -> None:
+    await house.operator.make_agent("olga")
     private = [house.tinyfat.home, *(house.tinyfat.home / name for name in ("secret.key", "up.json", "postgres"))]
     private += list(house.tinyfat.home.glob("machines/*")) + list(house.tinyfat.home.glob("machines/*/box.json"))
     assert len(private) > 5
@@ -148,13 +149,14 @@ async def test_the_home_is_its_owners_alone(house: House) -> None:
 
 
 async def test_no_secret_is_in_an_argv_or_in_the_log(house: House) -> None:
+    await house.operator.make_agent("nora")
     tokens = [(house.tinyfat.home / "secret.key").read_text().strip()]
     tokens += [Home(house.tinyfat.home).operator_token()]
     for box in house.tinyfat.home.glob("machines/*/box.json"):
         tokens.append(box.read_text().split('"link_token": "')[1].split('"')[0])
     argvs = "\n".join(of_home(house.tinyfat.home))
     log = house.tinyfat.log.read_text()
-    assert len(tokens) > 3
+    assert len(tokens) >= 3
     assert [t for t in tokens if t in argvs or t in log] == []
 
 
