@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -209,6 +210,12 @@ def see_the_planes_files() -> object:
 def signal_the_plane() -> object:
     os.kill(PID, signal.SIGCONT)
     return b"plane" in Path(f"/proc/{PID}/cmdline").read_bytes()  # in a room, another has its number
+
+
+@attempt
+def limit_the_plane() -> object:
+    resource.prlimit(PID, resource.RLIMIT_CORE, (0, 0))  # as well could it be that of processor time
+    return b"plane" in Path(f"/proc/{PID}/cmdline").read_bytes()
 
 
 @attempt

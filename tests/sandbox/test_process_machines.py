@@ -189,6 +189,38 @@ async def test_nothing_of_ours_is_written_through_a_boxs_link(house: House, tmp_
     assert theirs.read_text() == "mine"
 
 
+async def test_a_folder_nested_deeper_than_python_goes_is_removed(house: House) -> None:
+    """And one that is closed to whoever is not root."""
+    house.folder.mkdir(parents=True)
+    closed = house.folder / "closed"
+    (closed / "inside").mkdir(parents=True)
+    closed.chmod(0)
+    at = os.open(house.folder, os.O_RDONLY)
+    for _ in range(sys.getrecursionlimit() + 100):
+        os.mkdir("deeper", dir_fd=at)
+        at, before = os.open("deeper", os.O_RDONLY, dir_fd=at), at
+        os.close(before)
+    os.close(at)
+    await house.machines.delete("m1")
+    assert (await house.machines.look("m1")).state is MachineState.GONE
+
+
+async def test_a_box_that_an_earlier_version_began_is_begun_anew(house: House) -> None:
+    """It runs without a parent, and without a sandbox."""
+    house.folder.mkdir(parents=True)
+    argv = [sys.executable, "-c", "import time; time.sleep(600)", "--folder", str(house.folder)]
+    with subprocess.Popen(argv, start_new_session=True) as old:
+        try:
+            (house.folder / "box.pid").write_text(f"{old.pid}\n")
+            assert (await house.machines.look("m1")).state is MachineState.RUNNING
+            await house.machines.start(MachineOrder("m1", "ada", "echo", "ws://127.0.0.1:9/box/link", "token"))
+            assert old.wait(SECONDS) == -signal.SIGTERM
+            assert (await house.machines.look("m1")).state is MachineState.RUNNING
+        finally:
+            old.kill()
+            await house.machines.delete("m1")
+
+
 async def test_each_machine_has_a_number_of_its_own_while_it_lives(house: House) -> None:
     names = ("m1", "m2", "m3")
 

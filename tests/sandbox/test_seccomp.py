@@ -42,7 +42,7 @@ def here(request: pytest.FixtureRequest) -> Architecture:
 
 @pytest.mark.parametrize("unix_sockets", [True, False])
 def test_which_sockets_are_opened(here: Architecture, unix_sockets: bool) -> None:
-    code = program(here, unix_sockets, shared_ipc=True)
+    code = program(here, unix_sockets, room=True)
     opened = {
         (family, protocol): judged(code, here.audit, here.socket, family, TCP | 0o2000000, protocol)
         for family in range(64)
@@ -66,17 +66,24 @@ def test_what_sends_opens_no_connection(here: Architecture) -> None:
 
 
 def test_what_is_refused_and_what_is_not(here: Architecture) -> None:
-    alone, own = program(here, False, shared_ipc=False), program(here, True, shared_ipc=True)
+    alone, own = program(here, False, room=False), program(here, True, room=True)
     sending = {number for number, _ in here.flags}
     for number in range(600):
         wanted = ALLOW
         if number in here.refused:
             wanted = refused(errno.ENOSYS)
-        elif number == here.socket or number in sending:
+        elif number in (here.socket, here.limits) or number in sending:
             continue
         assert judged(own, here.audit, number) == wanted
         in_both = number in here.refused or number in here.shared
         assert judged(alone, here.audit, number) == (refused(errno.ENOSYS) if in_both else ALLOW)
+
+
+def test_another_processs_limits_are_its_own_outside_of_a_room(here: Architecture) -> None:
+    for pid in (0, 1, 4711, 2**32 - 1):
+        assert judged(program(here, True, room=True), here.audit, here.limits, pid) == ALLOW
+        alone = judged(program(here, True, room=False), here.audit, here.limits, pid)
+        assert alone == (refused(errno.EPERM) if pid else ALLOW)
 
 
 def test_calls_of_another_kind_are_no_way_around(here: Architecture) -> None:

@@ -67,7 +67,7 @@ def _enter(program: Program, grants: Grants, ports: Ports, means: Means, root: P
     if means.landlock:
         landlock.restrict(means.landlock, _rights(grants, means), ports)
     if means.seccomp:
-        seccomp.restrict(unix_sockets=means.unix_sockets, shared_ipc=means.namespaces)
+        seccomp.restrict(unix_sockets=means.unix_sockets, room=means.namespaces)
     os.chdir(program.folder)
     kernel.die_with_parent()  # again: giving up capabilities may have undone it (prctl(2), PR_SET_PDEATHSIG)
     if select.select([alive], [], [], 0)[0]:

@@ -49,7 +49,10 @@ class Means:
                 found.append("empty your files")
             if self.landlock < landlock.ABI_SCOPES:
                 found.append("end your programs")
-            found.append("change your files' modes and times, and see which programs you run, with their arguments")
+            found.append(
+                "change your files' modes and times and learn their names and sizes; slow your programs down, and see "
+                "which run, with their arguments"
+            )
         return tuple(found)
 
     @property

@@ -3,7 +3,8 @@
 - Unix sockets are opened by path past Landlock: D-Bus, Docker, ssh-agent and Postgres would be one connect(2) away.
 - Multipath TCP and TCP Fast Open connect past Landlock's rule of ports (seen on 6.18).
 - io_uring does socket calls that no filter sees.
-- Keyrings, System V memory and message queues belong to the user, not to the program.
+- Keyrings, System V memory and message queues belong to the user, not to the program; and a user may set the limits of
+  each of its programs, of processor time too, at the end of which a program is killed.
 
 Numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h. Instructions: linux/filter.h,
 linux/bpf_common.h; what they read: struct seccomp_data of linux/seccomp.h.
@@ -36,6 +37,7 @@ class Architecture:
     flags: tuple[tuple[int, int], ...]  # calls that send, and which argument holds their flags
     refused: tuple[int, ...]  # always
     shared: tuple[int, ...]  # System V IPC and message queues
+    limits: int  # prlimit64(pid, ...); 0: oneself
 
 
 ARCHITECTURES = {
@@ -47,6 +49,7 @@ ARCHITECTURES = {
         (425, 426, 427, 248, 249, 250, 321, 298, 323),
         # shmget shmat shmctl semget semop semctl msgget msgsnd msgrcv msgctl semtimedop mq_open mq_unlink
         (29, 30, 31, 64, 65, 66, 68, 69, 70, 71, 220, 240, 241),
+        302,
     ),
     "aarch64": Architecture(
         0xC00000B7,
@@ -55,6 +58,7 @@ ARCHITECTURES = {
         (425, 426, 427, 217, 218, 219, 280, 241, 282),
         # mq_open mq_unlink msgget msgctl msgrcv msgsnd semget semctl semtimedop semop shmget shmctl shmat
         (180, 181, 186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196),
+        261,
     ),
 }
 
@@ -67,27 +71,29 @@ def known(machine: str = kernel.MACHINE) -> bool:
     return machine in ARCHITECTURES
 
 
-def restrict(unix_sockets: bool, shared_ipc: bool) -> None:
+def restrict(unix_sockets: bool, room: bool) -> None:
     """For this process and all its descendants, for good. socketpair(2) stays. Raises OSError."""
-    code = program(ARCHITECTURES[kernel.MACHINE], unix_sockets, shared_ipc)
+    code = program(ARCHITECTURES[kernel.MACHINE], unix_sockets, room)
     held = ctypes.create_string_buffer(code, len(code))
     filled = _Program(len(code) // 8, ctypes.addressof(held))
     kernel.no_new_privileges()
     kernel.call_prctl_pointer("PR_SET_SECCOMP", _PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(filled))
 
 
-def program(here: Architecture, unix_sockets: bool, shared_ipc: bool) -> bytes:
-    """The filter. `unix_sockets`: socket(AF_UNIX) is let through; `shared_ipc`: System V IPC and message queues are,
-    since they are the program's own."""
+def program(here: Architecture, unix_sockets: bool, room: bool) -> bytes:
+    """The filter. `unix_sockets`: socket(AF_UNIX) is let through; `room`: System V IPC, message queues and other
+    processes' limits are, since in namespaces of its own they are the program's own."""
     families = [socket.AF_INET, socket.AF_INET6, 16]  # 16: AF_NETLINK, by which programs list their interfaces
     families += [socket.AF_UNIX] if unix_sockets else []
-    refused = (*here.refused, *(() if shared_ipc else here.shared))
+    refused = (*here.refused, *(() if room else here.shared))
     code = [
         *(_load(_ARCHITECTURE), _jump(_JUMP_EQUAL, here.audit, 1, 0), _end(_KILL_PROCESS)),
         *(_load(_NUMBER), _jump(_JUMP_GREATER_EQUAL, _X32, 0, 1), _end(_ERRNO | errno.ENOSYS)),
     ]
     for number in refused:
         code += _when(_JUMP_EQUAL, number, [_end(_ERRNO | errno.ENOSYS)])
+    if not room:
+        code += _when(_JUMP_EQUAL, here.limits, _of_oneself())
     for number, argument in here.flags:
         code += _when(_JUMP_EQUAL, number, _sending(argument))
     code += _when(_JUMP_EQUAL, here.socket, _opening(families))
@@ -97,6 +103,10 @@ def program(here: Architecture, unix_sockets: bool, shared_ipc: bool) -> bytes:
 def _sending(argument: int) -> list[bytes]:
     refuse = [_end(_ERRNO | errno.EOPNOTSUPP)]
     return [_load(_ARGUMENTS + 8 * argument), *_when(_JUMP_SET, _MSG_FASTOPEN, refuse), _end(_ALLOW)]
+
+
+def _of_oneself() -> list[bytes]:
+    return [_load(_ARGUMENTS), *_when(_JUMP_EQUAL, 0, [_end(_ALLOW)]), _end(_ERRNO | errno.EPERM)]
 
 
 def _opening(families: Iterable[int]) -> list[bytes]:

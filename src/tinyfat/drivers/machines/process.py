@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import secrets
-import shutil
 import stat
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from tinyfat.box.child import Mark
 from tinyfat.box.process_table import ProcessSeen, boot, everyone, look, tree
 from tinyfat.domain.machines import MachineOrder, MachineSeen, MachineState
 from tinyfat.drivers.machines import process_box
+from tinyfat.drivers.machines.folder_removal import remove
 from tinyfat.drivers.machines.process_ports import own_ports
 from tinyfat.ports.machines import MachineRefused
 from tinyfat.sandbox import means
@@ -143,7 +143,7 @@ class ProcessMachines:
             await asyncio.sleep(LOOK_SECONDS)
             self._reap(machine_id)
         if not left:
-            await asyncio.to_thread(shutil.rmtree, self._folder / machine_id, True)
+            await asyncio.to_thread(remove, self._folder / machine_id)
             self._numbers.pop(machine_id, None)
             for kind in RECORD_KINDS:
                 _remove(self._record(machine_id, kind))
@@ -208,8 +208,8 @@ class ProcessMachines:
         return found
 
     def _box(self, machine_id: str) -> psutil.Process | None:
-        """The box's parent, as it wrote down itself; elsewhere than on Linux the box."""
-        if HAS_PARENT:
+        """The box's parent, as it wrote down itself. The box, elsewhere than on Linux or begun by an older version."""
+        if HAS_PARENT and self._record(machine_id, ".json").exists():
             mark = _mark(self._record(machine_id, ".pid"))
             seen = look(mark.pid) if mark else None
             return _process(seen) if mark and seen and seen.started == mark.started else None
