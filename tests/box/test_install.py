@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,25 @@ def test_the_command_says_where_it_put_it(
 def test_the_default_folder_is_the_users_cache() -> None:
     assert install.shared_default({"HOME": "/home/eva"}) == Path("/home/eva/.cache/tinyfat/runtimes")
     assert install.shared_default({"HOME": "/h", "XDG_CACHE_HOME": "/c"}) == Path("/c/tinyfat/runtimes")
+
+
+@pytest.mark.parametrize(("program", "installed"), [("require('fs').writeFileSync(__dirname + '/done', '')", True),
+                                                    ("throw new Error('not so')", False)])  # fmt: skip
+async def test_what_a_package_writes_at_its_first_start_is_there(
+    empty: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, installed: bool
+) -> None:
+    """Whoever runs it may not write there."""
+
+    async def npm_ci(work: Path, *_: object) -> None:
+        (work / "node_modules/nothing").mkdir(parents=True)
+        (work / "node_modules/nothing/run.js").write_text(program)
+
+    monkeypatch.setattr(install, "_npm_ci", npm_ci)
+    wanted = replace(empty, first_run=("run.js", "--version"))
+    if not installed:
+        with pytest.raises(InstallFailed, match="not so"):
+            await install.install(wanted, tmp_path / "shared", lambda _: None)
+    else:
+        await install.install(wanted, tmp_path / "shared", lambda _: None)
+    assert wanted.installed_in(tmp_path / "shared").exists() is installed
+    assert (wanted.root(tmp_path / "shared") / "done").exists() is installed

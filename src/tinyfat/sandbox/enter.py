@@ -77,7 +77,7 @@ def _enter(program: Program, grants: Grants, ports: Ports, means: Means, root: P
 
 def _rights(grants: Grants, means: Means) -> list[tuple[Path, int]]:
     """For Landlock. In a room, what was not granted is not there: the rest may be read."""
-    everything = [(path, landlock.EVERYTHING) for path in (grants.own, *map(Path, DEVICES))]
+    everything = [(path, landlock.EVERYTHING) for path in (grants.own, *grants.lent, *map(Path, DEVICES))]
     if means.namespaces:
         return [*everything, (Path("/"), landlock.READ), *((path, landlock.EVERYTHING) for path in _ROOM)]
     read = [(path, landlock.READ) for path in (*reached(grants.read), Path("/proc"))]

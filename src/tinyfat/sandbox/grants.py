@@ -35,11 +35,13 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """`own`: may do everything below; `read`: may read and run; `listed`: may see the names of what is below."""
+    """`own`: may do everything below; `read`: may read and run; `listed`: may see the names of what is below; `lent`:
+    as `own`, of folders that are others' too."""
 
     own: Path
     read: tuple[Path, ...]
     listed: tuple[Path, ...] = ()
+    lent: tuple[Path, ...] = ()
 
 
 def system() -> tuple[Path, ...]:

@@ -51,7 +51,7 @@ class Means:
                 found.append("end your programs")
             found.append(
                 "change your files' modes and times and learn their names and sizes; slow your programs down, and see "
-                "which run, with their arguments"
+                "which run, with their arguments; take the locks of an OpenClaw of your own"
             )
         return tuple(found)
 

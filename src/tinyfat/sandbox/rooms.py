@@ -35,7 +35,8 @@ def move_in(root: Path, grants: Grants) -> None:
     _devices(root / "dev")
     for path in reached(grants.read):
         _show(root, path, read_only=True)
-    _show(root, grants.own, read_only=False)
+    for path in (grants.own, *grants.lent):
+        _show(root, path, read_only=False)
     kernel.mount("proc", root / "proc", "proc", _QUIET | kernel.MS_NOEXEC)
     (root / "proc/sys/user/max_user_namespaces").write_text("0")  # no namespace in it, where it would be root again
     kernel.mount_attributes(root / "proc", kernel.MOUNT_ATTR_RDONLY)

@@ -63,6 +63,9 @@ class Package:
     version: str
     folder: Path  # holds package.json and package-lock.json
     disk_bytes: int  # free space an installation needs, npm's cache included
+    first_run: tuple[
+        str, ...
+    ] = ()  # of its own folder, by node, once: what it would else write there at its first start
 
     @property
     def installed_name(self) -> str:
@@ -86,13 +89,14 @@ class Package:
 
 def package(name: str, folder: Path | None = None) -> Package:
     """The package of that name. Raises KeyError for one that we do not ship a lock file of."""
-    npm_name, disk_bytes = {
-        "openclaw": ("openclaw", 1_200 * 1024 * 1024),
-        "pi": ("@earendil-works/pi-coding-agent", 400 * 1024 * 1024),
+    npm_name, disk_bytes, first_run = {
+        # Whoever runs it later may not be able to write there: then it does not start at all.
+        "openclaw": ("openclaw", 1_200 * 1024 * 1024, ("openclaw.mjs", "--version")),
+        "pi": ("@earendil-works/pi-coding-agent", 400 * 1024 * 1024, ()),
     }[name]
     folder = folder or LOCKS / name
     wanted = json.loads((folder / "package.json").read_text("utf-8"))
-    return Package(name, npm_name, str(wanted["dependencies"][npm_name]), folder, disk_bytes)
+    return Package(name, npm_name, str(wanted["dependencies"][npm_name]), folder, disk_bytes, first_run)
 
 
 def node_home() -> Path:
@@ -188,16 +192,25 @@ async def _install(wanted: Package, shared: Path, title: str, progress: Progress
     for name in ("package.json", "package-lock.json"):
         shutil.copyfile(wanted.folder / name, work / name)
     await _npm_ci(work, cache, title, progress, started)
+    if wanted.first_run:
+        program = work / "node_modules" / wanted.npm_name / wanted.first_run[0]
+        await _run_node([str(program), *wanted.first_run[1:]], work, cache, title, progress, started)
     work.rename(wanted.installed_in(shared))
     await asyncio.to_thread(shutil.rmtree, cache, ignore_errors=True)
 
 
 async def _npm_ci(work: Path, cache: Path, title: str, progress: Progress, started: float) -> None:
-    home = node_home()
     # The wheel's bin/npm is a copy where a link should be: npm is started by its own file.
-    argv = [str(home / "bin" / "node"), str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"), "ci"]
+    argv = [str(node_home() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"), "ci"]
     argv += ["--ignore-scripts", "--no-audit", "--no-fund", "--no-progress", "--omit=dev"]
+    await _run_node(argv, work, cache, title, progress, started)
+
+
+async def _run_node(argv: list[str], work: Path, cache: Path, title: str, progress: Progress, started: float) -> None:
+    """Raises InstallFailed with its last words."""
+    home = node_home()
     process = await asyncio.create_subprocess_exec(
+        str(home / "bin" / "node"),
         *argv,
         cwd=work,
         env=npm_environment(os.environ, home, cache),
@@ -220,7 +233,8 @@ async def _npm_ci(work: Path, cache: Path, title: str, progress: Progress, start
         raise
     if code != 0:
         raise InstallFailed(
-            f"{title} could not be installed: npm ended with {code}. Its last lines:\n" + "\n".join(last_lines)
+            f"{title} could not be installed: {Path(argv[0]).stem} ended with {code}. Its last lines:\n"
+            + "\n".join(last_lines)
         )
 
 

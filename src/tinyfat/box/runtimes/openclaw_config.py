@@ -32,6 +32,11 @@ TOOLS_DENIED = (
 )
 
 
+def lock_folder(user: int) -> Path:
+    """Where it locks its state's database, whatever TMPDIR says: it does not start where it cannot write there."""
+    return Path(f"/tmp/openclaw-state-locks-{user}")  # noqa: S108
+
+
 def configuration(model: ModelAccess, state: Path, workspace: Path, port: int) -> dict[str, Any]:
     """The contents of openclaw.json. It names keys by variable and holds none."""
     return {

@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from tinyfat.box.child import Mark
 from tinyfat.box.private_file import write_private
 from tinyfat.box.process_table import boot, everyone, look, tree
 from tinyfat.box.runtime import InstallFailed, Progress
-from tinyfat.box.runtimes import install
+from tinyfat.box.runtimes import install, openclaw_config
 from tinyfat.box.runtimes.loopback import PORTS_VARIABLE
 from tinyfat.drivers.machines.process_ports import own_ports, seen_by
 from tinyfat.sandbox import grants, kernel
@@ -118,11 +119,23 @@ def begin(record: Record, root: Path, argv: Sequence[str]) -> tuple[int, socket.
     packages = grants.packages(PACKAGES)
     read = (*grants.system(), *grants.interpreter(), *packages, *grants.certificates(os.environ))
     listed = tuple(package.parent for package in packages)
-    granted = grants.Grants(record.folder, (*grants.without(read, home), record.shared), listed)
+    granted = grants.Grants(record.folder, (*grants.without(read, home), record.shared), listed, _lent(record))
     program = Program(argv, _environment(record, wire), record.folder, (wire,))
     pid = start(program, granted, record.ports, record.means, root)
     theirs.close()
     return pid, ours
+
+
+def _lent(record: Record) -> tuple[Path, ...]:
+    """In a room /tmp is the box's own."""
+    if record.means.namespaces or record.runtime != "openclaw":
+        return ()
+    locks = openclaw_config.lock_folder(os.geteuid())
+    with contextlib.suppress(FileExistsError):
+        locks.mkdir(mode=0o700)
+    seen = locks.lstat()
+    ours = stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid()
+    return (locks,) if ours else ()
 
 
 def _environment(record: Record, wire: int) -> dict[str, str]:
