@@ -7,18 +7,22 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import httpx2
 import pytest
 from rich.text import Text
 
+from tinyfat.cli import imaging
 from tinyfat.cli.agent_steps import _report
 from tinyfat.cli.client import Client, CommandFailed
 from tinyfat.cli.logs import OneLine
 from tinyfat.cli.main import main
 from tinyfat.cli.output import one_line, visible
+from tinyfat.image_builds import Listed
 
 # OSC 52 (the clipboard), CSI, C1's CSI, carriage return, bell, delete, bidi override, line separator, half a surrogate
 # pair, markup of rich that closes nothing or names a link, an emoji's name.
@@ -80,10 +84,60 @@ COMMANDS = (
     "cap kill ada",
     "key list ada",
     "byok list ada",
+    "byok clear ada --vendor openai",
+    "key add ada",
+    "money",
+    *(f"usage ada --by {by}" for by in ("day", "model", "turn")),
+    "models",
+    "disk",
+    "doctor",
+    "agent create ada --owner x@y.org",
+    "agent destroy ada --yes",
+    "image list",
+    "cap set ada --month 1",
+    "cap unkill ada",
 )
 
 
+_MONEY = dict.fromkeys(
+    ("price", "machine", "inference", "paid_by_owner", "margin", "forecast_cost", "forecast_margin"), -7
+) | {"name": HOSTILE, "plan": HOSTILE}
+_DISK = {
+    "path": HOSTILE,
+    "what": [HOSTILE],
+    "complaint": HOSTILE,
+    "state": HOSTILE,
+    "free": 7,
+    "total": 7,
+    "mail": True,
+}
+_TAKEN = {"kind": HOSTILE, "of": HOSTILE, "inside": "", "whole": False, "bytes": 7, "count": 7, "setting": HOSTILE}
+_USED = {"of": HOSTILE, "paid_by_us": 7, "paid_by_owner": 7, "calls": 7, "input": 7, "cached": 7, "output": 7}
+# Where much is a number, the answer as it is, each of its texts hostile; by the last part of what is asked.
+EXACT: dict[str, Any] = {
+    "money": {"month": HOSTILE, "agents": [_MONEY], "in_all": _MONEY},
+    "usage": {
+        "name": HOSTILE, "month": HOSTILE, "spent_nanodollars": 7, "reserved_nanodollars": 7, "calls": 7,
+        "caps": {"month_nanodollars": 7, "month_included": True, "killed": True},
+        "lines": [{**_USED, "estimated": True}],
+    },
+    "models": [
+        {
+            "alias": HOSTILE, "vendor": HOSTILE, "model": HOSTILE, "cliffs": [1], "key_set": False,
+            "key_variable": HOSTILE, "price": {"input": 7, "cached": 7, "output": 7, "source": HOSTILE},
+        }
+    ],
+    "disk": {"disks": [_DISK], "taken": [_TAKEN]},
+    "disks": [_DISK],
+    "status": {"machines": {"running": 1, "wanted": 2}, "alarms": 3, "seconds_up": HOSTILE, "process": HOSTILE},
+}  # fmt: skip
+
+
 def hostile_answer(self: Client, *parts: str, **more: Any) -> Any:
+    if parts[-1] in EXACT:
+        return EXACT[parts[-1]]
+    if "body" in more or parts[0] == "destroyed":
+        return Anything(state="destroyed")
     if parts[-1] in ("logs", "audit"):
         return [Anything(id=3, at=1_800_000_000.0)]
     if parts[-1] in ("mail", "keys", "ssh-keys", "agents", "byok", "sessions", "ssh", "models", "disk"):
@@ -97,6 +151,7 @@ def hostile_api(tmp_path: Path) -> Iterator[None]:
     with (
         mock.patch.multiple(Client, __init__=lambda self, settings: None, **answers),
         mock.patch.object(Client, "page", lambda *a, **m: (hostile_answer(*a, **m), False)),
+        mock.patch.object(imaging, "listed", lambda *a: [Listed(HOSTILE, 7, datetime.now(UTC), HOSTILE, 7)]),
         mock.patch.dict("os.environ", {"TINYFAT_HOME": str(tmp_path)}, clear=True),
         contextlib.chdir(tmp_path),
     ):
@@ -114,7 +169,7 @@ def said(tmp_path: Path, words: str) -> tuple[str, BaseException | None]:
         try:
             main()
         except SystemExit as ended:
-            if ended.code not in (0, None) and words.split()[0] != "fleet":  # 1: there are alarms
+            if ended.code not in (0, None) and words.split()[0] not in ("fleet", "doctor"):  # 1: alarms
                 failed = ended
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             failed = error
@@ -149,6 +204,41 @@ def test_an_error_of_the_control_plane_steers_nothing(tmp_path: Path) -> None:
             main()
     assert steers(out.getvalue()) == []
     assert "[/nothing]" in out.getvalue()
+
+
+@pytest.mark.parametrize("state", ["ready", "failed"])
+def test_waiting_for_an_agent_steers_nothing(tmp_path: Path, state: str) -> None:
+    with mock.patch.dict(EXACT, {"ada": Anything(state=state, name="ada"), "agents": Anything(name="ada")}):
+        text, failed = said(tmp_path, "agent create ada --owner x@y.org --wait")
+    assert (failed is not None) == (state == "failed")
+    assert steers(text) == [] and "[/nothing]" in text
+
+
+ODD_BODIES = (json.dumps({"error": HOSTILE}), json.dumps({"detail": [HOSTILE]}), "5", "[1]", "null", "", "[" * 100_000)
+
+
+@pytest.mark.parametrize("code", [307, 400, 404, 409, 422, 500, 503])
+@pytest.mark.parametrize("body", ODD_BODIES, ids=lambda body: body[:9])
+def test_whatever_the_other_side_answers_is_words_and_an_exit_code(code: int, body: str) -> None:
+    """What listens on the port may be something else than TinyFat."""
+    with pytest.raises(CommandFailed):
+        answered(code, body).get("agents", "ada")
+
+
+@pytest.mark.parametrize("body", ["", "<html>", "[" * 100_000], ids=lambda body: body[:6])
+def test_an_answer_that_is_no_json_is_words_too(body: str) -> None:
+    for ask in (lambda: answered(200, body).get("x"), lambda: answered(200, body).page("x")):
+        with pytest.raises(CommandFailed, match="is no TinyFat"):
+            ask()
+
+
+def answered(code: int, body: str) -> Client:
+    client = Client.__new__(Client)
+    client._where = "http://x"
+    client._http = httpx2.Client(
+        base_url="http://x", transport=httpx2.MockTransport(lambda request: httpx2.Response(code, text=body))
+    )
+    return client
 
 
 def test_the_spinner_takes_no_markup() -> None:

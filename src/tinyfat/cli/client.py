@@ -59,7 +59,7 @@ class Client:
     def page(self, *parts: str, **query: Any) -> tuple[Any, bool]:
         """What is there, and whether there is more of it (RFC 8288: a link to what is next)."""
         response = self._answer("GET", parts, params=query)
-        return response.json(), "next" in response.links
+        return _json(response), "next" in response.links
 
     def post(self, *parts: str, body: Any = None) -> Any:
         return self._ask("POST", parts, json=body)
@@ -86,7 +86,7 @@ class Client:
             raise CommandFailed("What came is not what was sent. Say it again.")
 
     def _ask(self, method: str, parts: tuple[str, ...], **more: Any) -> Any:
-        return self._answer(method, parts, **more).json()
+        return _json(self._answer(method, parts, **more))
 
     def _answer(self, method: str, parts: tuple[str, ...], **more: Any) -> httpx2.Response:
         try:
@@ -111,16 +111,28 @@ def _failure(status: int) -> type[CommandFailed]:
     return {404: NothingThere, 422: WrongUse, 400: WrongUse}.get(status, CommandFailed)
 
 
-def _says_error(response: httpx2.Response) -> bool:
+def _json(response: httpx2.Response) -> Any:
+    """Raises CommandFailed: something else than TinyFat may listen there."""
     try:
-        return "error" in response.json()
-    except ValueError:
-        return False
+        return response.json()
+    except (ValueError, RecursionError):
+        raise CommandFailed(f"What listens at {response.url.host}:{response.url.port} is no TinyFat.") from None
+
+
+def _says_error(response: httpx2.Response) -> bool:
+    body = _error_body(response)
+    return isinstance(body, dict) and "error" in body
 
 
 def _complaint(response: httpx2.Response) -> str:
-    try:
-        body = response.json()
+    body = _error_body(response)
+    if isinstance(body, dict) and body:
         return str(body.get("error") or body.get("detail") or body)
-    except ValueError:
-        return f"TinyFat answered {response.status_code}; its log tells more (`tinyfat up` prints it)."
+    return f"TinyFat answered {response.status_code}; its log tells more (`tinyfat up` prints it)."
+
+
+def _error_body(response: httpx2.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None

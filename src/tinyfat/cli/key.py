@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tinyfat.cli.client import Client
-from tinyfat.cli.output import console, local_time, print_json, print_table
+from tinyfat.cli.output import console, local_time, one_line, print_json, print_table
 from tinyfat.listen_address import url_of
 from tinyfat.settings import load_settings
 
@@ -25,7 +25,7 @@ def add(name: Name, label: Annotated[str, typer.Option(help="What it is for.")] 
         print_json(made)
         return
     relay_url = url_of(settings.relay_listen.host, settings.relay_listen.port)
-    typer.echo(made["key"])
+    typer.echo(one_line(made["key"]))
     console.print(
         f"This is the only time it is shown. Base URL: {relay_url}/v1 (OpenAI's clients), {relay_url} (Anthropic's). "
         f"`tinyfat key revoke {name} {made['prefix']}` ends it.",
