@@ -19,6 +19,10 @@ PLAIN = HEAD + b"\r\n" + b"word word\r\n" * 1000
 HTML = HEAD + b"Content-Type: text/html\r\n\r\n" + b"<p>word word</p>\r\n" * 1000
 LARGE = HEAD + b"\r\n" + b"word word\r\n" * 10_000
 WITHIN = HEAD + b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n" + b"aGVsbG8K" * 1000
+HIDDEN = HEAD + b"Content-Transfer-Encoding: 7bit base64\r\n\r\n" + b"PGh0bWw+PHA+" * 1000
+UTF_16 = (HEAD + b"\r\n" + b"<html><p>x" * 300).decode().encode("utf-16")
+SHORT = HEAD + b"Content-Transfer-Encoding: base64\r\n\r\n" + b"aGVsbG8K" * 300
+NAMED = HEAD + b"Content-Transfer-Encoding: 7bit \r\n\r\n" + b"word word\r\n" * 1000
 LISTS = HEAD + b"Content-Type: TEXT/HTML\r\n\r\n" + b"<ul>" * 100 + b"<li>x" * 500
 
 
@@ -31,7 +35,10 @@ async def workers() -> AsyncIterator[Workers]:
 
 @pytest.mark.parametrize(
     ("raw", "elsewhere"),
-    [(PLAIN, False), (HTML, True), (LARGE, True), (WITHIN, True), (LISTS, True), (b"", False), (b"html", False)],
+    [
+        *((PLAIN, False), (HTML, True), (LARGE, True), (WITHIN, True), (LISTS, True), (b"", False), (b"html", False)),
+        *((HIDDEN, True), (UTF_16, True), (SHORT, False), (NAMED, False)),
+    ],
 )
 async def test_what_is_costly_is_read_elsewhere_with_the_same_result(
     workers: Workers, raw: bytes, elsewhere: bool

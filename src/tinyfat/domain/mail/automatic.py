@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from tinyfat.domain.mail.automatic_marks import MARKS, NO_MARKS, ROLES, SUBJECTS, Kind, Mark
 from tinyfat.domain.mail.headers import Headers, parse_parameters
@@ -130,6 +130,7 @@ def _first_word(value: str) -> str:
     return words[0][:40]
 
 
+@lru_cache(maxsize=1_024)  # fields' names are at most 1,000 characters, and mostly the same few
 def _marks_of(name: str) -> tuple[Mark, ...]:
     exact, patterns = _marks()
     if name in exact:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from encodings.aliases import aliases
+from functools import lru_cache
+
+LABEL_CHARS_MAX = 60
 
 # Charsets mail is written in. Python knows codecs that are none (zip, idna, punycode: slow or worse); they are unknown
 # here, and so are names it has never seen: it would keep each one for ever.
@@ -93,6 +96,11 @@ _INSIDE = re.compile(
 
 def codec_of(label: str) -> str | None:
     """Python's codec for a label, case, separators and a language behind a star (RFC 2231 5) aside; None if unknown."""
+    return _codec_of(label[:LABEL_CHARS_MAX])
+
+
+@lru_cache(maxsize=512)
+def _codec_of(label: str) -> str | None:
     name = _folded(label.partition("*")[0])
     found = _BY_NAME.get(name) or _BY_NAME.get(name.replace("_", ""))
     if found is None and (inside := _INSIDE.search(name)):  # `3D"koi8-r"`, `charset=utf-8`, `8859-2`
@@ -101,7 +109,7 @@ def codec_of(label: str) -> str | None:
 
 
 def _folded(label: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", label[:60].lower()).strip("_")
+    return re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
 
 
 def _table() -> dict[str, str]:

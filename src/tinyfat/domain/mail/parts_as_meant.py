@@ -43,7 +43,8 @@ def as_meant(root: Part) -> Part:
     counts where there is no other.
     """
     root = _whole(root)
-    meant = _part(root, _Opening(WRAPPINGS_MAX, with_text=not _says_something(root)))
+    packed = any(is_tnef(leaf) for leaf in root.leaves())
+    meant = _part(root, _Opening(WRAPPINGS_MAX, with_text=not (packed and _says_something(root))))
     if _has_text(meant):
         return meant
     for likely in (_is_alternative_text, _is_only_text, _is_other_version):
