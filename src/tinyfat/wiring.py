@@ -358,7 +358,7 @@ class World:
             "smarthost": str(self.settings.smarthost.address) if self.settings.smarthost else None,
             "relay_listen": str(self.settings.relay_listen),
             "model": {"source": self.model_source, "model": self.model.model},
-            "process": (await self.machines.sandbox()).words,
+            "process": await self.machines.sandbox_words(),
             "machines": {"wanted": len(machines), "running": sum(s.state is MachineState.RUNNING for s in looks)},
             "mail": await self.ledger.counts(),
             "alarms": len(await self.fleet.alarms.open()),

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.sandbox.prey import prey
+from tinyfat.domain.machines import MachineOrder, MachineState
+from tinyfat.drivers.machines.process import ProcessMachines
+from tinyfat.ports.machines import MachineRefused
 from tinyfat.sandbox import means
 from tinyfat.sandbox.means import Means
 
@@ -104,3 +110,41 @@ def test_what_does_not_hold_is_said() -> None:
     assert not Means(7, True, False).all  # multipath TCP goes past Landlock's ports
     for none in (Means(), Means(7, False, False), Means(0, False, True)):
         assert not none.any and not none.all and "every key of TinyFat" in none.words
+
+
+@pytest.mark.parametrize(("program", "works"), [("raise SystemExit(0)", True), ("raise SystemExit(71)", False)])
+def test_the_trials_word_is_the_kernels(monkeypatch: pytest.MonkeyPatch, program: str, works: bool) -> None:
+    _runs_instead(monkeypatch, program)
+    assert means._works(HERE) is works
+
+
+@pytest.mark.parametrize(
+    "program", ["raise MemoryError", "import os; os.kill(os.getpid(), 9)", "import threading; threading.Event().wait()"]
+)
+def test_a_trial_that_says_nothing_is_not_taken_for_no_sandbox(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Else a host that was out of memory for a moment would start its boxes without one."""
+    monkeypatch.setattr(means, "TRIAL_SECONDS_MAX", 0.5)
+    _runs_instead(monkeypatch, program)
+    with pytest.raises(means.MeansUnknown):
+        means._works(HERE)
+
+
+async def test_where_it_is_not_known_no_box_is_started(tmp_path: Path) -> None:
+    def unknown() -> Means:
+        raise means.MeansUnknown("out of memory")
+
+    machines = ProcessMachines(tmp_path / "home/machines", tmp_path / "shared", time.monotonic, unknown)
+    with pytest.raises(MachineRefused, match="out of memory"):
+        await machines.start(MachineOrder("m1", "ada", "echo", "ws://127.0.0.1:9/box/link", "token"))
+    assert (await machines.look("m1")).state is MachineState.GONE
+    assert "out of memory" in await machines.sandbox_words()
+
+
+def _runs_instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """In the trial's place."""
+    runs = subprocess.run
+
+    def run(argv: list[str], **how: Any) -> subprocess.CompletedProcess[bytes]:
+        return runs([argv[0], "-c", program], **how)
+
+    monkeypatch.setattr(subprocess, "run", run)

@@ -20,7 +20,7 @@ from tinyfat.domain.mail.addresses import owner_address, sender_pattern
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.flows import provision, retire
 from tinyfat.ports.ledger import Message, OthersThere
-from tinyfat.sandbox.means import Means
+from tinyfat.sandbox.means import NONE, Means
 from tinyfat.wiring import World
 
 LOG_LINES_MAX = 1000
@@ -71,7 +71,7 @@ async def create(new: NewAgent, world: Here) -> dict[str, Any]:
         raise ValueError(complaint)
     place = Place(new.plan or "", new.location, new.image, new.size)
     kept_seconds = 0.0 if new.take_name else world.settings.name_kept_days * DAY_SECONDS
-    sandbox = await world.machines.sandbox()
+    sandbox = await world.machines.sandbox() if kind == PROCESS else NONE
     one_owner = kind == PROCESS and not (sandbox.all or world.settings.process_shared)
     try:
         agent = await world.agents.create(name, owner, new.runtime, kind, place, kept_seconds, one_owner)

@@ -20,7 +20,7 @@ from tinyfat.domain.disks import DiskState
 from tinyfat.domain.machines import PROCESS
 from tinyfat.listen_address import Address
 from tinyfat.recipes.dns_records import MailTerms
-from tinyfat.sandbox.means import NONE, here
+from tinyfat.sandbox.means import NONE, MeansUnknown, here
 from tinyfat.settings import Settings, load_settings
 
 CONNECT_SECONDS_MAX = 5.0
@@ -75,7 +75,12 @@ def _look(settings: Settings) -> Iterator[Finding]:
 
 
 def _sandbox(settings: Settings) -> Finding:
-    found = here() if settings.process_sandbox else NONE
+    try:
+        found = here() if settings.process_sandbox else NONE
+    except MeansUnknown as error:
+        return Finding(
+            "sandbox", "wrong", str(error), "No box of this kind is started meanwhile. Make room, try again."
+        )
     words = f"an agent on a machine of the kind {PROCESS} runs {found.words}"
     if found.all:
         return Finding("sandbox", "ok", words)

@@ -157,7 +157,7 @@ async def _introduce(world: World, smtp: Address, listeners: Listeners, seconds:
         at = f", answered at {settings.dns_listen}" if settings.dns == "local" else ""
         say(f"names      {settings.domain} ({settings.dns}{at})")
     if settings.machine == PROCESS:
-        say(f"machines   {PROCESS}: an agent runs {(await world.machines.sandbox()).words}")
+        say(f"machines   {PROCESS}: an agent runs {await world.machines.sandbox_words()}")
     say(f"model      {world.model.model} ({world.model_source})")
     if settings.smarthost:
         say(f"smarthost  {settings.smarthost.address}")

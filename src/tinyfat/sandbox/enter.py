@@ -13,9 +13,8 @@ from pathlib import Path
 from tinyfat.sandbox import kernel, landlock, rooms, seccomp
 from tinyfat.sandbox.grants import DEVICES, Grants, reached
 from tinyfat.sandbox.landlock import Ports
-from tinyfat.sandbox.means import Means
+from tinyfat.sandbox.means import EXIT_NO_SANDBOX, Means
 
-EXIT_NO_SANDBOX = 71  # EX_OSERR, sysexits.h
 PROCESSES_MAX = 4096  # of one sandbox, where it has a user namespace: a fork bomb ends there
 _FIRST_FD_NOT_STANDARD = 3
 _ROOM = tuple(map(Path, ("/tmp", "/dev/shm", "/dev/pts", "/dev/ptmx")))  # noqa: S108 - our own, in the room

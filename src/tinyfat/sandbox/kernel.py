@@ -38,12 +38,12 @@ _CAPABILITIES_MAX = 64
 
 # It keeps the interpreter's lock during a call, which a clone needs: its child has no other thread to give it back.
 _libc = ctypes.PyDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
 MACHINE = platform.machine()
 
 
 def call(name: str, number: int, *arguments: object) -> int:
     """One system call by its number."""
+    _libc.syscall.restype = ctypes.c_long
     return _checked(name, _libc.syscall(ctypes.c_long(number), *arguments))
 
 

@@ -10,7 +10,9 @@ from functools import cache
 
 from tinyfat.sandbox import landlock, seccomp
 
-TRIAL_SECONDS_MAX = 20.0
+TRIAL_SECONDS_MAX = 30.0
+EXIT_NO_SANDBOX = 71  # of the trial: EX_OSERR, sysexits.h
+WORDS_MAX = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,14 @@ class Means:
 NONE = Means()
 
 
+class MeansUnknown(OSError):
+    """The trial said nothing about the kernel: this host is out of memory, processes or time."""
+
+
 @cache
 def here() -> Means:
-    """By trial, in a process of its own. Blocks for a fraction of a second, the first time."""
+    """By trial, in a process of its own. Blocks for a fraction of a second, until it is known. Raises MeansUnknown:
+    that is not to be taken for 'none'."""
     if sys.platform != "linux":
         return NONE
     wanted = Means(landlock.abi(), namespaces=True, seccomp=seccomp.known())
@@ -84,6 +91,9 @@ def _works(means: Means) -> bool:
     argv = [sys.executable, "-P", "-m", "tinyfat.sandbox.trial", json.dumps(asdict(means))]
     try:
         done = subprocess.run(argv, capture_output=True, timeout=TRIAL_SECONDS_MAX, check=False, cwd="/")
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MeansUnknown(f"the sandbox could not be tried: {error}") from error
+    if done.returncode not in (0, EXIT_NO_SANDBOX):
+        last = done.stderr.decode("utf-8", "replace").strip()[-WORDS_MAX:]
+        raise MeansUnknown(f"the sandbox could not be tried: exit code {done.returncode}. {last}")
     return done.returncode == 0

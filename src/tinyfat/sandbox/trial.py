@@ -1,7 +1,10 @@
-"""`python -m tinyfat.sandbox.trial MEANS`: exit code 0 where a program runs in this sandbox, here and now."""
+"""`python -m tinyfat.sandbox.trial MEANS`: exit code 0 where a program runs in this sandbox, here and now;
+EXIT_NO_SANDBOX where the kernel refuses it; any other says nothing about the kernel.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import tempfile
@@ -10,7 +13,10 @@ from pathlib import Path
 from tinyfat.sandbox import grants
 from tinyfat.sandbox.enter import Program, start, wait
 from tinyfat.sandbox.landlock import Ports
-from tinyfat.sandbox.means import Means
+from tinyfat.sandbox.means import EXIT_NO_SANDBOX, Means
+
+# clone(2): not allowed, not built in, or as many as there may be: none.
+REFUSALS = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOSPC, errno.EUSERS, None)
 
 
 def main(means: Means) -> int:
@@ -19,7 +25,12 @@ def main(means: Means) -> int:
         own.mkdir()
         root.mkdir()
         program = Program(("/bin/sh", "-c", "echo > here && test -r here"), {}, own)
-        return wait(start(program, grants.Grants(own, grants.system()), Ports(), means, root))
+        try:
+            return wait(start(program, grants.Grants(own, grants.system()), Ports(), means, root))
+        except OSError as error:
+            if error.errno not in REFUSALS:
+                raise
+            return EXIT_NO_SANDBOX
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from tinyfat.drivers.machines.process_ports import own_ports
 from tinyfat.ports.machines import MachineRefused
 from tinyfat.sandbox import means
 from tinyfat.sandbox.landlock import Ports
-from tinyfat.sandbox.means import NONE, Means
+from tinyfat.sandbox.means import NONE, Means, MeansUnknown
 
 FORCE_SECONDS = 30.0  # asked this long ago and still there: it is killed
 KILLED_SECONDS_MAX = 10.0  # the kernel takes a moment to end what was killed; longer in an uninterruptible wait
@@ -75,8 +75,17 @@ class ProcessMachines:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     async def sandbox(self) -> Means:
-        """What boxes are started in from now on."""
-        return await asyncio.to_thread(self._means)
+        """What boxes are started in from now on. Raises MachineRefused where that cannot be told now."""
+        try:
+            return await asyncio.to_thread(self._means)
+        except MeansUnknown as error:
+            raise MachineRefused(f"No box is started: {error}.") from error
+
+    async def sandbox_words(self) -> str:
+        try:
+            return (await self.sandbox()).words
+        except MachineRefused as error:
+            return f"not yet. {error}"
 
     async def start(self, order: MachineOrder) -> None:
         """Raises MachineRefused where the folder cannot be written, or there are too many."""
