@@ -23,9 +23,9 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _BLANKS = re.compile(r"[\s\u2028\u2029]+")
 # Tags that no program shows (Unicode 23.9): text for models that people do not see. Behind a black flag they draw one.
 _TAGS = re.compile("(\U0001f3f4[\U000e0020-\U000e007e]{1,10}\U000e007f)|[\U000e0000-\U000e007f]+")
-_INVISIBLE = re.compile(
-    "[\\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]+"
+_VISIBLE = re.compile(
+    "[^\\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]"
 )
 
 
@@ -152,7 +152,7 @@ def _without_tags(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Is nothing of it seen? Preview fillers and the like count as blank."""
-    return not text.strip() or not _INVISIBLE.sub("", text)
+    return _VISIBLE.search(text) is None
 
 
 def one_line(text: str, chars_max: int = 1000) -> str:
