@@ -44,6 +44,7 @@ from tinyfat.flows.mail_turn import MailTurn
 from tinyfat.flows.orders import Orders
 from tinyfat.flows.owner_mail import OwnerMail
 from tinyfat.flows.readiness import Readiness
+from tinyfat.flows.turn_starts import TurnStarts
 from tinyfat.flows.usage_alerts import UsageWatch
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import MailOut
@@ -201,6 +202,7 @@ class World:
             self.engine,
             self.mails,
         )
+        self._turn_starts = TurnStarts(self.mail_turn.start)
         nameservers = settings.nameservers or None
         near = DnsSenderAuthentication(nameservers, DNS_SECONDS_MAX)
         self._authentication = ElsewhereAuthentication(near, self.workers, nameservers, DNS_SECONDS_MAX)
@@ -210,7 +212,7 @@ class World:
             self.agents,
             self.ledger,
             self._authentication,
-            self.mail_turn.start,
+            self._turn_starts.soon,
             bounce_secret,
             self.room.disks.room,
             self.mails,
@@ -340,6 +342,7 @@ class World:
             last_first.push_async_callback(self._leave_usage)
             last_first.push_async_callback(self.workers.close)
             last_first.push_async_callback(self.engine.close)
+            last_first.push_async_callback(self._turn_starts.close)
             last_first.callback(self._authentication.close)
 
     async def _leave_usage(self) -> None:

@@ -55,6 +55,12 @@ class Database:
             open=False,
         )
         self._sweeping: asyncio.Task[None] | None = None
+        self._alone: list[OneConnection] = []
+
+    def one_connection(self, options: str = "") -> OneConnection:
+        """Beside the pool, and closed with it."""
+        self._alone.append(OneConnection(self.url, options))
+        return self._alone[-1]
 
     async def open(self) -> None:
         await self._pool.open()
@@ -62,6 +68,8 @@ class Database:
     async def close(self) -> None:
         if self._sweeping is not None:
             self._sweeping.cancel()
+        for one in self._alone:
+            await one.close()
         await self._pool.close()
 
     @asynccontextmanager
