@@ -21,7 +21,7 @@ class Said:
     counts: list[Count]  # the readings of its usage
     text_bytes: int  # of what the model produced, at most
     fault: Fault | None = None  # it says 200 and is none
-    json: bool = False
+    json: bool = False  # as far as was looked
 
 
 def read_answer(surface: Surface, body: bytes, status: int, content_type: str) -> Said:

@@ -17,6 +17,7 @@ from tinyfat.relay.shapes.surface import Surface
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of an answer that is not streamed
 ERROR_BYTES_MAX = 64 * 1024  # of a vendor's error that is passed on
+LAST_SECONDS_MAX = 2.0  # for what a vendor sends behind its last word
 PRELUDE_SECONDS_MAX = 1.0  # so long what says nothing yet is kept back: an error may follow, and another vendor answer
 PRELUDE_BYTES_MAX = 256 * 1024
 
@@ -99,9 +100,17 @@ class Reply:
             yield kept
         if self.cut is not None:
             raise self.cut
-        while piece := await self._next():
+        while piece := await (self._last() if self.reader.finished else self._next()):
             if out := self.reader.feed(piece):
                 yield out
+
+    async def _last(self) -> bytes:
+        """Behind its last word: a usage perhaps, and the end. Who stays on the line, or hangs up there, has ended."""
+        try:
+            async with asyncio.timeout(LAST_SECONDS_MAX):
+                return await self._next()
+        except (TimeoutError, VendorCut):
+            return b""
 
     async def finish(self, silence_seconds: float, bytes_max: int) -> None:
         """Read on, for nobody, until it ends, is silent for so long, or has become so long. Raises VendorCut,

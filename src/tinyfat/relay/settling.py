@@ -122,7 +122,7 @@ class Meter:
         said = reply.said
         if said is None:
             return _Seen([], False, False, lambda: 0, 0, lambda: 0)
-        whole = bool(reply.body or said.counts)
+        whole = bool(said.counts or (reply.body and said.json))
         return _Seen(said.counts, False, whole, lambda: said.text_bytes, len(reply.body), lambda: 0)
 
     def _resolved(self, count: Count, seen: _Seen, target: Target, bound: Bound, outcome: str) -> Usage:

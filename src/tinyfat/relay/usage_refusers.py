@@ -13,7 +13,7 @@ from tinyfat.relay.request import ModelRequest
 
 REMEMBERED_SECONDS = 24 * 3600.0  # then it is tried again: vendors learn
 REMEMBERED_MAX = 1000
-_REFUSALS = (400, 422)
+_OTHERWISE = (401, 402, 403, 429)  # of errors, what no field of a request is the reason of
 _COMMA = re.compile(rb"\s*,")
 _NAMES = (b"stream_options", b"include_usage")
 
@@ -28,15 +28,20 @@ class UsageRefusers:
         until = self._until.get(_place(target))
         return until is not None and self._clock() < until
 
-    def refused(self, target: Target, reply: Reply) -> bool:
-        """Is that what this answer says? Then it is remembered."""
-        if reply.status not in _REFUSALS or not any(name in reply.body for name in _NAMES):
+    @staticmethod
+    def named_in(reply: Reply) -> bool:
+        """Does this error speak of it? It may only repeat the request, so nothing is remembered yet."""
+        if reply.status < 400 or reply.status in _OTHERWISE:
             return False
+        said = reply.body + (reply.fault.words.encode(errors="replace") if reply.fault is not None else b"")
+        return any(name in said for name in _NAMES)
+
+    def remember(self, target: Target) -> None:
+        """It answered without."""
         self._until[_place(target)] = self._clock() + REMEMBERED_SECONDS
         self._until.move_to_end(_place(target))
         if len(self._until) > REMEMBERED_MAX:
             self._until.popitem(last=False)
-        return True
 
 
 def without_stream_options(request: ModelRequest) -> ModelRequest:

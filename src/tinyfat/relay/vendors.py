@@ -28,6 +28,7 @@ from tinyfat.relay.shapes.surface import Bound, Surface, count, part
 from tinyfat.relay.usage_refusers import UsageRefusers, without_stream_options
 
 WORKED_SECONDS = 10.0  # a vendor that closes a call unanswered after so long may have worked on it
+_GATEWAYS = (408, 499, 502, 504, 520, 522, 524)  # somebody before the vendor heard nothing from it, or hung up on it
 COUNT_PATH = "/v1/messages/count_tokens"
 COUNT_SECONDS_MAX = 20.0
 COUNT_SOON_SECONDS_MAX = 5.0  # where a call waits for it
@@ -138,10 +139,14 @@ class Vendors:
         bare = counts_in_stream and target in self._unasked
         try:
             reply = await self._begun(surface, asked, request, target, bound, key, meter, last, bare)
-            if counts_in_stream and not bare and self._unasked.refused(target, reply):
-                log.info("%s %s takes no stream_options; asked without them", target.vendor, target.model)
+            if counts_in_stream and not bare and not reply.charged and self._unasked.named_in(reply):
+                log.info("%s %s speaks of stream_options; asked without them", target.vendor, target.model)
                 reply.close()
                 reply = await self._begun(surface, asked, request, target, bound, key, meter, last, bare=True)
+                if reply.status < 400:
+                    self._unasked.remember(target)
+            if reply.status in _GATEWAYS and reply.fault is None and meter.waited_seconds > WORKED_SECONDS:
+                meter.silent()
             return reply
         except VendorUnreachable as error:
             log.warning("agent %s: %s %s does not answer: %s", held.agent_id, target.vendor, target.model, error)

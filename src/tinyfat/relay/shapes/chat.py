@@ -77,7 +77,7 @@ class Chat:
         return tally.readings
 
     def answers(self, answer: Mapping[str, Any]) -> bool:
-        return isinstance(answer.get("choices"), list)
+        return bool(_list(answer.get("choices")))
 
     def text_bytes(self, answer: Mapping[str, Any]) -> int:
         choices = answer.get("choices")
@@ -119,9 +119,7 @@ class _ChatStream(StreamReader):
             return Fate.LAST
         choices = event.get("choices")
         told = _usages(event)
-        if told and any(part(choice, "finish_reason") for choice in _list(choices)):
-            self.final = True
-        elif told and not choices and not self.final:  # as the last but one; or as the first, with some vendors
+        if told and not choices and not self.final:  # as the last but one; or as the first, with some vendors
             self.final = self.lately(_FINISH)
         for place, usage in told:
             self.tell(place, usage)

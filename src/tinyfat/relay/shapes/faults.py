@@ -38,6 +38,18 @@ def fault_in(answer: Mapping[str, Any]) -> Fault | None:
         return fault_of({"message": error, "code": answer.get("status") or answer.get("code")})
     if answer.get("type") == "error" or answer.get("object") == "error" or answer.get("status") == "failed":
         return fault_of(answer)
+    base = answer.get("base_resp")  # MiniMax
+    if isinstance(base, Mapping) and base.get("status_code") not in (None, 0):
+        return fault_of({"message": base.get("status_msg")})
+    return _in_choices(answer.get("choices"))
+
+
+def _in_choices(choices: object) -> Fault | None:
+    """OpenRouter: what the provider behind it could not do is told there."""
+    for choice in choices if isinstance(choices, list) else ():
+        error = choice.get("error") if isinstance(choice, Mapping) else None
+        if isinstance(error, Mapping) and error:
+            return fault_of(error)
     return None
 
 
