@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from tinyfat.agent_models import AgentModels
 from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.link import RuntimeSpec
-from tinyfat.domain.machines import Machine, MachineState
+from tinyfat.domain.machines import PROCESS, Machine, MachineState
 from tinyfat.domain.mail.judgement import RateCaps
 from tinyfat.domain.repeated import Repeated
 from tinyfat.domain.secrets import derived
@@ -223,6 +223,13 @@ class World:
     def close_ports(self, smtp: int) -> None:
         """To boxes on this host. `smtp`: where we listen; 0: not known yet."""
         self.machines.ports = ports_closed(self.settings, self.side, smtp, self._listeners)
+
+    async def owners_without_a_wall(self) -> list[str]:
+        """Whose agents are processes of this host, and nobody said that they may be: they came under another kernel."""
+        owners = {agent.owner for agent in await self.agents.all() if agent.machine_kind == PROCESS}
+        if len(owners) < 2 or self.settings.process_shared or await self.machines.holds():
+            return []
+        return sorted(owners)
 
     def smtp_in(self) -> SmtpIn:
         settings = self.settings

@@ -385,3 +385,12 @@ async def test_in_a_sandbox_that_holds_a_second_owner_is_welcome(tmp_path: Path)
             assert made.code == 0 and "in a sandbox" in " ".join(made.err.split())
         found = json.loads(command(house, "doctor", "--json").out)
         assert [one["verdict"] for one in found if one["what"] == "sandbox"] == ["ok"]
+        await house.stop()
+        assert "can reach each other" not in house.log.read_text()
+        house.environment["TINYFAT_PROCESS_SANDBOX"] = "false"  # as under another kernel
+        await house.start()
+
+        async def said_so() -> bool:
+            return "agents of ada@example.org, bob@example.org, and can reach each other" in house.log.read_text()
+
+        await until(said_so, 30.0, "`up` says that owners are side by side without a sandbox")

@@ -158,6 +158,8 @@ async def _introduce(world: World, smtp: Address, listeners: Listeners, seconds:
         say(f"names      {settings.domain} ({settings.dns}{at})")
     if settings.machine == PROCESS:
         say(f"machines   {PROCESS}: an agent runs {await world.machines.sandbox_words()}")
+    if owners := await world.owners_without_a_wall():
+        say(f"           So run agents of {', '.join(owners)}, and can reach each other: see `tinyfat doctor`.")
     say(f"model      {world.model.model} ({world.model_source})")
     if settings.smarthost:
         say(f"smarthost  {settings.smarthost.address}")

@@ -81,6 +81,13 @@ class ProcessMachines:
         except MeansUnknown as error:
             raise MachineRefused(f"No box is started: {error}.") from error
 
+    async def holds(self) -> bool:
+        """Whether agents of several owners may be side by side; False too where that cannot be told now."""
+        try:
+            return (await self.sandbox()).all
+        except MachineRefused:
+            return False
+
     async def sandbox_words(self) -> str:
         try:
             return (await self.sandbox()).words
