@@ -89,6 +89,25 @@ async def test_many_claims_at_once_get_a_machine_each(database: Database) -> Non
         assert [(await world.agents.get(agent.id)).state for agent in agents] == [AgentState.READY] * 5
 
 
+async def test_a_machine_whose_box_says_a_word_at_that_moment_is_claimed_all_the_same(database: Database) -> None:
+    async with small_world(database) as world:
+        await filled(world, fsn1=1)
+        agent = await world.new_agent("ada", "cloud")
+
+        async def waits() -> bool:
+            locked = "datname = current_database() and wait_event_type = 'Lock'"
+            [[count]] = await world.rows(f"select count(*) from pg_stat_activity where {locked}")
+            return claiming.done() or bool(count)
+
+        async with database.transaction() as word:
+            await word.execute("update machines set seen_at = now()")
+            claiming = asyncio.create_task(world.making.claim(agent))
+            await until(waits, 10.0, "the claim waits")
+        await claiming
+        machine = await world.records.of_agent(agent.id)
+        assert machine is not None and machine.claimed
+
+
 async def test_a_claim_asked_again_after_a_crash_is_the_same(database: Database) -> None:
     async with small_world(database) as world:
         await filled(world, fsn1=2)

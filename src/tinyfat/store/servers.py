@@ -15,6 +15,7 @@ from tinyfat.store.signals import signal
 SPECS = "tinyfat_specs"  # payload: "<machine id>"; its box is to be told anew what it runs, is and has to do
 
 # One statement: whoever asks at the same moment gets another machine. The address goes with the machine, for good.
+# What is locked is passed by at first, and waited for where there is no other: its box may just be saying a word.
 _CLAIM = f"""
 with free as (
     select id as machine from machines
@@ -23,7 +24,7 @@ with free as (
         and (%(size)s = '' or size = %(size)s)
         and link_state = 'ready' and seen_at > now() - make_interval(secs => %(seen)s)
         and not exists (select from machines where agent_id = %(agent)s)
-    order by created_at limit 1 for update skip locked
+    order by created_at limit 1 for update {{locked}}
 ), claimed as (
     update machines set agent_id = %(agent)s, hostname = %(hostname)s, pool = 'claimed', claimed_at = now(),
         current = true, identity_serial = identity_serial + 1
@@ -88,9 +89,11 @@ class ServerStore:
             "location": wish.location, "image": wish.image, "size": wish.size,
         }  # fmt: skip
         async with self._database.transaction() as connection:
-            row = await (await connection.execute(_CLAIM.encode(), asked)).fetchone()
-            if row is not None:
-                return machine_of(row[:-1])
+            for locked in ("skip locked", ""):
+                claim = _CLAIM.format(locked=locked)
+                row = await (await connection.execute(claim.encode(), asked)).fetchone()
+                if row is not None:
+                    return machine_of(row[:-1])
             earlier = await _machines(connection, "agent_id = %s and current and pool = 'claimed'", agent_id)
             return earlier[0] if earlier else None
 
