@@ -43,11 +43,11 @@ async def measure(folder: Path, seconds: float) -> list[Figure]:
         elapsed = time.monotonic() - began
         after = cpu_seconds(plane), database_cpu_seconds(database)
         print(await _who_polls(tinyfat.home), file=sys.stderr)
-        own, theirs = plane.memory_info().rss / MB, _proportional_bytes(database) / MB
+        own, theirs = plane.memory_full_info().pss / MB, _proportional_bytes(database) / MB
     own_cpu, their_cpu = (100 * (late - early) / elapsed for early, late in zip(before, after, strict=True))
     return [
         Figure("memory, control plane and database", "MB", own + theirs, goal=MEMORY_MB_GOAL),
-        Figure("  of it the control plane (RSS)", "MB", own),
+        Figure("  of it the control plane (PSS)", "MB", own),
         Figure("  of it Postgres (PSS)", "MB", theirs),
         Figure("processor, control plane and database", "% of a core", own_cpu + their_cpu, goal=CPU_PERCENT_GOAL),
         Figure("  of it the control plane", "% of a core", own_cpu),

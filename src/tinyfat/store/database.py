@@ -18,6 +18,7 @@ from tinyfat.store import advisory_locks
 
 CONNECTIONS_MAX = 12
 CONNECTION_SECONDS_MAX = 5.0  # to wait for a free one
+SHRINK_SECONDS = 10.0  # so often a connection that was not needed in that time is closed: each is 3.5 MB in Postgres
 STATEMENT_SECONDS_MAX = 30
 # A process that stands still in a transaction, or whose host is gone, must not hold its locks against the others.
 IDLE_IN_TRANSACTION_SECONDS_MAX = 60
@@ -50,6 +51,7 @@ class Database:
             min_size=min(2, connections_max),
             max_size=connections_max,
             timeout=CONNECTION_SECONDS_MAX,
+            max_idle=SHRINK_SECONDS,
             reconnect_timeout=1.0,
             kwargs={"autocommit": True, "options": _session(), **LINE},
             open=False,

@@ -38,6 +38,12 @@ class ExecutorStore:
 
         A taker that dies in the block leaves them to the next one. Their delivery leases end with them.
         """
+        async with self._database.connection() as connection:
+            # Nearly always nobody is dead: one round trip, and no lock.
+            looked = await (await connection.execute(_FIND_DEAD, (own_id, stale_seconds))).fetchone()
+        if looked is None:
+            yield []
+            return
         async with self._database.transaction() as connection:
             await connection.execute("select pg_advisory_xact_lock(%s)", (advisory_locks.RECOVERY,))
             cursor = await connection.execute(_FIND_DEAD, (own_id, stale_seconds))
