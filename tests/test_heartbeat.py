@@ -75,7 +75,13 @@ class Town:
 
 Sent = tuple[int, list[bytes]]  # the port, and what is sent there: each once the one before was answered
 Row = Callable[[Town, str], Sent]  # by a key
-HEARD = (b"HTTP/1.1 2", b"HTTP/1.1 4", b" 101 ", b"250 2.0.0 Ok: kept")  # each row has one: it did arrive
+HEARD = (
+    b"HTTP/1.1 2",
+    b"HTTP/1.1 4",
+    b" 101 ",
+    b"250 2.0.0 Ok: kept",
+    b"250 SMTPUTF8",
+)  # each row has one: it did arrive
 KEYS = {"none": "", "another's": "b" * 43, "its own": "own"}
 
 
@@ -171,6 +177,31 @@ def _inbound(mail: Callable[[], bytes]) -> Row:
     return row
 
 
+def _lines(lines: bytes) -> Row:
+    """Commands that come in one piece, and what else a stranger may say before a mail."""
+    return lambda town, key: (town.smtp, [b"EHLO x\r\nMAIL FROM:<x@x.example>\r\n" + lines + b"QUIT\r\n"])
+
+
+COMMANDS: dict[str, Row] = {
+    "SMTP, RSET": _lines(b"RSET\r\n" * 30_000),
+    "SMTP, recipients": _lines(b"RCPT TO:<ada@tinyfat.localhost>\r\n" * 4_000),
+    "SMTP, nonsense": _lines(b"\r\n" * 100_000),
+    "SMTP, addresses": _lines((b"RSET\r\nMAIL FROM:<" + b"a.(" * 140 + b">\r\n") * 2_000),
+}
+
+
+def _chunks(port: str, path: str) -> Row:
+    """A body in chunks of one byte."""
+
+    def row(town: Town, key: str) -> Sent:
+        own = town.model if port == "relay" else town.operator
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
+        named = f"Authorization: Bearer {own if key == 'own' else key}\r\n\r\n"
+        return getattr(town, port), [(head + named).encode() + b"1\r\n \r\n" * 300_000 + b"0\r\n\r\n"]
+
+    return row
+
+
 def _deep(size: int) -> bytes:
     return b"[" * (size // 2) + b"]" * (size // 2)
 
@@ -207,6 +238,9 @@ ROWS: dict[str, Row] = {
     "the link, its largest answer": _link(250_000, b"[],", b'{"type":"answer","turn":"x","result":[', b"[]]}"),
     **_relay_rows(8 * MB),
     "the relay, text": _relay("/v1/chat/completions", lambda: TEXT),
+    "the relay, chunks": _chunks("relay", "/v1/chat/completions"),
+    "the operator's API, chunks": _chunks("http", "/api/agents"),
+    **COMMANDS,
     **{f"SMTP, {name}": _smtp(mail) for name, mail in MAILS.items()},
     **{f"mail by HTTP, {name}": _inbound(mail) for name, mail in MAILS.items()},
 }  # fmt: skip
@@ -221,7 +255,9 @@ NASTIEST: dict[str, Row] = {
         for name in (
             "the operator's API, lists", "the operator's API, deep", "the stand-in", "a state", "an enrolment, lists",
             "an identity's outcome", "the link, its largest log", "the relay, deep", "the relay, text",
-            "SMTP, dots", "SMTP, small lists", "mail by HTTP, dots", "mail by HTTP, signed spaces",
+            "SMTP, dots", "SMTP, small lists", "SMTP, RSET",
+            "SMTP, recipients", "SMTP, addresses", "the relay, chunks",
+            "mail by HTTP, dots", "mail by HTTP, signed spaces",
         )
     },
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import resource
 from collections.abc import AsyncIterator
@@ -184,6 +185,27 @@ async def test_a_flood_of_small_wire_frames_ends_the_link(plane: Served, wire: l
             await box.recv()
         await plane.heard_status(honest, 8)
     assert box.close_code in (1008, 1006)
+
+
+@pytest.mark.parametrize("token", ["m1", "nobody"])
+async def test_frames_that_come_before_the_websocket_is_there_make_no_noise(
+    plane: Served, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stranger may send them, as often as it likes: no stack trace for each."""
+    head = (
+        "GET /box/link HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Authorization: Bearer {token}\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    for frames in (WireFrame(Opcode.PING, b"").serialize(mask=True) * 1000, b"\xff" * 1000):
+        reader, writer = await asyncio.open_connection("127.0.0.1", plane.port)
+        writer.write(head.encode() + frames)
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+    async with plane.greeted("m2") as honest:
+        await plane.heard_status(honest, 7)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 async def test_small_messages_in_one_read_all_arrive_in_order(plane: Served) -> None:

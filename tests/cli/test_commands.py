@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 import pytest_asyncio
@@ -20,6 +21,7 @@ from tests.cli.in_process import command
 from tests.machine_speed import patient
 from tests.running import OWNER, TinyFat, free_port, letter, until
 from tests.stories.town import Operator, PostOffice, new_id
+from tinyfat.cli.home import Home
 from tinyfat.sandbox.means import here
 
 pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="module")]
@@ -44,6 +46,15 @@ async def tinyfat(office: PostOffice, tmp_path_factory: pytest.TempPathFactory) 
 async def operator(tinyfat: TinyFat) -> AsyncIterator[Operator]:
     async with Operator(tinyfat) as operator:
         yield operator
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def http(tinyfat: TinyFat) -> AsyncIterator[httpx2.AsyncClient]:
+    """As the operator."""
+    token = {"Authorization": f"Bearer {Home(tinyfat.home).operator_token()}"}
+    where = f"http://127.0.0.1:{tinyfat.http_port}/api/"
+    async with httpx2.AsyncClient(base_url=where, headers=token, trust_env=False) as client:
+        yield client
 
 
 def refused(tinyfat: TinyFat, code: int, *arguments: str) -> str:
@@ -394,3 +405,25 @@ async def test_in_a_sandbox_that_holds_a_second_owner_is_welcome(tmp_path: Path)
             return "agents of ada@example.org, bob@example.org, and can reach each other" in house.log.read_text()
 
         await until(said_so, 30.0, "`up` says that owners are side by side without a sandbox")
+
+
+async def test_a_name_is_given_away_by_an_option_alone(tinyfat: TinyFat, http: httpx2.AsyncClient) -> None:
+    """By the command and over HTTP; people may still write to the agent that had it."""
+    made = ["agent", "create", "heir", "--runtime", "echo", "--owner"]
+    first = json.loads(said(tinyfat, *made, "first@example.org", "--wait", "--json"))
+    assert "already" in refused(tinyfat, FAILED, *made, "second@example.org", "--take-name")
+    said(tinyfat, "agent", "destroy", "heir", "--yes")
+    assert "--take-name" in refused(tinyfat, FAILED, *made, "second@example.org")
+    body = {"name": "heir", "owner": "second@example.org", "runtime": "echo"}
+    answer = await http.post("agents", json=body)
+    assert answer.status_code == 409 and "kept for that owner" in answer.json()["error"]
+    for odd in ("perhaps", 2, None, []):
+        assert (await http.post("agents", json={**body, "take_name": odd})).status_code == 422
+    assert "heir" not in said(tinyfat, "agent", "list")
+    second = json.loads(said(tinyfat, *made, "second@example.org", "--take-name", "--wait", "--json"))
+    assert (second["owner"], second["allowed"]) == ("second@example.org", []) and second["id"] != first["id"]
+    assert json.loads(said(tinyfat, "mail", "list", "heir", "--json")) == []
+    said(tinyfat, "agent", "destroy", "heir", "--yes")
+    taken = await http.post("agents", json={**body, "owner": "third@example.org", "take_name": True})
+    assert taken.status_code == 201, taken.text
+    said(tinyfat, "agent", "destroy", "heir", "--yes")

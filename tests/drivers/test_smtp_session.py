@@ -258,3 +258,45 @@ async def test_a_data_that_drips_has_its_time(monkeypatch: pytest.MonkeyPatch) -
                 await peer.writer.drain()
                 await asyncio.sleep(0.02)
         assert await peer.heard() == ""
+
+
+class _Turns:
+    """How often others had their turn on the loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def go(self) -> None:
+        while True:
+            self.count += 1
+            await asyncio.sleep(0)
+
+
+FLOODS = (b"RSET", b"x", b"", b"NOOP", b"RCPT TO:<ada@x.example>", b"MAIL FROM:<(a.a>", b"VRFY a", b"AUTH PLAIN AA==")
+
+
+@pytest.mark.parametrize("line", FLOODS, ids=lambda line: line.decode() or "empty")
+async def test_of_commands_that_come_at_once_each_waits_for_the_others_turn(line: bytes) -> None:
+    async with server(_Intake()) as smtp, peer_of(smtp) as peer:
+        await peer.say(b"MAIL FROM:<a@b.example>")
+        turns = _Turns()
+        others = asyncio.create_task(turns.go())
+        answers, before = 0, turns.count
+        peer.writer.write((line + b"\r\n") * 80)
+        while answers < 80 and (said := await peer.heard()):
+            answers += 1
+            if said.startswith("421"):
+                break
+        others.cancel()
+        assert answers >= 5 and turns.count - before >= answers
+
+
+@pytest.mark.parametrize("unit", ["a.", "(", "@a,", "a ", '"\\', "[", "é.", '"a".'])
+def test_a_line_of_what_is_costly_to_parse_is_not_parsed(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parsed(*_: object) -> None:
+        raise AssertionError("it was")
+
+    monkeypatch.setattr(smtp_session.SMTP, "_getaddr", parsed)
+    session = smtp_session.SmtpSession.__new__(smtp_session.SmtpSession)
+    for head in ("<", "", "<@", '<"'):
+        assert session._getaddr(head + unit * 120 + "@b.example>")[0] is None

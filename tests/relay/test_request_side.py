@@ -418,3 +418,23 @@ async def test_what_is_large_is_read_elsewhere_whatever_it_says() -> None:
         assert (request.model, request.raw, workers.jobs) == ("main", raw, 1)
     finally:
         await workers.close()
+
+
+@pytest.mark.parametrize("pause", [0, 1000])
+async def test_a_body_in_chunks_of_a_byte_arrives_whole_and_others_have_their_turn(pause: int) -> None:
+    """Also where the next call follows in the same packet."""
+    body = json.dumps(HONEST["chat"] | {"user": "x" * 20_000}).encode()
+    chunked = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % KEY.encode()
+    call = head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked
+    last = head + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}"
+    async with relaying() as relay:
+        reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+        raw = call + call + last
+        writer.write(raw[: len(raw) - pause])
+        if pause:
+            await writer.drain()
+            writer.write(raw[len(raw) - pause :])
+        answers = await reader.read()
+        writer.close()
+    assert answers.count(b"HTTP/1.1 200") == 2 and answers.count(b"HTTP/1.1 400") == 1

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import psycopg
 import pytest
 
 from tests.postgres import Server
-from tinyfat.ports.ledger import StoreUnavailable
+from tinyfat.ports.ledger import NotStorable, StoreUnavailable
 from tinyfat.store import database as module
+from tinyfat.store.agents import AgentStore
 from tinyfat.store.database import Database, OneConnection
 
 A_LOCK = 4711
@@ -93,3 +95,11 @@ async def test_a_statement_that_fails_takes_no_other_with_it(server: Server) -> 
             await doomed
         assert await asyncio.gather(*others) == [[(1,)]] * 3
     await one.close()
+
+
+async def test_a_nul_is_refused_in_words_wherever_it_comes_from(database: Database) -> None:
+    with pytest.raises(NotStorable, match="NUL"):
+        await AgentStore(database).find("a\x00b")
+    with pytest.raises(psycopg.DataError):
+        async with database.connection() as connection:
+            await connection.execute("select 1 / 0")

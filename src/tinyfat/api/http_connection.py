@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_SECONDS_MAX = 20.0  # from the connection, or a request's first byte, to the end of its head
 HEAD_BYTES_MAX = 64 * 1024  # of a head, of trailers, of what chunks are framed with
 FRAMING_PART = 16  # chunks may be framed with a sixteenth of what they carry, and that is not counted
+CHUNK_BYTES_MIN = 5  # of a chunk's own framing: a digit and two line ends
 PIPELINED_MAX = 16  # requests that wait behind one
 UNREAD_SECONDS_MAX = 60.0  # that a client may leave an answer unread
 CLOSE_SECONDS_MAX = 10.0  # for an answer's last bytes, once the connection is to end
@@ -24,6 +25,7 @@ class HttpConnection(HttpToolsProtocol):
     """uvicorn's protocol with an end to each wait."""
 
     _beside = 0  # bytes of this request that are not its body
+    _framing = 0  # of them those of chunks, counted while one read is parsed: it may bring 40,000 of them
     _reading = False  # its head is there, and its body is not yet
     _waits: dict[str, asyncio.TimerHandle] | None = None
 
@@ -48,7 +50,7 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= PIPELINED_MAX:
             raise TooMuchSent
-        self._beside = 0
+        self._beside = self._framing = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -62,8 +64,14 @@ class HttpConnection(HttpToolsProtocol):
         self._reading = True
         super().on_headers_complete()
 
+    def on_chunk_header(self) -> None:
+        self._framing += CHUNK_BYTES_MIN
+        if self._framing > HEAD_BYTES_MAX:
+            raise TooMuchSent
+
     def on_body(self, body: bytes) -> None:
         self._beside -= len(body) + len(body) // FRAMING_PART
+        self._framing = max(0, self._framing - len(body) // FRAMING_PART)
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -92,6 +92,12 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             return False
         return True
 
+    def handle_parser_exception(self) -> None:
+        if self.conn.close_sent is None:  # frames that came before the WebSocket was there: nobody to say it to
+            self.transport.abort()
+        else:
+            super().handle_parser_exception()
+
     def _end(self, words: str) -> None:
         """Asked for once; of what is left in this slice nothing counts."""
         if self.transport.is_closing():

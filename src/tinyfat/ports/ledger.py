@@ -31,6 +31,10 @@ class LedgerError(Exception):
     """The ledger could not do this."""
 
 
+class NotStorable(ValueError):
+    """A text that no table can hold."""
+
+
 class StoreUnavailable(LedgerError):
     """The database does not answer."""
 

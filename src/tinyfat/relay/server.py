@@ -45,6 +45,8 @@ STOP_SECONDS_MAX = 5.0
 WHOLE_BYTES_MAX = 256 * 1024  # of an answer that is handed to the socket in one piece
 CONNECTIONS_MAX = 4096  # over its listeners; the boxes of this machine have half of them
 CONNECTIONS_OF_PEER_MAX = 512  # a server's agents: a call each, and more of them than a key may make at once
+LINES_AT_ONCE_MAX = 1000  # of one read (up to 256 KiB) that are parsed in one go
+SLICE_BYTES = 8 * 1024  # of a read that has more
 NOT_NOW_WORDS = (
     "The ledger does not answer, or too much is asked of it, so no call can be made now. Try again in a moment."
 )
@@ -231,9 +233,43 @@ class _HttpSink:
 
 
 class _Connection(web.RequestHandler):
-    """What is no HTTP is answered as everything else is."""
+    """What is no HTTP is answered as everything else is. A read of many short lines (each chunk of a byte has two) is
+    parsed in slices, between which others have their turn."""
 
-    __slots__ = ()
+    __slots__ = ("_feeding", "_unread")
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._unread = b""
+        self._feeding: asyncio.Handle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._unread and data:
+            self._unread += data
+        elif not data or data.count(b"\n") <= LINES_AT_ONCE_MAX:
+            super().data_received(data)
+        else:
+            self._unread = data
+            self._feed()
+
+    def _feed(self) -> None:
+        self._feeding = None
+        if self.transport is None:
+            self._unread = b""
+            return
+        piece, self._unread = self._unread[:SLICE_BYTES], self._unread[SLICE_BYTES:]
+        super().data_received(piece)
+        if self._unread:
+            self._pause_transport_reading()
+        if not self._reading_paused and not self._buffer_paused:
+            self._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        """aiohttp's word for: more may come. What is here comes first."""
+        if not self._unread:
+            super()._resume_transport_reading()
+        elif self._feeding is None:
+            self._feeding = asyncio.get_running_loop().call_soon(self._feed)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

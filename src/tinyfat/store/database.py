@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from tinyfat.ports.ledger import SchemaTooNew, StoreUnavailable
+from tinyfat.ports.ledger import NotStorable, SchemaTooNew, StoreUnavailable
 from tinyfat.store import advisory_locks
 
 CONNECTIONS_MAX = 12
@@ -76,13 +76,17 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Each statement is a commit of its own. Raises StoreUnavailable where the database is not there."""
+        """Each statement is a commit of its own. Raises StoreUnavailable (the database is not there), NotStorable."""
         try:
             async with self._pool.connection() as connection:
                 yield connection
         except _AWAY as error:
             self._sweep_pool()
             raise _unavailable(error) from error
+        except psycopg.DataError as error:
+            if "NUL" not in str(error):
+                raise
+            raise NotStorable("A text with a NUL character can be neither kept nor looked for.") from None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

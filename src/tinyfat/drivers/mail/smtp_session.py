@@ -27,6 +27,10 @@ PLAIN_PATH = re.compile(r"<([A-Za-z0-9_+=-]+(?:\.[A-Za-z0-9_+=-]+)*@[A-Za-z0-9-]
 # C0, DEL, C1 and the line ends of Unicode (RFC 5321 4.1.2 and RFC 6531 3.3 know none of them), and bytes that are no
 # UTF-8, which came as surrogates.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# The parser of what is no plain address takes milliseconds for a line of dots, routes or comments; RFC 5321 4.1.2 knows
+# no comments, and nobody sends routes of many hosts (appendix C).
+COSTLY = '(),:;<>@[\\". '
+COSTLY_MAX = 40
 _END = b"\r\n.\r\n"
 
 
@@ -66,6 +70,11 @@ class SmtpSession(SMTP):
         if self._talk is not None:
             self._talk.cancel()
         super().connection_lost(error)
+
+    async def push(self, status: Any) -> None:
+        """A reply; then the others' turn comes: of commands that came in one piece, each would be the next at once."""
+        await super().push(status)
+        await asyncio.sleep(0)
 
     async def smtp_HELO(self, hostname: str) -> None:
         if not await self._is_controlled(hostname):
@@ -174,7 +183,7 @@ class SmtpSession(SMTP):
         the addresses that need it, and the tests hold both to the same answer."""
         if plain := PLAIN_PATH.match(arg):
             return plain[1], arg[plain.end() :]
-        if CONTROLS.search(arg):
+        if CONTROLS.search(arg) or sum(map(arg.count, COSTLY)) > COSTLY_MAX:
             return None, None  # aiosmtpd's word for a syntax error: 553
         try:
             address, rest = super()._getaddr(arg)
