@@ -17,13 +17,15 @@ ONLY = [
     "{}", "  {}\n", "{}.", "**{}**", "`{}`", "```\n{}\n```", "```text\n{}\n```", "_{}_", '"{}"', "({})", "{}!", "{} {}",
     "{}\n\n{}", "*{}*\n", "> {}", "- {}", '{{"action": "{}"}}', "<think>Nobody asked.</think>\n{}", "~~{}~~", "# {}",
     "[[reply_to_current]] {}", "[[reply_to_current]]\n{}", "“{}”", "***{}***", "{}…",
+    "\u200b{}", "{}\ufeff", "{} 🙂", "🤫 {}", "<{}/>", "• {}", "1. {}", "---\n{}", "{}</s>", "<|im_end|>{}",
+    "Final answer: {}", "assistant: {}", '{{"reply": "{}"}}', "{}{}",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("token", [*TOKENS, "no_reply", "NO\\_REPLY", "Heartbeat_Ok"])
 @pytest.mark.parametrize("shape", ONLY)
 def test_an_answer_of_markers_alone_is_silence(shape: str, token: str) -> None:
-    if "action" not in shape or "\\" not in token:  # that would be no JSON
+    if "{{" not in shape or "\\" not in token:  # that would be no JSON
         assert without_markers(shape.format(token, token)) == ("", True)
 
 
@@ -47,6 +49,9 @@ MIXED = [
     ("The boat is in place.\n\n{}\n\nThe oars too.", "The boat is in place.\n\nThe oars too."),
     ("[[reply_to_current]] The boat is in place.", "The boat is in place."),
     ("[[reply_to: 123]]\nThe boat is in place.\n[[audio_as_voice]]", "The boat is in place."),
+    ("{}: the boat is in place.", "the boat is in place."),
+    ("{} — the boat is in place.", "the boat is in place."),
+    ("\ufeff{}\n\n42", "42"),
     ("```\ncode\n```\n\n{}", "```\ncode\n```"),
     ("```\ncode\n```\n{}\n", "```\ncode\n```"),
 ]
@@ -75,7 +80,8 @@ CONTENT = [
     "MY_NO_REPLY_TOKEN",
     "The list:\n- NO_REPLY\n- HEARTBEAT_OK",
     "There is no reply.", "No reply", "Heartbeat OK.", "Everything_OK",
-    "A matrix [[1, 2], [3, 4]] and [[range]].",
+    "A matrix [[1, 2], [3, 4]] and [[range]].", "My answer: the marker NO_REPLY is for silence.",
+    '{"env": "NO_REPLY"}', "A word that\u200bbreaks: MY_NO_REPLY_TOKEN",
 ]  # fmt: skip
 
 
@@ -96,6 +102,10 @@ def test_whatever_stands_before_a_line_of_its_own_stays(text: str, token: str) -
 def test_text_without_a_marker_is_not_touched(text: str) -> None:
     if not any(word in text.upper() for word in ("_REPLY", "_OK", "_SKIP", "[[")):
         assert without_markers(text) == (text, False)
+
+
+def test_a_directive_before_a_smile_is_an_answer() -> None:
+    assert without_markers("[[reply_to_current]] 🙂") == ("🙂", True)
 
 
 def test_what_an_older_box_sends_loses_its_markers_too() -> None:

@@ -20,16 +20,23 @@ READ_CHARS_MAX = 1_000_000  # as much as an answer has (domain/link)
 ROUNDS_MAX = 10  # markers taken off one end of a text, one by one
 
 _MARKER = r"(?:NO\\?_REPLY|HEARTBEAT\\?_OK|ANNOUNCE\\?_SKIP|REPLY\\?_SKIP)"
-_MARKS = r"[\s*_`~\"'“”‘’«»()\[\]{}<>.,;:!?…|#\-–—]*"  # what markers are dressed in
+_MARKS = r"[\W_]*"  # what markers are dressed in: signs, smiles
 _ONLY = re.compile(rf"{_MARKS}(?:{_MARKER}{_MARKS})+", re.IGNORECASE)
 _DIRECTIVE = re.compile(r"[ \t]*\[\[ ?(?:reply_to_current|reply_to: ?[^\]\n]{1,200}|audio_as_voice) ?\]\][ \t]*")
 _REASONING = re.compile(r"\s*<(think(?:ing)?|thought|antthinking)\b[^<>]*>.*?</\1\s*>\s*", re.IGNORECASE | re.DOTALL)
+_SPECIAL = re.compile(r"</?s>|<\|[a-z_]{1,30}\|>")  # a model's own tokens, which some servers let out
+_LABEL = re.compile(r"(?:final\s+)?(?:answer|reply|response|assistant|antwort)\s*:", re.IGNORECASE)
+_ENVELOPES = ("action", "answer", "content", "message", "reply", "response", "text")
+_NOTHING = re.compile(r"(?:[\W_]|\d{1,3}[.)])*")  # what is left of a list's number, a rule, a smile
+_UNSEEN = dict.fromkeys(map(ord, "\u200b\u200e\u200f\u2060\ufeff\u00ad"))
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 # At the end of the last line: after white space or another marker, dressed or not.
 _TAIL = re.compile(rf"(?:^|(?<=[\s*.!?…)]))[*_`~(\[]*(?<![\w-]){_MARKER}[*_`~)\]]*[.!]?\s*$", re.IGNORECASE)
 # At the beginning of the first line: glued to a word, or before what begins anew. "NO_REPLY means ..." is a sentence.
-_HEAD = re.compile(rf"^\s*[*_`~(\[]*{_MARKER}(?:[*_`~)\]]*+(?!\w)[ \t]*+[.:,;–—-]?+[ \t]*+(?![a-zß-ÿ])|(?=[^\W_]))")
+_HEAD = re.compile(
+    rf"^\s*[*_`~(\[]*{_MARKER}(?:[*_`~)\]]*+(?!\w)[ \t]*+(?:[:–—]|[.,;-]?+[ \t]*+(?![a-zß-ÿ]))|(?=[^\W_]))"
+)
 # A word before the marker that makes it the sentence's object: it is spoken about.
 _ABOUT = re.compile(
     r"(?:\b(?:is|are|was|be|called|named|marker|token|word|string|text|value|with|by|as|of|or|and|to|the|a|an|like|say"
@@ -41,15 +48,18 @@ _ABOUT = re.compile(
 
 def without_markers(text: str) -> tuple[str, bool]:
     """The text without markers, and whether one was taken out. An answer that was only markers becomes ""."""
-    if not _may_hold_one(text):
+    plain = text.translate(_UNSEEN)
+    if not _may_hold_one(plain):
         return text, False
-    if _is_only_markers(text):
+    if _is_only_markers(plain):
         return "", True
-    kept, found = _outside_code(text)
+    kept, found = _outside_code(plain)
     kept, at_head = _off_the_head(kept)
     kept, at_tail = _off_the_tail(kept)
     if not (found or at_head or at_tail):
         return text, False
+    if re.search(_MARKER, plain, re.IGNORECASE) and _NOTHING.fullmatch(_SPECIAL.sub("", kept)):
+        return "", True  # what is left says nothing
     return re.sub(r"\n{3,}", "\n\n", kept).strip(), True
 
 
@@ -69,7 +79,8 @@ def _may_hold_one(text: str) -> bool:
 
 
 def _is_only_markers(text: str) -> bool:
-    bare = _DIRECTIVE.sub(" ", _REASONING.sub("", text, count=1)).strip()
+    bare = _SPECIAL.sub("", _DIRECTIVE.sub(" ", _REASONING.sub("", text, count=1))).strip()
+    bare = _LABEL.sub("", bare, count=1).strip() if _LABEL.match(bare) else bare
     if not bare or len(bare) > 1000:  # of directives alone, or too long to be of markers alone
         return not bare
     unfenced = "\n".join(line for line in bare.split("\n") if not _FENCE.match(line)).strip()
@@ -82,8 +93,10 @@ def _is_envelope(text: str) -> bool:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    action = value.get("action") if isinstance(value, dict) and len(value) == 1 else None
-    return isinstance(action, str) and bool(_ONLY.fullmatch(action))
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
+    [(name, said)] = value.items()
+    return name in _ENVELOPES and isinstance(said, str) and bool(_ONLY.fullmatch(said))
 
 
 def _outside_code(text: str) -> tuple[str, bool]:
