@@ -50,7 +50,7 @@ class Sink:
         if own is None or answered is None:
             return
         waiting = self._expected.pop(answered[1].decode("ascii", "replace"), None)
-        if waiting is not None:
+        if waiting is not None and not waiting.done():  # whoever waited may have gone
             waiting.set_result(Reply(time.time(), own[1].decode("ascii", "replace")))
 
 
