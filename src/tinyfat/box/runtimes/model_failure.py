@@ -22,6 +22,8 @@ _CONTEXT = re.compile(
     r"|auto-?compaction (?:could not|failed)|input token count.{0,30}exceed",
     re.IGNORECASE | re.DOTALL,
 )
+# Bedrock: "ThrottlingException: Too many tokens, please wait before trying again" is no long conversation.
+_THROTTLED = re.compile(r"throttl|too many tokens per |wait before trying again", re.IGNORECASE)
 _LIMIT_STATUS = re.compile(r"\b429\b|too many requests|rate.?limit|\btokens? per (?:minute|day)", re.IGNORECASE)
 _REFUSED = re.compile(
     r"\b40[123]\b|billing|insufficient.{0,20}(?:balance|quota|credit|funds)|out of credits|credit balance"
@@ -29,15 +31,16 @@ _REFUSED = re.compile(
     r"|authentication|permission|forbidden|payment required|vendor refused the call",
     re.IGNORECASE | re.DOTALL,
 )
-_LIMIT = re.compile(r"quota|usage.?limit|resource.?exhausted|throttl", re.IGNORECASE)
+_LIMIT = re.compile(r"limit that is reached|quota|usage.?limit|resource.?exhausted|throttl", re.IGNORECASE)
 _UNREACHABLE = re.compile(
     r"\b5\d\d\b|overload|no vendor of this model|unavailable|timed?.?out|econn|enotfound|socket|connection|network"
     r"|fetch failed|terminated|broke off|internal server error|bad gateway",
     re.IGNORECASE,
 )
 _WAIT = re.compile(
-    r"(?:ready in|retry.{0,3}after|try again in|retry in|resets? in|wait)\W{0,6}(?:about )?~?(\d+(?:\.\d+)?)\s*"
-    r"(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|d|days?)?\b",
+    r"(?:ready in|retry.{0,3}after|try again in|retry in|resets? in|ends in|wait)\W{0,6}(?:about )?~?"
+    r"(\d+(?:\.\d+)?)\s*(?:(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|d|days?)(?=\b|\d)|\b)"
+    r"(?:(\d+(?:\.\d+)?)(m|s))?(?:(\d+(?:\.\d+)?)s)?",  # "1h2m3.5s", as Go writes it
     re.IGNORECASE,
 )
 
@@ -45,9 +48,9 @@ _WAIT = re.compile(
 def failure_of(words: str, now: float) -> Failure:
     """`now`: Unix seconds, for a limit that says how long it lasts."""
     text = words[:READ_CHARS_MAX]
-    if _CONTEXT.search(text):
+    if _CONTEXT.search(text) and not _THROTTLED.search(text):
         return Failure(FailureId.CONTEXT_FULL)
-    if _LIMIT_STATUS.search(text):
+    if _LIMIT_STATUS.search(text) or _THROTTLED.search(text):
         return limit(_wait(text), now)
     if _REFUSED.search(text):
         return Failure(FailureId.VENDOR_REFUSED)
@@ -68,4 +71,7 @@ def _wait(text: str) -> float | None:
     if match is None:
         return None
     unit = (match[2] or "s").lower()
-    return float(match[1]) * _UNITS["ms" if unit.startswith(("ms", "milli")) else unit[0]]
+    seconds = float(match[1]) * _UNITS["ms" if unit.startswith(("ms", "milli")) else unit[0]]
+    if match[3]:
+        seconds += float(match[3]) * _UNITS[match[4].lower()]
+    return seconds + float(match[5] or 0)
