@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tinyfat.domain.prices import PriceList
 from tinyfat.domain.usage import AMOUNT_MAX, Price, Refusal, worst_cost
@@ -82,8 +82,8 @@ class Holds:
             targets = self._models.targets(request.model, surface.name, owner_vendor)
             bounds = [(target, bound(request, target, self._known.bound(asked, request, target))) for target in targets]
             counting = self._counting(surface, asked, request, owner_vendor) if may_count else ()
-            asking = self._reservation(asked, surface, request, bounds, owner_vendor)
-            verdict = await self._reserved(replace(asking, quiet=bool(counting)))
+            asking = self._reservation(asked, surface, request, bounds, owner_vendor, quiet=bool(counting))
+            verdict = await self._reserved(asking)
             self._remember(asked.key_hash, verdict)
             if isinstance(verdict, Held):
                 return Holding(verdict, _covered(request, bounds, verdict.amount))
@@ -128,7 +128,7 @@ class Holds:
 
     def _reservation(
         self, asked: Asked, surface: Surface, request: ModelRequest, bounds: list[tuple[Target, Bound]],
-        owner_vendor: str,
+        owner_vendor: str, quiet: bool,
     ) -> Reservation:  # fmt: skip
         target: Target | None = bounds[0][0] if bounds else None
         prices, vendor, model = (target.prices, target.vendor, target.model) if target else (_FREE, "", "")
@@ -137,7 +137,7 @@ class Holds:
         return Reservation(
             self._new_id(), asked.key_hash, amount, surface.name, request.model, vendor, model, price, asked.turn,
             asked.conversation, self._models.table_vendor(request.model), owner_vendor,
-            least=min((_least(request, target, of) for target, of in bounds), default=0),
+            min((_least(request, target, of) for target, of in bounds), default=0), quiet,
         )  # fmt: skip
 
     def _remember(self, hashed: bytes, verdict: Held | Refused) -> None:

@@ -8,6 +8,7 @@ encoding than UTF-8 (8.1), a byte order mark.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,7 @@ def _no_number(word: str) -> Any:
 
 
 _SCAN = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_number).scan_once  # type: ignore[attr-defined]
+_PLAIN_NAME = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
 _SPACE = json.decoder.WHITESPACE  # type: ignore[attr-defined]
 
 
@@ -89,11 +91,7 @@ class _Walk:
         self._expect("{", "the body must be a JSON object")
         more = not self._took("}")
         while more:
-            if self._next() != '"':
-                raise RequestRefused("the body is not JSON")
-            name, self._at = _SCAN(self._text, self._at)
-            self._expect(":", "the body is not JSON")
-            self._next()
+            name = self._name()
             start = self._place()
             value = self._list(items) if name == listed and self._next() == "[" else self._value()
             pairs.append((name, value))
@@ -102,6 +100,19 @@ class _Walk:
         if self._next():
             raise RequestRefused("something stands behind the body's JSON object")
         return Body(_members(pairs), spans, items)
+
+    def _name(self) -> str:
+        """Up to its value. Of most nothing is to be unescaped: one look finds where they end."""
+        if plain := _PLAIN_NAME.match(self._text, self._at):
+            self._at = plain.end()
+            return plain[1]
+        if self._next() != '"':
+            raise RequestRefused("the body is not JSON")
+        name: str
+        name, self._at = _SCAN(self._text, self._at)
+        self._expect(":", "the body is not JSON")
+        self._next()
+        return name
 
     def _list(self, items: list[bytes]) -> list[Any]:
         values: list[Any] = []
@@ -125,6 +136,9 @@ class _Walk:
 
     def _next(self) -> str:
         """The next character that is no white space, not taken; empty at the end."""
+        here = self._text[self._at : self._at + 1]
+        if here > " ":  # no white space is
+            return here
         self._at = _SPACE.match(self._text, self._at).end()
         return self._text[self._at : self._at + 1]
 
@@ -138,10 +152,14 @@ class _Walk:
             raise RequestRefused(words)
 
     def _more(self, end: str) -> bool:
-        if self._took(end):
+        here = self._next()
+        if here == ",":  # as it mostly is
+            self._at += 1
+            return True
+        if here == end:
+            self._at += 1
             return False
-        self._expect(",", "the body is not JSON")
-        return True
+        raise RequestRefused("the body is not JSON")
 
     def _place(self) -> int:
         """Where we are, in bytes."""

@@ -154,7 +154,7 @@ class Reply:
             while piece:
                 raw.append(piece)
                 self._ready.append(reader.feed(piece))
-                if reader.fault or reader.finished or reader.counts or reader.text_bytes:
+                if reader.fault or reader.finished or reader.told or reader.speaks:
                     break
                 if reader.passed_bytes > PRELUDE_BYTES_MAX:
                     break
@@ -164,7 +164,7 @@ class Reply:
                 piece = await self._next()
         except VendorCut as cut:
             self.cut = cut
-        if not reader.counts and not reader.text_bytes:
+        if not reader.told and not reader.speaks:
             self.fault = reader.fault or self._nothing_in(b"".join(raw), not piece or reader.finished)
 
     def _nothing_in(self, raw: bytes, ended: bool) -> Fault | None:

@@ -61,12 +61,15 @@ class ModelRequest:
 
 def read_request(raw: bytes, surface: Surface) -> ModelRequest:
     """Raises RequestRefused, with words for the client."""
-    return replace(read_body(surface.name, raw), raw=raw)
+    return _read(raw, surface, raw)
 
 
 def read_body(surface_name: str, raw: bytes) -> ModelRequest:
     """`read_request` without the bytes in what it returns: a few hundred small objects. Raises RequestRefused."""
-    surface = SURFACES[surface_name]
+    return _read(raw, SURFACES[surface_name], b"")
+
+
+def _read(raw: bytes, surface: Surface, kept: bytes) -> ModelRequest:
     body = read_object(raw, surface.listed)
     fields = body.fields
     model = fields.get("model")
@@ -77,14 +80,14 @@ def read_body(surface_name: str, raw: bytes) -> ModelRequest:
     if reading.thinking and end - start > THINKING_BYTES_MAX:
         raise RequestRefused(f"thinking must be at most {THINKING_BYTES_MAX} bytes")
     return ModelRequest(
-        b"",
-        surface_name,
+        kept,
+        surface.name,
         model,
         bool(fields.get("stream")),
         fields.get("stream_options") or {},
         body.spans,
         replace(reading, items=()),  # they are in the marks
-        replace(total((reading.rest, *reading.items)), size=len(raw)),
+        total((reading.rest, *reading.items)).of_size(len(raw)),
         b"cache_control" in raw or b"\\u" in raw,  # a name may be written with escapes
         fields["thinking"] if reading.thinking else {},
         () if fields.get("truncation") not in (None, "disabled") else _marks(surface, raw, body, reading),

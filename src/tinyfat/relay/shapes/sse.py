@@ -70,6 +70,7 @@ class StreamReader:
         self._text_bytes = 0
         self._text_bytes_since = 0
         self._long_bytes = 0  # of events that nobody read: perhaps it was text
+        self._silent = 0  # so many of `_uncounted` are known to hold no text
 
     def look(self, event: Mapping[str, Any], kind: bytes) -> Fate:
         """`kind`: "[DONE]" for that line, else empty."""
@@ -129,6 +130,20 @@ class StreamReader:
     def counts(self) -> list[Count]:
         """The readings of what it has said."""
         return self._tally.readings
+
+    @property
+    def told(self) -> bool:
+        """Has it said anything of its usage? As `counts`, without reckoning them."""
+        return self._tally.told
+
+    @property
+    def speaks(self) -> bool:
+        """Has the model produced anything? It is looked for up to the first of it, and in no event twice."""
+        while not self._text_bytes and self._silent < len(self._uncounted):
+            if any(self._text_of(event) for event in split(self._uncounted[self._silent])):
+                return True
+            self._silent += 1
+        return self._text_bytes > 0
 
     @property
     def text_bytes(self) -> int:
@@ -251,19 +266,19 @@ class StreamReader:
 
     def _count(self) -> None:
         for number, events in enumerate(self._uncounted):
-            text = 0
-            for event in split(events):
-                data = data_of(event)
-                body = None if _heavy(data) else _object(data)
-                if body is not None:
-                    text += self.text_of(body)
-                elif data != b"[DONE]" and event.endswith(_BLANKS):
-                    text += len(data)  # who can tell?
+            text = sum(self._text_of(event) for event in split(events))
             self._text_bytes += text
             if number >= self._covered:
                 self._text_bytes_since += text
         self._counted_bytes += self._uncounted_bytes
-        self._uncounted, self._uncounted_bytes, self._covered = [], 0, 0
+        self._uncounted, self._uncounted_bytes, self._covered, self._silent = [], 0, 0, 0
+
+    def _text_of(self, event: bytes) -> int:
+        data = data_of(event)
+        body = None if _heavy(data) else _object(data)
+        if body is not None:
+            return self.text_of(body)
+        return len(data) if data != b"[DONE]" and event.endswith(_BLANKS) else 0  # who can tell?
 
 
 def split(events: bytes) -> list[bytes]:

@@ -34,6 +34,11 @@ class Tally:
         return any(count.output is not None for count in found)
 
     @property
+    def told(self) -> bool:
+        """There are readings."""
+        return bool(self._places)
+
+    @property
     def readings(self) -> list[Count]:
         others: list[Count] = []
         choices: dict[str, list[Count]] = {}

@@ -84,6 +84,9 @@ class Weight:
             self.stored or other.stored,
         )
 
+    def of_size(self, size: int) -> Weight:
+        return Weight(size, self.images, self.image_bytes, self.unbounded, self.moving, self.hour, self.stored)
+
     def tokens(self, target: Target, more: int = 0) -> int:
         """The most it can be. `more`: what the vendor adds by itself, or what is known of the rest."""
         if not self.images and not self.unbounded:
