@@ -29,6 +29,8 @@ class PriceList:
 
     def at(self, input_tokens: int) -> Price:
         """For a reservation: by the bound on the input; for a settlement: by the input that was reported."""
+        if not self.cliffs:
+            return self.base
         reached = [cliff.price for cliff in self.cliffs if input_tokens > cliff.over]
         return reached[-1] if reached else self.base
 

@@ -205,7 +205,8 @@ class Answering:
 
 
 def _down(reply: Reply) -> dict[str, str]:
-    return {name: reply.headers[name] for name in _DOWN if name in reply.headers}
+    headers = reply.headers
+    return {name: headers[name] for name in _DOWN if name in headers}
 
 
 def _tagged(headers: Mapping[str, str], held: Held, reply: Reply | None = None) -> dict[str, str]:

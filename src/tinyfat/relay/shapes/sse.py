@@ -139,11 +139,11 @@ class StreamReader:
     @property
     def speaks(self) -> bool:
         """Has the model produced anything? It is looked for up to the first of it, and in no event twice."""
-        while not self._text_bytes and self._silent < len(self._uncounted):
+        while not (self._text_bytes or self._long_bytes) and self._silent < len(self._uncounted):
             if any(self._text_of(event) for event in split(self._uncounted[self._silent])):
                 return True
             self._silent += 1
-        return self._text_bytes > 0
+        return bool(self._text_bytes or self._long_bytes)
 
     @property
     def text_bytes(self) -> int:

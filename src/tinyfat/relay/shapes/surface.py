@@ -82,6 +82,8 @@ def count(value: object) -> int | None:
 
 def part(value: object, name: str) -> Any:
     """`value[name]` where there is such a thing."""
+    if type(value) is dict:  # as nearly all are: to ask for a Mapping takes three times as long
+        return value.get(name)
     return value.get(name) if isinstance(value, Mapping) else None
 
 
