@@ -76,7 +76,7 @@ class UsageLedger(Protocol):
     async def commit(
         self, reservations: Sequence[Reservation], settlements: Sequence[Settlement], releases: Sequence[str]
     ) -> list[Held | Refused]:
-        """All of it in one commit: first what ended, then what wants to begin.
+        """All of it in one commit: first what ended, then what wants to begin. What ended is on disk when it returns.
 
         A settlement: one row in the ledger, the hold gone, the sums moved; a hold that is gone: nothing. A release, by
         the call's id: it was never made, or the vendor refused it, and nothing is owed. Reservations in order, each

@@ -23,9 +23,9 @@ class Overloaded(Exception):
 
 
 class LedgerDesk:
-    """At most one batch is under way. Each method's future is done when it is on disk, or not to be: then it has the
-    ledger's error. To cancel it ends the waiting alone: what was asked for still happens, but a hold that nobody waits
-    for any more is released."""
+    """At most one batch is under way. Each method's future is done when it is committed, and what ended is on disk; or
+    when it is not to be: then it has the ledger's error. To cancel it ends the waiting alone: what was asked for still
+    happens, but a hold that nobody waits for any more is released."""
 
     def __init__(self, ledger: UsageLedger) -> None:
         self._ledger = ledger

@@ -135,6 +135,7 @@ class OneConnection:
         """`options`: of its session, as libpq takes them ("-c name=value")."""
         self._url, self._options = url, f"{_session()} {options}"
         self._connection: Connection | None = None
+        self.made = 0  # connections until now: where it is another number, the database may have died in between
         # A connection that is closed under a statement takes the process with it: libuv aborts, asyncio waits for ever.
         self._turn = asyncio.Lock()
 
@@ -145,6 +146,7 @@ class OneConnection:
                 connection = self._connection
                 if connection is None or connection.closed:
                     connection = self._connection = await self._connect()
+                    self.made += 1
                 cursor = await connection.execute(statement, values, prepare=True)
                 return await cursor.fetchall()
             except _AWAY as error:

@@ -1,4 +1,5 @@
-"""The usage ledger over Postgres: each method is one statement, a call of a function of migrations/0002_usage.sql.
+"""The usage ledger over Postgres: each method is one statement, a call of a function of migrations/0002_usage.sql, or
+of one that came in its place.
 
 A batch goes as one JSON argument: one statement, one commit, one round trip for all of it.
 """
@@ -26,6 +27,7 @@ _PLANS = (
 CALL_SECONDS_MAX = 2 * 3600.0  # no call lasts longer: an older hold was forgotten by its process and is swept
 SWEPT_AT_ONCE = 500
 TURN_KEPT_SECONDS = 7 * 24 * 3600.0  # a turn that called nothing for so long is over
+HOLDING_MAX = 10_000  # kept for when the database forgets them: more than calls at once
 UNKNOWN_ENDS_MAX = 10_000  # kept for when the database is back; what is more, the sweep finds
 WORD_CHARS_MAX = 200  # of what a box or a client says: turn, conversation, alias
 
@@ -33,6 +35,7 @@ _COMMIT = (
     "select place, agent_id::text, agent_name, byok_vendor, refusal, cap, spent, reserved, granted "
     "from usage_commit(%s, %s::jsonb, %s::jsonb, %s::uuid[], %s)"
 )
+_SETTLE_LOST = "select usage_settle_lost(%s, %s::jsonb, %s::jsonb, %s)"
 _SPEND = (
     "select t.month_spent, t.reserved, t.month_calls, t.month_cap, t.day_cap, t.turn_cap, t.turn_calls, t.killed, "
     "t.month_included from budgets b, budget_on(b, (coalesce(%s::timestamptz, now()) at time zone 'utc')::date) t "
@@ -52,6 +55,8 @@ class UsageStore:
         self._database = database
         self._executor_id = executor_id
         self._clock = clock
+        # Until they are settled or released; and by which of the connections they were held.
+        self._holding: OrderedDict[str, tuple[Reservation, Held, int]] = OrderedDict()
         self._unsettled: OrderedDict[str, Settlement] = OrderedDict()
         self._unreleased: OrderedDict[str, None] = OrderedDict()
 
@@ -61,17 +66,26 @@ class UsageStore:
         settlements: Sequence[Settlement] = (),
         releases: Sequence[str] = (),
     ) -> list[Held | Refused]:
-        """Raises StoreUnavailable: then nothing may be called; what was perhaps held, a later beat releases, and what
+        """What ended is on disk when it returns. What was only held may not be for another moment, but never comes
+        after its own end: docs/decisions/0013.
+
+        Raises StoreUnavailable: then nothing may be called; what was perhaps held, a later beat releases, and what
         ended, a later beat settles, or, where this process dies first, the sweep."""
         if not (reservations or settlements or releases):
             return []
         try:
             rows = await self._commit(reservations, settlements, releases)
         except StoreUnavailable:
-            self._keep(self._unreleased, dict.fromkeys([*releases, *(one.call_id for one in reservations)]))
-            self._keep(self._unsettled, {one.call_id: one for one in settlements})
+            unreleased = dict.fromkeys([*releases, *(one.call_id for one in reservations)])
+            _keep(self._unreleased, unreleased, UNKNOWN_ENDS_MAX)
+            _keep(self._unsettled, {one.call_id: one for one in settlements}, UNKNOWN_ENDS_MAX)
             raise
-        return [_verdict(one, row) for one, row in zip(reservations, rows, strict=True)]
+        verdicts = [_verdict(one, row) for one, row in zip(reservations, rows, strict=True)]
+        made = self._commits.made
+        told = zip(reservations, verdicts, strict=True)
+        held = {one.call_id: (one, verdict, made) for one, verdict in told if isinstance(verdict, Held)}
+        _keep(self._holding, held, HOLDING_MAX)
+        return verdicts
 
     async def reserve(self, reservations: Sequence[Reservation]) -> list[Held | Refused]:
         return await self.commit(reservations)
@@ -143,7 +157,23 @@ class UsageStore:
         asked = json.dumps([_asked(one) for one in reservations]) if reservations else None
         ended = json.dumps([_ended(one) for one in settlements]) if settlements else None
         batch = (self._executor_id, asked, ended, list(releases) or None, self._now())
-        return sorted(await self._commits.fetch(_COMMIT, batch))
+        rows = sorted(await self._commits.fetch(_COMMIT, batch))
+        if rows and rows[0][0] == 0:
+            del rows[0]
+            await self._settle_lost(settlements)
+        _forget(self._holding, [*(one.call_id for one in settlements), *releases])
+        return rows
+
+    async def _settle_lost(self, settlements: Sequence[Settlement]) -> None:
+        """Not all of their holds were there. A database that dies ends every connection to it: what was held by an
+        earlier one may have been forgotten with it."""
+        made = self._commits.made
+        held = [self._holding.get(one.call_id) for one in settlements]
+        lost = [(one, end) for one, end in zip(held, settlements, strict=True) if one is not None and one[2] != made]
+        if lost:
+            holds = json.dumps([_lost(asked, verdict) for (asked, verdict, _), _ in lost])
+            ends = json.dumps([_ended(end) for _, end in lost])
+            await self._commits.fetch(_SETTLE_LOST, (self._executor_id, holds, ends, self._now()))
 
     def _statement(self) -> AbstractAsyncContextManager[Connection]:
         return self._database.connection()
@@ -151,10 +181,11 @@ class UsageStore:
     def _now(self) -> datetime | None:
         return self._clock() if self._clock else None
 
-    def _keep(self, kept: OrderedDict[str, Any], new: dict[str, Any]) -> None:
-        kept.update(new)
-        while len(kept) > UNKNOWN_ENDS_MAX:
-            kept.popitem(last=False)
+
+def _keep(kept: OrderedDict[str, Any], new: dict[str, Any], most: int) -> None:
+    kept.update(new)
+    while len(kept) > most:
+        kept.popitem(last=False)
 
 
 def _forget(kept: OrderedDict[str, Any], call_ids: Sequence[str]) -> None:
@@ -187,6 +218,10 @@ def _asked(one: Reservation) -> dict[str, Any]:
         "least": one.least,
         "quiet": one.quiet,
     }
+
+
+def _lost(asked: Reservation, held: Held) -> dict[str, Any]:
+    return _asked(asked) | {"agent": held.agent_id, "byok_vendor": held.byok_vendor, "amount": held.amount}
 
 
 def _ended(one: Settlement) -> dict[str, Any]:
