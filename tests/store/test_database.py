@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests.postgres import Server
+from tests.running import until
 from tinyfat.ports.ledger import NotStorable, StoreUnavailable
 from tinyfat.store import database as module
 from tinyfat.store.agents import AgentStore
@@ -84,6 +85,24 @@ async def test_one_connection_is_closed_when_its_statement_has_ended(server: Ser
         await one.close()
         assert await asleep == [(1,)]
     assert one._connection is None
+
+
+async def test_one_connection_that_was_ended_while_nothing_was_asked_is_made_anew(server: Server) -> None:
+    one, other = OneConnection(server.url()), Database(server.url())
+    await other.open()
+    [(pid,)] = await one.fetch("select pg_backend_pid()", ())
+
+    async def is_gone() -> bool:
+        async with other.connection() as connection:
+            cursor = await connection.execute("select 1 from pg_stat_activity where pid = %s", (pid,))
+            return await cursor.fetchone() is None
+
+    async with other.connection() as connection:
+        await connection.execute("select pg_terminate_backend(%s)", (pid,))
+    await until(is_gone, 10.0, "it is ended")
+    assert await one.fetch("select pg_backend_pid() <> %s", (pid,)) == [(True,)]
+    await one.close()
+    await other.close()
 
 
 async def test_a_statement_that_fails_takes_no_other_with_it(server: Server) -> None:

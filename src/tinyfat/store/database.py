@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -144,6 +145,9 @@ class OneConnection:
         async with self._turn:
             try:
                 connection = self._connection
+                if connection is not None and not connection.closed and _hung_up(connection):
+                    await self._drop()
+                    connection = None
                 if connection is None or connection.closed:
                     connection = self._connection = await self._connect()
                     self.made += 1
@@ -194,6 +198,13 @@ def _session() -> str:
         f"-c statement_timeout={STATEMENT_SECONDS_MAX}s -c lock_timeout=10s "
         f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS_MAX}s"
     )
+
+
+def _hung_up(connection: Connection) -> bool:
+    """Between two statements a server says nothing but that it ends: one that was restarted meanwhile is no failure."""
+    waiting = select.poll()
+    waiting.register(connection.pgconn.socket, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def _unavailable(error: BaseException) -> StoreUnavailable:
