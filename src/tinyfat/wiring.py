@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,6 @@ from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.link import RuntimeSpec
 from tinyfat.domain.machines import PROCESS, Machine, MachineState
 from tinyfat.domain.mail.judgement import RateCaps
-from tinyfat.domain.repeated import Repeated
 from tinyfat.domain.secrets import derived
 from tinyfat.drivers.inference.routes import MAIN, STANDIN_VENDOR
 from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
@@ -29,6 +28,7 @@ from tinyfat.drivers.mail.smtp_in import SmtpBounds, SmtpIn, tls_context
 from tinyfat.drivers.mail.smtp_out import NoSmarthost, SmtpOut
 from tinyfat.drivers.secrets.envelope import EnvelopeSecrets, MasterKeyRefused
 from tinyfat.drivers.secrets.master_key import kept_master_keys
+from tinyfat.engine.beats import Beat, Beats
 from tinyfat.engine.durable import Engine
 from tinyfat.engine.mail_reading import MailReading
 from tinyfat.engine.reading import Reading
@@ -118,7 +118,7 @@ class World:
         self._build_usage(database_url)
         self.agent_models = AgentModels(derived(secret, "relay keys"), self.routes, self.relay_keys, self.byok)
         self._build_flows(secret, http_url)
-        self._loops: list[asyncio.Task[None]] = []
+        self._beats = Beats()
 
     def _build_models(self, http_url: str) -> None:
         self.standin_url = f"{http_url}/standin/model/v1"
@@ -307,7 +307,7 @@ class World:
         whose box is to be told anew what it runs."""
         self.signals.on(OFFERS, offered, lambda: None)
         self.signals.on(SPECS, respecify, lambda: respecify(""))
-        beats: Sequence[tuple[str, float, Callable[[], Awaitable[object]]]] = (
+        beats: tuple[Beat, ...] = (
             ("turns", TURN_SWEEP_SECONDS, lambda: self.mail_turn.sweep(TURNS_STARTED_AT_ONCE)),
             ("deliveries", DELIVERY_SWEEP_SECONDS, self.delivery.sweep),
             ("offers", OFFER_SWEEP_SECONDS, sweep_offers),
@@ -322,13 +322,12 @@ class World:
             *self.room.beats(),
             *self.fleet.beats(),
         )
-        self._loops = [asyncio.create_task(_again_and_again(*beat), name=beat[0]) for beat in beats]
-        self._loops.append(asyncio.create_task(self.signals.run(), name="signals"))
+        self._beats.begin(beats)
+        self._beats.begin_one("signals", self.signals.run())
 
     async def stop_machines(self) -> None:
         """An orderly end: the machines that live on this host end with us, and start again with us."""
-        for loop in self._loops:
-            loop.cancel()
+        self._beats.cancel()
         try:
             machines = await self.records.wanted(self.host)
         except StoreUnavailable as away:
@@ -341,9 +340,7 @@ class World:
 
     async def close(self) -> None:
         """Each, whatever becomes of the one before."""
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._beats.close()
         async with AsyncExitStack() as last_first:
             last_first.push_async_callback(self.database.close)
             last_first.push_async_callback(self._leave_usage)
@@ -405,22 +402,3 @@ def _mail_out(settings: Settings) -> MailOut:
     return SmtpOut(
         address.host, address.port, smarthost.tls, smarthost.user, smarthost.password, settings.domain, signer
     )
-
-
-async def _again_and_again(
-    name: str, seconds: float, beat: Callable[[], Awaitable[object]], clock: Callable[[], float] = time.monotonic
-) -> None:
-    """Until cancelled. One failure is not the end of a loop that mends things; one that lasts is told less and less."""
-    repeated = Repeated(clock)
-    while True:
-        try:
-            await beat()
-            if times := repeated.ended(name):
-                log.warning("%s: works again; it had failed %d times", name, times)
-        except StoreUnavailable:
-            if times := repeated.failed(name, "the database"):
-                log.warning("%s: the database does not answer (%d times by now); trying again", name, times)
-        except Exception as error:
-            if times := repeated.failed(name, repr(error)):
-                log.exception("%s: failed (%d times by now); trying again", name, times)
-        await asyncio.sleep(seconds)
