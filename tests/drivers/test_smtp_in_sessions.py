@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import smtplib
+import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
+from tests.certificates import certificate
 from tests.machine_speed import patient
 from tinyfat.drivers.mail import smtp_in
-from tinyfat.drivers.mail.smtp_in import SmtpBounds, SmtpIn
+from tinyfat.drivers.mail.smtp_in import SmtpBounds, SmtpIn, tls_context
 
 SESSIONS = 3
+HANDSHAKES = 20
 SECONDS_MAX = 5.0
 
 
@@ -62,3 +67,28 @@ def test_one_session_too_many_is_asked_to_come_later(
 ) -> None:
     monkeypatch.setattr(smtp_in, "SESSIONS_MAX", 2 * SESSIONS)  # this machine has half of them
     run(_one_too_many())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_peer_that_begins_tls_at_once_finds_it_there(
+    run: Callable[[Coroutine[Any, Any, None]], None], tmp_path: Path
+) -> None:
+    made = certificate(tmp_path)
+    trusted = ssl.create_default_context(cafile=str(made.certificate))
+
+    def talk(port: int) -> None:
+        for _ in range(HANDSHAKES):
+            with smtplib.SMTP("127.0.0.1", port, timeout=patient(SECONDS_MAX)) as peer:
+                peer.starttls(context=trusted)
+                assert peer.noop()[0] == 250
+
+    async def story() -> None:
+        bounds, context = SmtpBounds(1000), tls_context(made.certificate, made.key)
+        server = SmtpIn(_NoIntake(), "127.0.0.1", 0, "tinyfat.localhost", bounds, context)
+        await server.start()
+        try:
+            await asyncio.to_thread(talk, server.port)
+        finally:
+            await server.stop()
+
+    run(story())

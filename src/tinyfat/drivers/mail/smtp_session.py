@@ -72,9 +72,10 @@ class SmtpSession(SMTP):
         super().connection_lost(error)
 
     async def push(self, status: Any) -> None:
-        """A reply; then the others' turn comes: of commands that came in one piece, each would be the next at once."""
-        await super().push(status)
+        """A reply, before which it is the others' turn: of commands that came in one piece, each would be the next at
+        once. Not behind it: what a peer sends upon "220 Ready to start TLS" must find TLS there."""
         await asyncio.sleep(0)
+        await super().push(status)
 
     async def smtp_HELO(self, hostname: str) -> None:
         if not await self._is_controlled(hostname):
