@@ -81,6 +81,8 @@ HEARD = (
     b" 101 ",
     b"250 2.0.0 Ok: kept",
     b"250 SMTPUTF8",
+    b"221 Bye",  # behind many commands
+    b"421 4.7.0 RSET",
 )  # each row has one: it did arrive
 KEYS = {"none": "", "another's": "b" * 43, "its own": "own"}
 

@@ -31,6 +31,8 @@ def free_port() -> int:
     ports = own_ports(os.environ)
     for port in random.sample(ports, len(ports)):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+            # As a server does: connections that ended a moment ago keep no port from it; a listener does.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind(("127.0.0.1", port))
             except OSError:

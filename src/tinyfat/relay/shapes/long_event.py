@@ -15,19 +15,29 @@ _TYPE = re.compile(rb'"type"\s*:\s*"([a-z_.]{1,80})"')
 _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
+def gist(event: bytes) -> dict[str, Any]:
+    """What it is, by its beginning."""
+    kind = _TYPE.search(event, 0, HEAD_BYTES)
+    return {"type": kind[1].decode() if kind else ""}
+
+
 class LongEvent:
-    def __init__(self, begun: bytes) -> None:
-        """`begun`: what there is of it, without an end."""
-        kind = _TYPE.search(begun, 0, HEAD_BYTES)
-        self.gist: dict[str, Any] = {"type": kind[1].decode() if kind else ""}  # what it is
+    def __init__(self) -> None:
         self.usages: list[Mapping[str, Any]] = []
+        self._head = b""
         self._tail = b""
         self._before = b""  # the last byte that left
+
+    @property
+    def gist(self) -> dict[str, Any]:
+        return gist(self._head)
 
     def feed(self, piece: bytes) -> tuple[bytes, bytes | None]:
         """(what may leave, None); with its end: (the rest of it, what comes behind it)."""
         data = self._tail + piece
         end = _end(data, max(0, len(self._tail) - 3))
+        if len(self._head) < HEAD_BYTES:
+            self._head += data[len(self._tail) : end][: HEAD_BYTES - len(self._head)]
         if end is not None:
             self._look(data[:end], end)
             self._tail = b""

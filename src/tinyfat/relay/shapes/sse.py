@@ -14,7 +14,7 @@ from typing import Any
 from tinyfat.domain.usage import Usage
 from tinyfat.relay.json_body import light
 from tinyfat.relay.shapes.faults import Fault, fault_in, fault_of
-from tinyfat.relay.shapes.long_event import LongEvent
+from tinyfat.relay.shapes.long_event import LongEvent, gist
 from tinyfat.relay.shapes.reported import Count, best, read_json
 from tinyfat.relay.shapes.tally import Tally
 from tinyfat.relay.shapes.unread import usages_in
@@ -94,7 +94,7 @@ class StreamReader:
         self._rest_bytes = len(data) - end
         if self._rest_bytes > EVENT_BYTES_MAX:
             begun, self._rest, self._rest_bytes = data[end:], [], 0
-            self._long = LongEvent(begun)
+            self._long = LongEvent()
             return (self._through(data[:end]) if end else b"") + self._feed_long(self._long, begun)
         whole = data if end == len(data) else data[:end]
         return self._through(whole) if whole else b""
@@ -251,7 +251,7 @@ class StreamReader:
         data = data_of(event)
         if data == b"[DONE]":
             return self.look({}, data)
-        body = _gist(data) if _heavy(data) else read_json(data)
+        body = gist(data) if _heavy(data) else read_json(data)
         self._event = body if isinstance(body, dict) else {}
         if body is None or _heavy(data):
             for usage in usages_in(data):
@@ -321,11 +321,6 @@ def _end_of_events(data: bytes, seen: int) -> int:
 def _heavy(data: bytes) -> bool:
     """Is it too much to be read on the loop? Some events repeat the whole of a request, or of an answer."""
     return len(data) > HEAVY_BYTES_MIN and not light(data)
-
-
-def _gist(data: bytes) -> dict[str, Any]:
-    """Of an event that is too much to read, what it is."""
-    return LongEvent(data).gist
 
 
 def _object(data: bytes) -> Mapping[str, Any] | None:
