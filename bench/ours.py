@@ -42,7 +42,6 @@ async def ours(folder: Path, sink: Sink) -> AsyncIterator[Chain]:
         TINYFAT_SMARTHOST=f"127.0.0.1:{sink.port}",
         TINYFAT_MAIL_RATE_SENDER=NO_CAP,
         TINYFAT_MAIL_RATE_THREAD=NO_CAP,
-        TINYFAT_MAIL_QUICK_ANSWERS="0",
     ) as tinyfat:
         await tinyfat.make_agent("ada")
         yield Chain("ours", tinyfat.smtp_port, tinyfat.home / "machines", names_turns=True)

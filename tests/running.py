@@ -63,6 +63,7 @@ class TinyFat:
         self.environment = surroundings() | {
             "TINYFAT_HOME": str(home),
             "TINYFAT_PROCESS_SHARED": "true",  # agents of many owners; what is refused without it has a test of its own
+            "TINYFAT_MAIL_QUICK_ANSWERS": "0",  # the senders are programs: tests/flows/test_loop_watch has the breaker
             "TINYFAT_SMTP_LISTEN": f"127.0.0.1:{self.smtp_port}",
             "TINYFAT_HTTP_LISTEN": f"127.0.0.1:{self.http_port}",
             "TINYFAT_RELAY_LISTEN": f"127.0.0.1:{self.relay_port}",

@@ -148,12 +148,14 @@ SIGNED = (
     b"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=example.org; s=x; h=from:to:subject; "
     b"bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
 )
+BYTES = bytes(byte for byte in range(256) if byte not in b"\r\n")
 MAILS: dict[str, Callable[[], bytes]] = {
     "lists": lambda: HEAD + HTML + b"<ul>" * 900 + b"<li>x\r\n" * 40_000,
     "small lists": lambda: HEAD + HTML + b"<ul>" * 300 + b"<li>x\r\n" * 4_000,
     "short lines": lambda: HEAD + b"\r\n" + b"a\r\n" * 1_000_000,
     "dots": lambda: HEAD + b"\r\n" + b"..\r\n" * 1_000_000,
     "fields of parts": lambda: HEAD + MIXED + (b"--b\r\n" + b"a:\r\n" * 5_000) * 100,
+    "every byte": lambda: HEAD + b"\r\n" + (BYTES + b"\r\n") * 40_000,
     "signed spaces": lambda: HEAD.replace(b"From", SIGNED + b"From") + b"\r\n" + b" a \t\r\n" * 500_000,
 }
 
@@ -257,7 +259,7 @@ NASTIEST: dict[str, Row] = {
         for name in (
             "the operator's API, lists", "the operator's API, deep", "the stand-in", "a state", "an enrolment, lists",
             "an identity's outcome", "the link, its largest log", "the relay, deep", "the relay, text",
-            "SMTP, dots", "SMTP, small lists", "SMTP, RSET",
+            "SMTP, dots", "SMTP, every byte", "SMTP, small lists", "SMTP, RSET",
             "SMTP, recipients", "SMTP, addresses", "the relay, chunks",
             "mail by HTTP, dots", "mail by HTTP, signed spaces",
         )

@@ -80,7 +80,6 @@ class Rig:
             TINYFAT_SMARTHOST=f"127.0.0.1:{self.smarthost.port}",
             TINYFAT_MAIL_RATE_THREAD="100000",
             TINYFAT_MAIL_RATE_SENDER="100000",
-            TINYFAT_MAIL_QUICK_ANSWERS="0",  # its senders are programs
             **settings,
         )
         self.planes.append(plane)

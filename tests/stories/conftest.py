@@ -45,7 +45,6 @@ async def house(office: PostOffice, stories: Path) -> AsyncIterator[House]:
         TINYFAT_INBOUND_SECRET=INBOUND_SECRET,
         TINYFAT_MAIL_TRUST="127.0.0.0/8, ::1/128, 198.51.100.0/24",
         TINYFAT_MAIL_SIZE_MAX=str(SIZE_MAX),
-        TINYFAT_MAIL_QUICK_ANSWERS="0",  # its senders are programs: tests/flows/test_loop_watch has the breaker
     )
     async with tinyfat, Operator(tinyfat) as operator:
         yield House(tinyfat, office, operator)
@@ -61,7 +60,6 @@ async def hasty(office: PostOffice, stories: Path) -> AsyncIterator[House]:
         TINYFAT_TURN_DEADLINE=str(TURN_SECONDS),
         TINYFAT_MAIL_RATE_THREAD=str(THREAD_CAP),
         TINYFAT_MAIL_RATE_SENDER=str(SENDER_CAP),
-        TINYFAT_MAIL_QUICK_ANSWERS="0",  # the caps above are what its stories are about
     )
     async with tinyfat, Operator(tinyfat) as operator:
         yield House(tinyfat, office, operator, "hasty.localhost")

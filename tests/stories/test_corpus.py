@@ -41,7 +41,6 @@ async def quinn(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             TINYFAT_INBOUND_SECRET=SECRET,
             TINYFAT_MAIL_TRUST="127.0.0.0/8, ::1/128, 198.51.100.0/24",
             TINYFAT_TURN_DEADLINE="60",
-            TINYFAT_MAIL_QUICK_ANSWERS="0",  # its sender is a program
             TINYFAT_QUARANTINE_SENDER_BYTES=str(200 * 1024**2),  # a stranger's whole corpus is 64 MB in 374 mails
             TINYFAT_QUARANTINE_SENDER_MAILS="1000",
         ) as tinyfat,

@@ -57,7 +57,7 @@ class FirstWords:
         if last is not None and last.link_state == RuntimeState.READY:
             return ""
         words = (last.link_detail if last else "") or "no reason given"
-        return f"The runtime {last.runtime if last else ''} of {whose} did not come up: {words}"
+        return f"The runtime of {whose} did not come up: {words}"
 
     async def question(self, agent: Agent, occasion: str) -> str:
         """Asked of the machine that is the agent's current one. A complaint, or ""."""

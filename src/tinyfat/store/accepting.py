@@ -29,7 +29,7 @@ ANOTHER_MAIL = "another mail with this Message-ID was taken already, and says so
 # as to run it.
 _PLANS = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off"
 
-_KEEP = "select kept_copy, kept_state, kept_open from mail_keep(%s::jsonb, %s::bytea[])"
+_KEEP = "select kept_copy, kept_state, kept_open from mail_keep(%s::jsonb, %b::bytea[])"
 
 
 class MailAcceptance:

@@ -53,7 +53,7 @@ with kept as (
 ), attached as (
     insert into turn_attachments
     select kept.id, file.* from kept, unnest(
-        %(places)s::int[], %(filenames)s::text[], %(media_types)s::text[], %(contents)s::bytea[]
+        %(places)s::int[], %(filenames)s::text[], %(media_types)s::text[], %(contents)b::bytea[]
     ) file
 )
 select pg_notify('tinyfat_results', id::text) from kept
