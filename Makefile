@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types imports fmt heartbeat faults faults-long faults-cloud faults-cloud-long bench machines machines-long story-mail story-vm bench-servers lock clean
+.PHONY: help setup demo test stories check lint types imports fmt heartbeat faults faults-long faults-cloud faults-cloud-long bench machines machines-long story-mail story-vm bench-servers lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,8 +18,11 @@ demo: $(VENV)/.run ## An agent answers two mails, on this machine, from nothing
 	@$(BIN)/tinyfat demo
 
 test: $(VENV)/.dev ## The tests; what was skipped and why is listed at the end (under 5 minutes)
-	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 10 -m "not openclaw and not pi and not peer and not long and not heartbeat and not nspawn and not vm and not docker"; \
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 10 -m "not openclaw and not pi and not peer and not long and not slow and not heartbeat and not nspawn and not vm and not docker"; \
 	  code=$$?; $(BIN)/python -m tests.skipped; exit $$code
+
+stories: $(VENV)/.dev ## The stories that take longer: restarts, outages, senders, threads, caps (under 5 minutes)
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 10 -m "slow and not openclaw and not pi and not peer and not long and not nspawn and not vm and not docker"
 
 check: lint types imports ## Lint, types, imports
 

@@ -19,7 +19,7 @@ from tests.cli.in_process import command
 from tests.running import TinyFat
 from tinyfat.cli import agent_export
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

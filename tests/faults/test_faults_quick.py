@@ -14,7 +14,7 @@ from tests.faults.rig import Machine, Rig
 from tests.faults.scenarios import break_database, kill_box, kill_runtime
 from tinyfat.flows.delivery import AT_ONCE_MAX
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, pytest.mark.slow]
 
 CONTROL_KILLS = 3
 

@@ -19,7 +19,7 @@ from tests.running import letter, until
 from tests.stories.conftest import TURN_SECONDS
 from tests.stories.town import House, new_id
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tests.stories.test_http import signed
 from tests.stories.town import House, Operator, PostOffice, new_id
 from tinyfat.domain.mail.states import MessageState
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 QUINN = "quinn@tinyfat.localhost"
 STRANGER = "stranger@elsewhere.example"
 SECRET = "a secret of the corpus"

@@ -14,7 +14,7 @@ from tests.stories.test_http import signed
 from tests.stories.town import Operator, PostOffice, new_id
 from tinyfat.store.embedded import EmbeddedPostgres
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 SECRET = "a secret"
 VERA = "vera@tinyfat.localhost"
 

@@ -9,7 +9,7 @@ from tests.mailbox import Received
 from tests.running import letter
 from tests.stories.town import House, new_id
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 OTTO = "otto@tinyfat.localhost"
 
 

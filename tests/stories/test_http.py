@@ -17,7 +17,7 @@ from tests.stories.conftest import HEARD_FROM, INBOUND_SECRET, SIZE_MAX
 from tests.stories.town import House, new_id
 from tinyfat.cli.home import Home
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 PAULA = "paula@tinyfat.localhost"
 
 

@@ -19,7 +19,7 @@ from tests.cli.in_process import command
 from tests.running import TinyFat, letter, until
 from tests.stories.town import PostOffice, new_id
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 WRONG_USE, NOT_FOUND = 2, 3
 NAMES = iter(("ada", "bea", "cleo", "dora", "emma", "fay"))

@@ -11,7 +11,7 @@ from tests.running import OWNER, letter, until
 from tests.stories.conftest import SENDER_CAP, THREAD_CAP
 from tests.stories.town import House, new_id
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 GIL = "gil@tinyfat.localhost"
 EXCHANGES_MAX = 3
 

@@ -14,7 +14,7 @@ from tests.running import OWNER, TinyFat, letter
 from tests.stories.town import House, Operator, PostOffice, new_id
 from tinyfat.drivers.mail.dkim_signing import DkimSigner
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 KEY = rsa_key(1)
 
 

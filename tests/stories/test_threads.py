@@ -10,7 +10,7 @@ import pytest_asyncio
 from tests.running import OWNER, letter
 from tests.stories.town import House, new_id
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 BEA = "bea@tinyfat.localhost"
 
 

@@ -15,7 +15,7 @@ from tests.stories.town import House, Operator, PostOffice, new_id
 from tinyfat.cli.home import Home
 from tinyfat.store.embedded import EmbeddedPostgres
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def fails_to_start(tinyfat: TinyFat) -> str:

@@ -13,7 +13,7 @@ from tests.running import OWNER, TinyFat, letter, until
 from tests.stories.town import Operator, PostOffice, new_id
 from tinyfat.drivers.machines.process import ProcessMachines
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 FIRST = "Your first message here began: The boat is called Nordlicht."
 ADA = "ada@tinyfat.localhost"
 
