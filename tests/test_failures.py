@@ -14,6 +14,7 @@ from tinyfat.domain.failure_kinds import KINDS, FailureId, Reader
 from tinyfat.domain.failures import FIELD_CHARS_MAX, Failure, Value, files_left_out, read_failure
 from tinyfat.domain.link import TurnAnswer, decode, encode
 from tinyfat.domain.turns import TurnOutcome, TurnResult
+from tinyfat.ports.mail import DeliveryError, MailError
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src/tinyfat"
@@ -135,14 +136,47 @@ def test_files_that_could_not_be_attached_are_named_without_their_folders() -> N
     assert many.words().endswith("; and 80 more.")
 
 
-# Where bad news is made: no sentence of their own may leave, only Failure values.
-MAKERS = (
-    "flows/mail_turn.py", "flows/usage_alerts.py", "flows/owner_mail.py", "flows/intake.py",
-    "recipes/reply_mail.py", "recipes/notice_mail.py", "recipes/usage_mail.py", "recipes/fresh_memory_mail.py",
-    "box/desk.py", "box/runtimes/gateway.py", "box/runtimes/pi.py", "box/runtimes/media.py",
-    "box/runtimes/model_failure.py", "domain/usage.py", "store/usage.py",
-)  # fmt: skip
-_SENTENCE = re.compile(r"(?:\w+['\w]* ){3,}\w+['\w]*[.!](?:\s|$|\])")
+# What takes words to a person: a module that imports one of these, or calls one of TAKERS, makes no sentence itself.
+SINKS = {
+    "tinyfat.domain.failures", "tinyfat.domain.turns", "tinyfat.domain.usage", "tinyfat.flows.delivery",
+    "tinyfat.flows.owner_mail", "tinyfat.ports.mail", "tinyfat.recipes.notice_mail", "tinyfat.recipes.reply_mail",
+    "tinyfat.recipes.usage_mail", "tinyfat.recipes.fresh_memory_mail", "tinyfat.box.runtimes.media",
+    "tinyfat.box.runtimes.answers", "aiosmtpd",
+}  # fmt: skip
+OUTSIDE = ("standins/", "cli/")  # the stand-ins of vendors; the operator's own terminal
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    found = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    found |= {f"{n.module}.{name.name}" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for name in n.names}
+    return found | {name.name for n in ast.walk(tree) if isinstance(n, ast.Import) for name in n.names}
+
+
+def _reaches_a_person(tree: ast.AST) -> bool:
+    imported = any(name == sink or name.startswith(f"{sink}.") for name in _imports(tree) for sink in SINKS)
+    return imported or any(_handed(node) for node in ast.walk(tree))
+
+
+TAKERS = {"notice_mail", "compose_reply", "failure_reply", "with_note", "ReplyOrder", "Notice"}
+
+
+def _handed(node: ast.AST) -> list[ast.expr]:
+    """What a call hands to one of TAKERS or to OwnerMail.write, whatever the module calls the latter; else nothing."""
+    if not isinstance(node, ast.Call):
+        return []
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    given = [*node.args, *(keyword.value for keyword in node.keywords)]
+    return given if name in TAKERS or (name == "write" and len(given) == 5) else []
+
+
+def _modules() -> dict[str, ast.Module]:
+    found = {str(path.relative_to(SOURCE)): ast.parse(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))}
+    return {path: tree for path, tree in found.items() if not path.startswith(OUTSIDE)}
+
+
+MODULES = _modules()
+MAKERS = [path for path, tree in MODULES.items() if _reaches_a_person(tree) or path.startswith("recipes/")]
+_SENTENCE = re.compile(r"\b(?:\w['\w]* ){3}\w['\w]*[.!](?:\s|$|\])")  # the last four words: SQL is long
 _MAY_SPEAK = {"log", "logging", "re", "box"}  # log lines are the operator's; patterns are no words
 
 
@@ -169,11 +203,36 @@ def _texts(node: ast.AST) -> list[str]:
     return found
 
 
+# Good news (the welcome, the question to a new agent), a script, SQL, and what only an operator reads, each by the
+# beginning of its text: another sentence in the same module is found.
+NOT_BAD_NEWS = {
+    "api/inbound.py": ("TinyFat-Rcpt-To and the raw message",),
+    "flows/disk_watch.py": ("x, x. `tinyfat disk` shows",),
+    "flows/first_words.py": (
+        "From: TinyFat\nSubject: Are you there?", "x was destroyed while", "The box of x did not", "x did not answer a",
+    ),
+    "flows/image_making.py": ("The provider does not list x", "The image x is no good", "The image x was removed"),
+    "flows/readiness.py": ("The database commits nothing",),
+    "flows/replace.py": ("The state of x could not", "x has no machine", "x was destroyed meanwhile"),
+    "ports/ledger.py": ("Agents of x are on machines",),
+    "recipes/cloud_init.py": ("#!/bin/sh\n# By cloud-init, once.",),
+    "recipes/welcome_mail.py": ("x has its own server and", "Its server: ssh owner@x", "The server may be replaced"),
+    "relay/calls.py": ("The model x is not offered on", "This key opens nothing"),
+    "store/agents.py": ("There is no agent",),
+    "store/budgets.py": ("The agent x has no budget",),
+    "store/known_mail.py": ("\nselect known.* from rows",),
+    "store/mail.py": ("There is no message x.",),
+}  # fmt: skip
+
+
+def _sentences(path: str, tree: ast.AST) -> list[str]:
+    found = [text for text in _texts(tree) if _SENTENCE.search(text)]
+    return [text for text in found if not text.startswith(NOT_BAD_NEWS.get(path, ()))]
+
+
 @pytest.mark.parametrize("path", MAKERS)
 def test_no_sentence_of_its_own_leaves(path: str) -> None:
-    tree = ast.parse((SOURCE / path).read_text())
-    own = [text for text in _texts(tree) if _SENTENCE.search(text)]
-    assert own == [], "put the words into domain/failure_kinds.py"
+    assert _sentences(path, MODULES[path]) == [], "put the words into domain/failure_kinds.py"
 
 
 def test_the_search_for_sentences_finds_one() -> None:
@@ -193,3 +252,120 @@ def test_every_failed_turn_is_made_from_a_failure() -> None:
                 for keyword in node.keywords:  # type: ignore[attr-defined]
                     text = isinstance(keyword.value, (ast.Constant, ast.JoinedStr, ast.BinOp))
                     assert keyword.arg != "failure" or not text, f"{path}:{node.lineno}"  # type: ignore[attr-defined]
+
+
+def _words_handed_over(tree: ast.AST) -> list[int]:
+    """Lines where what writes a mail, or speaks SMTP, is handed words that stand there, with or without a full stop."""
+    handed = [one for node in ast.walk(tree) for one in _handed(node)]
+    return [one.lineno for one in handed for text in _texts(one) if re.search(r"\w \w", text)]
+
+
+def test_no_words_are_handed_to_what_writes_mails() -> None:
+    assert {path: lines for path, tree in MODULES.items() if (lines := _words_handed_over(tree))} == {}
+
+
+@pytest.mark.parametrize(
+    "smuggled",
+    [
+        "await self.anything.write(agent, 'x', at, subject, 'All is lost')",
+        "await mail.write(agent, 'x', at, subject=f'{name} is broken', text=text)",
+        "notice_mail(a, b, c, d, e, text='All is lost')",
+        "with_note(text, 'some files are missing')",
+    ],
+)
+def test_words_handed_over_are_found_in_any_module(smuggled: str) -> None:
+    assert _words_handed_over(ast.parse(smuggled))
+
+
+def _subclasses(kind: type[Exception]) -> set[str]:
+    return {kind.__name__}.union(*(_subclasses(one) for one in kind.__subclasses__()))
+
+
+REFUSALS = _subclasses(MailError) - _subclasses(
+    DeliveryError
+)  # of mail that comes in: their text is the reply to an SMTP peer, or the body of an HTTP answer
+
+
+def _is_failures_words(node: ast.expr) -> bool:
+    """`Failure(...).words()`, `.text()`, or intake's `_not_taken(address, Failure(...))`; a field is no sentence."""
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Name) and node.func.id == "_not_taken":
+        made: ast.expr = node.args[1]
+    elif isinstance(node.func, ast.Attribute) and node.func.attr in ("words", "text"):
+        made = node.func.value
+    else:
+        return False
+    if not (isinstance(made, ast.Call) and isinstance(made.func, ast.Name) and made.func.id == "Failure"):
+        return False
+    texts = [one.value for one in ast.walk(made) if isinstance(one, ast.Constant)]
+    return not any(" " in str(text) for text in texts)
+
+
+def _own_refusals(tree: ast.AST) -> list[int]:
+    """Lines where a refusal of ports/mail is made with other words, or is given another name or a child."""
+    imported = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "tinyfat.ports.mail"]
+    names = {alias.name for n in imported for alias in n.names} & REFUSALS
+    wrong = [n.lineno for n in imported for alias in n.names if alias.name in REFUSALS and alias.asname]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "tinyfat.ports":
+            wrong += [node.lineno for alias in node.names if alias.name == "mail"]
+        if isinstance(node, ast.ClassDef) and names & {base.id for base in node.bases if isinstance(base, ast.Name)}:
+            wrong.append(node.lineno)
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names):
+            continue
+        if node.keywords or len(node.args) != 1 or not _is_failures_words(node.args[0]):
+            wrong.append(node.lineno)
+    return wrong
+
+
+def test_what_is_raised_to_a_peer_has_the_words_of_a_failure() -> None:
+    assert {path: lines for path, tree in MODULES.items() if (lines := _own_refusals(tree))} == {}
+
+
+_FROM = "from tinyfat.ports.mail import NoRoom\n"
+
+
+@pytest.mark.parametrize(
+    "smuggled",
+    [
+        _FROM + "raise NoRoom('No room')",
+        _FROM + "raise NoRoom(f'No {x}')",
+        _FROM + "why = NoRoom(words)",
+        _FROM + "raise NoRoom(Failure(FailureId.MAILBOX_FULL, {'domain': 'send us money'}).text())",
+        _FROM + "class Other(NoRoom): ...",
+        "from tinyfat.ports.mail import NoRoom as Full\nraise Full('No room')",
+        "from tinyfat.ports import mail\nraise mail.NoRoom('No room')",
+    ],
+)
+def test_a_refusal_with_words_of_its_own_is_found(smuggled: str) -> None:
+    assert _own_refusals(ast.parse(smuggled))
+
+
+def test_a_new_module_that_writes_to_a_person_is_looked_at() -> None:
+    for line in ("from tinyfat.flows.owner_mail import OwnerMail", "from tinyfat.recipes import notice_mail",
+                 "import tinyfat.recipes.reply_mail", "from tinyfat.ports.mail import MailOut",
+                 "mail.write(agent, 'x', at, subject, WORDS)"):  # fmt: skip
+        assert _reaches_a_person(ast.parse(line)), line
+
+
+_REPLY = re.compile(r"[245]\d\d[ -]")
+
+
+def _replies(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if id(node) in parts:
+            continue
+        if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
+            found.add(node.value if isinstance(node.value, str) else node.value.decode("latin-1"))
+        elif isinstance(node, ast.JoinedStr):
+            found.add("".join(str(p.value) if isinstance(p, ast.Constant) else "{}" for p in node.values))
+    return {text.strip() for text in found if _REPLY.match(text)}
+
+
+def test_smtps_own_replies_are_a_closed_list() -> None:
+    said = set().union(*(_replies(MODULES[path]) for path in MODULES if path.startswith("drivers/mail/smtp_")))
+    listed = DOC.read_text().partition("## Replies of SMTP itself")[2].partition("\n## ")[0]
+    assert said == set(re.findall(r"^- `(.+)`$", listed, re.MULTILINE))

@@ -14,6 +14,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from tinyfat.api.keys import signature_fits, signature_may_fit
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import (
     AuthenticationUnknown,
@@ -66,7 +68,10 @@ async def inbound(request: Request) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 507, {"Retry-After": RETRY_SECONDS})
     except MailUnreadable as error:
         return _answer(422, str(error))
-    except (StoreUnavailable, AuthenticationUnknown, MailBusy) as error:
+    except StoreUnavailable:
+        words = Failure(FailureId.LEDGER_AWAY).text()
+        return JSONResponse({"error": words}, 503, {"Retry-After": RETRY_SECONDS})
+    except (AuthenticationUnknown, MailBusy) as error:
         return JSONResponse({"error": str(error)}, 503, {"Retry-After": RETRY_SECONDS})
     return JSONResponse({"kept": kept}, 202)
 

@@ -54,6 +54,20 @@ class FailureId(StrEnum):
     NOT_OUR_DOMAIN = "not-our-domain"
     NO_SUCH_AGENT = "no-such-agent"
     AGENT_GONE = "agent-gone"
+    ADDRESS_MALFORMED = "address-malformed"
+    MAILBOX_FULL = "mailbox-full"
+    SENDERS_MAIL_WAITS = "senders-mail-waits"
+    STRANGERS_MAIL_WAITS = "strangers-mail-waits"
+    MAIL_TOO_LARGE = "mail-too-large"
+    STRANGERS_MAIL_TOO_LARGE = "strangers-mail-too-large"
+    DISK_NEARLY_FULL = "disk-nearly-full"
+    DISK_SHORT_OF_ROOM = "disk-short-of-room"
+    MAIL_BUSY = "mail-busy"
+    MAIL_UNREADABLE = "mail-unreadable"
+    SENDERS_BUSY = "senders-busy"
+    SENDER_UNKNOWN = "sender-unknown"
+    POLICY_UNKNOWN = "policy-unknown"
+    LEDGER_AWAY = "ledger-away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +87,8 @@ _AGAIN = "Your mail is kept. To try again, simply answer this message."
 _OPERATOR_MENDS = (
     "Only whoever runs this agent can mend that; tell them. Then answer this message, and it is tried again."
 )
-_MORE = "To allow more: tinyfat cap set {agent} "
-_WHERE_IT_WENT = "\n\nWhat it went into: tinyfat usage {agent} --by turn"
+_MORE = "To allow more, ask whoever runs this agent, who can do it with: `tinyfat cap set {agent} "
+_WHERE_IT_WENT = "\n\nWhat it went into, they see with: `tinyfat usage {agent} --by turn`"
 _COULD = ("amount", " A call that could have cost up to {amount} was refused.")
 _SO_FAR = (
     ("spent", "\n\nSo far this month: {spent}."),
@@ -206,27 +220,27 @@ KINDS: Mapping[FailureId, Kind] = {
         Reader.OWNER,
         "The agent's kill switch is on.",
         "{agent} is switched off: it may not call a model.",
-        "`tinyfat cap unkill {agent}` switches it on again.",
+        "To have it on again, ask whoever runs this agent, who can do it with: `tinyfat cap unkill {agent}`.",
     ),
     FailureId.CAP_MONTH: Kind(
         Reader.OWNER,
         "The cap for the month leaves no room for the call.",
         "{agent} has reached what it may spend this month: {spent} of {cap} is spent.",
-        "It starts anew on the first of next month (UTC). `tinyfat cap set {agent} --month DOLLARS` allows more.",
+        "It starts anew on the first of next month (UTC). " + _MORE + "--month DOLLARS`",
         _SPENT,
     ),
     FailureId.CAP_DAY: Kind(
         Reader.OWNER,
         "The cap for the day leaves no room for the call.",
         "{agent} has reached what it may spend today: {spent} of {cap} is spent.",
-        "It starts anew at midnight (UTC). `tinyfat cap set {agent} --day DOLLARS` allows more.",
+        "It starts anew at midnight (UTC). " + _MORE + "--day DOLLARS`",
         _SPENT,
     ),
     FailureId.CAP_TURN_MONEY: Kind(
         Reader.OWNER,
         "The cap for one answer leaves no room for the call.",
         "{agent} has reached what it may spend for one answer: {spent} of {cap} is spent.",
-        "Ask again, perhaps for less at once. `tinyfat cap set {agent} --turn DOLLARS` allows more.",
+        "Ask again, perhaps for less at once. " + _MORE + "--turn DOLLARS`",
         _SPENT,
     ),
     FailureId.CAP_TURN_CALLS: Kind(
@@ -234,19 +248,19 @@ KINDS: Mapping[FailureId, Kind] = {
         "The cap on calls for one answer is reached.",
         "{agent} has called the model {calls} times for one answer, which is as often as it may, and was stopped: it "
         "was likely going in circles.",
-        "Ask again in other words; `tinyfat cap set {agent} --turn-calls N` allows more.",
+        "Ask again in other words. " + _MORE + "--turn-calls N`",
     ),
     FailureId.CALL_REFUSED: Kind(
         Reader.OWNER,
         "A call that may not be made, for a reason that came without words.",
         "This agent may not call a model now.",
-        "Its owner can ask the operator.",
+        "Ask whoever runs this agent for the reason.",
     ),
     FailureId.ALLOWANCE_USED: Kind(
         Reader.OWNER,
         "A level (50, 80 %) of the month's cap was passed.",
         "{agent} has used {percent} % of its allowance of {cap} this month.",
-        "It goes on as before. " + _MORE + "--month DOLLARS" + _WHERE_IT_WENT,
+        "It goes on as before. " + _MORE + "--month DOLLARS`" + _WHERE_IT_WENT,
         (_COULD, *_SO_FAR),
         "{agent} has used {percent} % of this month's allowance",
     ),
@@ -254,8 +268,10 @@ KINDS: Mapping[FailureId, Kind] = {
         Reader.OWNER,
         "The month's cap was reached.",
         "{agent} has reached its allowance of {cap} this month.",
-        "Until the first of next month (UTC) it answers that it has none left. To allow more now: "
-        "tinyfat cap set {agent} --month DOLLARS" + _WHERE_IT_WENT,
+        "Until the first of next month (UTC) it answers that it has none left. "
+        + _MORE
+        + "--month DOLLARS`"
+        + _WHERE_IT_WENT,
         (_COULD, *_SO_FAR),
         "{agent} has used up this month's allowance",
     ),
@@ -263,7 +279,7 @@ KINDS: Mapping[FailureId, Kind] = {
         Reader.OWNER,
         "The day's cap was reached.",
         "{agent} has reached its cap of {cap} a day.",
-        "It goes on at midnight (UTC). " + _MORE + "--day DOLLARS" + _WHERE_IT_WENT,
+        "It goes on at midnight (UTC). " + _MORE + "--day DOLLARS`" + _WHERE_IT_WENT,
         (_COULD, *_SO_FAR),
         "{agent} has reached today's cap",
     ),
@@ -271,7 +287,7 @@ KINDS: Mapping[FailureId, Kind] = {
         Reader.OWNER,
         "One answer reached its cap of money.",
         "One answer of {agent} has reached its cap of {cap}.",
-        "The next question starts afresh. " + _MORE + "--turn DOLLARS" + _WHERE_IT_WENT,
+        "The next question starts afresh. " + _MORE + "--turn DOLLARS`" + _WHERE_IT_WENT,
         (_COULD, *_SO_FAR),
         "{agent} was stopped: one answer cost too much",
     ),
@@ -279,7 +295,7 @@ KINDS: Mapping[FailureId, Kind] = {
         Reader.OWNER,
         "One answer reached its cap of calls.",
         "{agent} has called its model {calls} times for one answer and was stopped: it was likely going in circles.",
-        "The next question starts afresh. " + _MORE + "--turn-calls N" + _WHERE_IT_WENT,
+        "The next question starts afresh. " + _MORE + "--turn-calls N`" + _WHERE_IT_WENT,
         _SO_FAR,
         "{agent} was stopped: it called the model too often for one answer",
     ),
@@ -301,7 +317,7 @@ KINDS: Mapping[FailureId, Kind] = {
         "row: a loop.",
         "{sender} has answered {agent} several times in a row as automatic responders do, within seconds of each reply "
         "or in the same words. To end the loop, further mail of this conversation is kept and not answered.",
-        "If a person wrote it, whoever runs this TinyFat lets it through, and the conversation goes on:\n"
+        "If a person wrote it, ask whoever runs this agent to let it through, and the conversation goes on:\n"
         "    tinyfat mail release {message}\n\nIf a program wrote it, nothing needs to be done.",
         (),
         "{agent} has stopped answering {sender}: it looks like a loop",
@@ -323,5 +339,89 @@ KINDS: Mapping[FailureId, Kind] = {
         "SMTP: the agent is being destroyed, or could not be made.",
         "this agent is not here",
         "",
+    ),
+    FailureId.ADDRESS_MALFORMED: Kind(
+        _TO,
+        "SMTP: the recipient is no address of a mailbox, or names no agent before the '+'.",
+        "this is not an address such as ada@example.org.",
+        "Correct the address and send it again.",
+    ),
+    FailureId.MAILBOX_FULL: Kind(
+        _TO,
+        "SMTP and HTTP: all that is kept of the agent's conversations has reached its bound.",
+        "This agent's mailbox is full.",
+        "Send it again later; only whoever runs this agent can make room.",
+    ),
+    FailureId.SENDERS_MAIL_WAITS: Kind(
+        _TO,
+        "SMTP and HTTP: the sender's mail that waits unanswered has reached its bound.",
+        "Enough mail of this sender waits for this agent's owner already.",
+        "Send it again once the owner has looked at it.",
+    ),
+    FailureId.STRANGERS_MAIL_WAITS: Kind(
+        _TO,
+        "SMTP and HTTP: the unanswered mail of all who are not known here has reached its bound.",
+        "Enough mail of senders who are not known here waits for this agent's owner already.",
+        "Send it again later, or ask the owner to allow your address.",
+    ),
+    FailureId.MAIL_TOO_LARGE: Kind(
+        _TO,
+        "SMTP and HTTP: the mail alone is larger than all that is kept of an agent's conversations.",
+        "This mail is larger than all that is kept of an agent's conversations.",
+        "Send it in parts, or without its attachments.",
+    ),
+    FailureId.STRANGERS_MAIL_TOO_LARGE: Kind(
+        _TO,
+        "SMTP and HTTP: the mail alone is larger than what is kept of one who is not known here.",
+        "This mail is larger than all that is kept of a sender who is not known here.",
+        "Send it shorter, or ask the agent's owner to allow your address.",
+    ),
+    FailureId.DISK_NEARLY_FULL: Kind(
+        _TO,
+        "SMTP and HTTP: a disk that mail lies on is nearly full.",
+        "This server's disk is nearly full.",
+        "Send it again later; if that goes on, tell whoever runs this server.",
+    ),
+    FailureId.DISK_SHORT_OF_ROOM: Kind(
+        _TO,
+        "SMTP and HTTP: a disk that mail lies on has no room for so large a mail.",
+        "This server's disk has no room for a mail of this size now.",
+        "Send it again later, or smaller.",
+    ),
+    FailureId.MAIL_BUSY: Kind(
+        _TO,
+        "SMTP and HTTP: the processes that read large mails have as many as they may.",
+        "Too many large mails are being read at once.",
+        "Send it again in a few minutes.",
+    ),
+    FailureId.MAIL_UNREADABLE: Kind(
+        _TO,
+        "SMTP and HTTP: reading the mail takes more time or memory than a mail may.",
+        "This mail cannot be read: it takes more time or memory than a mail may.",
+        "Send it as plain text, or without its attachments.",
+    ),
+    FailureId.SENDERS_BUSY: Kind(
+        _TO,
+        "SMTP and HTTP: as many senders are being checked as may be at once.",
+        "Too many senders are being checked at once.",
+        "Send it again in a few minutes.",
+    ),
+    FailureId.SENDER_UNKNOWN: Kind(
+        _TO,
+        "SMTP and HTTP: the DNS did not answer for SPF or DKIM, and the answer decides.",
+        "The sender could not be checked: the DNS of {domain} does not answer just now.",
+        "Send it again soon; if that goes on, whoever runs the DNS of {domain} can mend it.",
+    ),
+    FailureId.POLICY_UNKNOWN: Kind(
+        _TO,
+        "SMTP and HTTP: the DNS did not answer for the sender's DMARC policy, and it decides.",
+        "The sender could not be checked: the DMARC policy of {domain} cannot be looked up just now.",
+        "Send it again soon; if that goes on, whoever runs the DNS of {domain} can mend it.",
+    ),
+    FailureId.LEDGER_AWAY: Kind(
+        _TO,
+        "HTTP: the database does not answer. SMTP says so by a literal of its own, below.",
+        "The ledger is away.",
+        "Send it again in a few minutes.",
     ),
 }

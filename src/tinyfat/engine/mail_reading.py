@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import re
 
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.mail.message import Mail, read_mail
 from tinyfat.engine.workers import WorkerBusy, WorkerFailed, Workers
 from tinyfat.ports.mail import MailBusy, MailUnreadable
@@ -39,9 +41,9 @@ class MailReading:
                 read_mail, raw, size=len(raw), whose=f"mail {whose}", seconds=READ_SECONDS_MAX
             )
         except WorkerBusy as busy:
-            raise MailBusy(f"Too many mails are being read: {busy}.") from None
+            raise MailBusy(Failure(FailureId.MAIL_BUSY).text()) from busy
         except WorkerFailed as failed:
-            raise MailUnreadable(f"This message cannot be read: {failed}.") from None
+            raise MailUnreadable(Failure(FailureId.MAIL_UNREADABLE).text()) from failed
 
     async def read_again(self, raw: bytes, whose: str = "") -> Mail:
         """One that was accepted once is not refused any more: where no worker does it, a thread does."""

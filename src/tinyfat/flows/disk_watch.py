@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyfat.domain.disks import DiskBounds, DiskReading, DiskState
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.ports.disks import Disks, DiskUnread
 from tinyfat.ports.mail import DiskLow
 from tinyfat.ports.server_ledger import Alarm, AlarmKind, Alarms
@@ -113,9 +115,9 @@ class DiskWatch:
         for disk in self.seen:
             if disk.mail and not disk.complaint:
                 if disk.state is DiskState.FULL:
-                    raise DiskLow("This server's disk is nearly full; please come again later")
+                    raise DiskLow(Failure(FailureId.DISK_NEARLY_FULL).text())
                 if not self._bounds.takes(disk.free, size):
-                    raise DiskLow("This server's disk has no room for a mail of this size now")
+                    raise DiskLow(Failure(FailureId.DISK_SHORT_OF_ROOM).text())
 
     async def _read(self, before: dict[Place, DiskState]) -> tuple[Disk, ...]:
         """One that does not answer is no reason to refuse: the write will tell."""

@@ -80,8 +80,8 @@ class MailIntake:
             if recipient.domain != self._domain:
                 raise UnknownRecipient(_not_taken(address, Failure(FailureId.NOT_OUR_DOMAIN, {"domain": self._domain})))
             agent, patterns = await self._agents.addressee(recipient.name)
-        except AddressRefused as refused:
-            raise UnknownRecipient(str(refused)) from None
+        except AddressRefused:
+            raise UnknownRecipient(_not_taken(address, Failure(FailureId.ADDRESS_MALFORMED))) from None
         except NotFound:
             raise UnknownRecipient(_not_taken(address, Failure(FailureId.NO_SUCH_AGENT))) from None
         if agent.state in (AgentState.DESTROYING, AgentState.FAILED):
@@ -145,4 +145,4 @@ class MailIntake:
 
 def _not_taken(address: str, why: Failure) -> str:
     """The reply to RCPT TO, which the sender's mail system quotes in its bounce."""
-    return f"<{address}>: {why.words()}"
+    return f"<{address}>: {why.text()}"

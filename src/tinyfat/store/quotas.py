@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.ports.mail import NeverRoom, NoRoom
 from tinyfat.store.database import Connection, Database, storable
@@ -64,9 +66,9 @@ class MailQuotas:
     def conversation(self, agent_id: str, size: int) -> None:
         """For a mail that is, or may be, answered. Raises NoRoom."""
         if size > self._quotas.conversations_bytes:
-            raise NeverRoom("This mail is larger than all that is kept of an agent's conversations")
+            raise NeverRoom(Failure(FailureId.MAIL_TOO_LARGE).text())
         if agent_id in self._full:
-            raise NoRoom("This agent's mailbox is full; its operator can make room")
+            raise NoRoom(Failure(FailureId.MAILBOX_FULL).text())
 
     async def unanswered(
         self, connection: Connection, agent_id: str, sender: str, message_id: str, size: int
@@ -74,7 +76,7 @@ class MailQuotas:
         """For one that is kept and not answered, under the agent's lock: why there is no room for it."""
         quotas = self._quotas
         if size > min(quotas.quarantine_bytes, quotas.sender_bytes):
-            return NeverRoom("This mail is larger than all that is kept of a sender who is not known here")
+            return NeverRoom(Failure(FailureId.STRANGERS_MAIL_TOO_LARGE).text())
         values = {"agent": agent_id, "sender": storable(sender)}
         row = await (await connection.execute(_KEPT, values)).fetchone()
         assert row is not None
@@ -87,5 +89,6 @@ class MailQuotas:
         known = await cursor.fetchone()
         if known and known[0]:
             return None
-        whose = "of this sender" if senders_full else "of senders who are not known here"
-        return NoRoom(f"Enough mail {whose} waits for this agent's owner already")
+        if senders_full:
+            return NoRoom(Failure(FailureId.SENDERS_MAIL_WAITS).text())
+        return NoRoom(Failure(FailureId.STRANGERS_MAIL_WAITS).text())

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.domain.mail.addresses import domain_name, plain_address
 from tinyfat.domain.mail.headers import read_headers
 from tinyfat.domain.mail.message import sender_of
@@ -52,7 +54,7 @@ class DnsSenderAuthentication:
     async def check(self, raw: bytes, envelope: Envelope, from_address: str) -> Authentication:
         """Raises AuthenticationUnknown where only a temporary DNS error stands between us and an answer."""
         if self._waiting >= CHECKS_WAITING_MAX:
-            raise AuthenticationUnknown(f"{CHECKS_WAITING_MAX} senders are being checked already; try again soon.")
+            raise AuthenticationUnknown(Failure(FailureId.SENDERS_BUSY).text())
         self._waiting += 1
         try:
             loop = asyncio.get_running_loop()
@@ -121,11 +123,11 @@ def _decide(claims: list[_Claim], signatures: list[DkimResult], domain: str, loo
     try:
         policy = dmarc_policy(domain, lookups)
     except TemporaryDnsError as error:
-        raise AuthenticationUnknown(f"The DMARC policy of {domain} was not to be had: {error}") from error
+        raise AuthenticationUnknown(Failure(FailureId.POLICY_UNKNOWN, {"domain": domain}).text()) from error
     if aligned := [claim for claim in passed if _aligned(claim, domain, policy)]:
         return _passed(aligned, words, domain)
     if any(_aligned(claim, domain, policy) for claim in unanswered):
-        raise AuthenticationUnknown(f"The DNS of {domain} does not answer just now ({words}).")
+        raise AuthenticationUnknown(Failure(FailureId.SENDER_UNKNOWN, {"domain": domain}).text())
     return Authentication(False, f"{words} dmarc=fail header.from={domain}")
 
 

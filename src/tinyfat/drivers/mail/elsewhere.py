@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from tinyfat.domain.failure_kinds import FailureId
+from tinyfat.domain.failures import Failure
 from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
 from tinyfat.engine.workers import WorkerBusy, WorkerFailed, Workers
 from tinyfat.ports.mail import Authentication, AuthenticationUnknown, Envelope
@@ -29,7 +31,7 @@ class ElsewhereAuthentication:
         try:
             return await self._workers.run(checked, *asked, size=len(raw), whose=whose, seconds=PROVE_SECONDS_MAX)
         except WorkerBusy as busy:
-            raise AuthenticationUnknown(f"Too many senders are being checked: {busy}.") from None
+            raise AuthenticationUnknown(Failure(FailureId.SENDERS_BUSY).text()) from busy
         except WorkerFailed as failed:
             return Authentication(False, f"dmarc=permerror (not verified: {failed})")
 
