@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import sqlite3
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -237,6 +239,85 @@ def test_headers_before_headers_without_end_are_refused(tmp_path: Path) -> None:
             tar.fileobj.write(member("x", type=tarfile.GNUTYPE_LONGNAME, size=1).tobuf() + b"y" + bytes(511))  # type: ignore[union-attr]
     with pytest.raises(ArchiveRefused):
         restore(archive, folder)
+
+
+def words(kind: bytes, **fields: str) -> bytes:
+    """A pax header (POSIX.1-2008, pax, "Extended Header"): its records, each with its own length in front."""
+    records = b""
+    for key, value in fields.items():
+        rest = f" {key.replace('__', '.')}={value}\n".encode()
+        size = next(n for n in range(len(rest) + 1, len(rest) + 9) if len(str(n)) + len(rest) == n)
+        records += str(size).encode() + rest
+    return member("x", type=kind, size=len(records)).tobuf() + records + bytes(-len(records) % 512)
+
+
+EMPTY = member("workspace/a").tobuf()
+SPARSE = {"GNU__sparse__major": "1", "GNU__sparse__minor": "0", "GNU__sparse__name": "workspace/a"}
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        pytest.param([words(tarfile.XGLTYPE, comment="x"), EMPTY], id="words on all members"),
+        pytest.param([words(tarfile.XHDTYPE, size="-1024"), EMPTY], id="a size below nothing"),
+        pytest.param([words(tarfile.XHDTYPE, size="9" * 40), EMPTY], id="a size beyond all"),
+        pytest.param([words(tarfile.XHDTYPE, mtime="nan"), EMPTY], id="no time"),
+        pytest.param([words(tarfile.XHDTYPE, path="../out"), EMPTY], id="another name"),
+        pytest.param([words(tarfile.XHDTYPE, path="workspace/a\0b"), EMPTY], id="a name with an end in it"),
+        pytest.param([words(tarfile.XHDTYPE, GNU__sparse__map="0,1," * 999 + "0,1"), EMPTY], id="holes in a header"),
+        pytest.param([words(tarfile.XHDTYPE, GNU__sparse__size="9"), EMPTY], id="holes of the oldest kind"),
+        pytest.param([EMPTY, EMPTY], id="the same file twice"),
+        pytest.param([member("workspace/z", type=b"Z").tobuf()], id="a kind that is none"),
+        pytest.param([member("workspace/a", type=LNK, linkname="workspace/a").tobuf()], id="another name of itself"),
+    ],
+)
+def test_what_a_header_claims_is_refused(tmp_path: Path, blocks: list[bytes]) -> None:
+    archive, folder = tmp_path / "a.tar.gz", _folder(tmp_path / "box")
+    _written(archive, blocks)
+    with pytest.raises(ArchiveRefused):
+        restore(archive, folder)
+    assert list(folder.iterdir()) == [] and list(tmp_path.glob("out*")) == []
+
+
+def test_a_list_of_holes_without_end_is_not_read(tmp_path: Path) -> None:
+    """In pax's format 1.0 it stands in the content: tarfile would read all of it into one list."""
+    archive, folder = tmp_path / "a.tar.gz", _folder(tmp_path / "box")
+    content = b"9999999\n" + b"0\n" * 2_000_000
+    _written(archive, [words(tarfile.XHDTYPE, **SPARSE), member("workspace/a", size=len(content)).tobuf(), content])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveRefused, match="holes"):
+            restore(archive, folder)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_words_on_members_count_as_what_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "a.tar.gz"
+    pieces = [words(tarfile.XHDTYPE, comment="x" * 60_000) + member(f"workspace/{n}").tobuf() for n in range(20)]
+    _written(archive, pieces)
+    restore(archive, _folder(tmp_path / "box"))
+    monkeypatch.setattr("tinyfat.box.state_archive.UNPACKED_BYTES_MAX", 1_000_000)
+    with pytest.raises(ArchiveRefused, match="unpacked"):
+        restore(archive, _folder(tmp_path / "another"))
+
+
+def test_the_names_of_folders_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "a.tar.gz"
+    _written(archive, [member(f"workspace/{n:050}", type=tarfile.DIRTYPE).tobuf() for n in range(20)])
+    restore(archive, _folder(tmp_path / "box"))
+    monkeypatch.setattr("tinyfat.box.state_archive.FOLDER_NAMES_BYTES_MAX", 1_000)
+    with pytest.raises(ArchiveRefused, match="names"):
+        restore(archive, _folder(tmp_path / "another"))
+
+
+def _written(archive: Path, blocks: list[bytes]) -> None:
+    with gzip.open(archive, "wb", 1) as file:
+        file.write(member("workspace", type=tarfile.DIRTYPE).tobuf())
+        for block in blocks:
+            file.write(block + bytes(-len(block) % 512))
+        file.write(bytes(1024))
 
 
 def test_the_place_it_goes_to_may_be_a_link(tmp_path: Path) -> None:

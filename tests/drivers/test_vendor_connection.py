@@ -14,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.machine_speed import patient
-from tinyfat.drivers.inference.connection import FRAME_BYTES_MAX, UNPACKED_BYTES_MAX, UNREAD_BYTES_MAX, Connection
+from tinyfat.drivers.inference.connection import (
+    FRAME_BYTES_MAX,
+    PIECE_COST,
+    PROVISIONAL_MAX,
+    UNPACKED_BYTES_MAX,
+    UNREAD_BYTES_MAX,
+    Connection,
+)
 from tinyfat.ports.inference import VendorCut
 
 SECONDS_MAX = 5.0
@@ -243,6 +250,13 @@ async def test_what_nobody_asked_to_be_packed_is_unpacked() -> None:
         (CHUNKED + b"0\r\nX-Trailer: " + b"x" * (2 * FRAME_BYTES_MAX), "over"),
         (HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", "no HTTP"),
         (b"SSH-2.0-OpenSSH\r\n", "no HTTP"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * (PROVISIONAL_MAX + 1) + counted(BODY), "provisional"),
+        (b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n" * (2 * PROVISIONAL_MAX), "provisional"),
+        (HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nhi", "no HTTP"),
+        (HEAD + b"Content-Length: -1\r\n\r\nhi", "no HTTP"),
+        (HEAD + b"Content-Length: %d\r\n\r\nhi" % 10**30, "no HTTP"),
+        (CHUNKED + b"f" * 20 + b"\r\n", "no HTTP"),
+        (b"\r\n" * FRAME_BYTES_MAX, "over"),
     ],
 )
 async def test_what_is_no_answer_is_cut(answer: bytes, why: str) -> None:
@@ -253,6 +267,21 @@ async def test_what_is_no_answer_is_cut(answer: bytes, why: str) -> None:
     with pytest.raises(VendorCut, match=why):
         await line.answer()
     assert line.wire.aborted
+
+
+async def test_as_many_provisional_answers_as_may_be_are_passed_over() -> None:
+    line, found = await read(b"HTTP/1.1 100 Continue\r\n\r\n" * PROVISIONAL_MAX + counted(BODY))
+    assert found == BODY and line.connection.rest()
+    line.connection.send(b"", b"", asyncio.get_running_loop().time() + patient(SECONDS_MAX))
+    line.connection.data_received(b"HTTP/1.1 100 Continue\r\n\r\n" + counted(BODY))  # each call has as many
+    assert await line.connection.head() == 200
+
+
+async def test_small_pieces_that_nobody_reads_make_the_vendor_wait_too() -> None:
+    """Each is an object of its own: what they take is not what they carry."""
+    line = Line()
+    line.connection.data_received(CHUNKED + b"2\r\nhi\r\n" * (UNREAD_BYTES_MAX // PIECE_COST))
+    assert not line.wire.reading
 
 
 async def test_a_slow_client_makes_the_vendor_wait() -> None:
@@ -284,7 +313,7 @@ async def test_a_vendor_that_only_clears_its_throat_is_silent() -> None:
     async def clear() -> None:
         while not line.wire.aborted:
             line.connection.data_received(b"HTTP/1.1 102 Processing\r\n\r\n")
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)  # so that PROVISIONAL_MAX is far off
 
     clearing = asyncio.create_task(clear())
     with pytest.raises(VendorCut, match="silent"):

@@ -24,6 +24,7 @@ UNPACKED_BYTES_FREE = 64 * 1024**2  # whatever the archive's size
 HOLE_BYTES = 64 * 1024  # so many zeros, where they begin at a multiple of it, become a hole again
 HEADER_BYTES_MAX = 64 * 1024  # of a long name or other words on a member: tarfile reads them into memory whole
 SPARE_BYTES = 512 * 1024**2  # of the disk, that stay free
+FOLDER_NAMES_BYTES_MAX = 64 * 1024**2  # of all folders' names together: they are kept while it is judged
 DEPTH_MAX = 64  # folders in each other
 NAME_BYTES_MAX = 255  # of one part of a name: what Linux takes
 PATH_BYTES_MAX = 2048
@@ -149,7 +150,7 @@ def _judge(archive: Path, into: Path, parts: Sequence[str]) -> None:
     packed = archive.stat().st_size
     most = min(UNPACKED_BYTES_MAX, max(UNPACKED_BYTES_FREE, packed * UNPACKED_TIMES_MAX))
     room = shutil.disk_usage(into).free - SPARE_BYTES
-    claimed, written, folders = 0, 0, set[str]()
+    claimed, written, named, folders = 0, 0, 0, set[str]()
     with tarfile.open(archive, "r:gz", tarinfo=_Member) as tar:
         for count, member in enumerate(_each(tar)):
             if count >= MEMBERS_MAX:
@@ -158,7 +159,10 @@ def _judge(archive: Path, into: Path, parts: Sequence[str]) -> None:
             _judge_kind(member, folders, parts)
             if not member.issym() and hasattr(tarfile, "data_filter"):  # Python 3.11.4; an absolute link stays one
                 tarfile.data_filter(member, str(into))
-            claimed += member.size
+            named += len(member.name) if member.isdir() else 0
+            if named > FOLDER_NAMES_BYTES_MAX:
+                raise ArchiveRefused(f"its folders' names are over {FOLDER_NAMES_BYTES_MAX} bytes")
+            claimed += member.size + member.offset_data - member.offset  # its headers, too
             if claimed > UNPACKED_BYTES_MAX:
                 raise ArchiveRefused(f"unpacked it is over {UNPACKED_BYTES_MAX} bytes")
             for piece in _pieces(tar, member):
@@ -173,10 +177,16 @@ class _Member(tarfile.TarInfo):
     def _proc_member(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type == tarfile.GNUTYPE_SPARSE:
             raise ArchiveRefused("it has a file with holes that are not written out")
+        if self.type == tarfile.XGLTYPE:  # `pack` writes none, and tarfile keeps the words of each to the end
+            raise ArchiveRefused("it has words on all members at once")
         words = self.type not in tarfile.SUPPORTED_TYPES or self.type in _WORDS_TYPES
         if self.size < 0 or (words and self.size > HEADER_BYTES_MAX):
             raise ArchiveRefused("it has a header without end")
         return super()._proc_member(tarfile_)  # type: ignore[misc,no-any-return]
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        """The list of holes is in the content here, as long as it likes."""
+        raise ArchiveRefused("it has a file with holes that are not written out")
 
 
 def _each(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -15,6 +15,8 @@ from tinyfat.ports.inference import VendorCut
 
 UNREAD_BYTES_MAX = 256 * 1024  # of an answer: as much waits for a slow client; then the vendor waits too
 FRAME_BYTES_MAX = 64 * 1024  # of head, chunk sizes and trailers, between two pieces of a body
+PIECE_COST = 64  # bytes that a piece counts besides its own: an answer in chunks of a few bytes is many objects
+PROVISIONAL_MAX = 1000  # answers before the answer (RFC 9110, 15.2): one in four seconds for as long as is waited
 UNPACKED_BYTES_MAX = 16 * 1024 * 1024  # of one packed piece, and of all that wait
 KEEPALIVE_SECONDS = 30.0  # unused for so long, it is closed
 
@@ -108,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._asleep = True
         self._ended = self._reusable = self._until_close = self._paused = False
         self._unread = []
-        self._unread_bytes = self._frame_bytes = 0
+        self._unread_bytes = self._frame_bytes = self._provisional = 0
         self._unpack = None
         self._waiter = None
         self._patience = 0.0
@@ -197,6 +199,9 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:  # provisional (RFC 9110, 15.2): another follows
             self.headers = {}
+            self._provisional += 1
+            if self._provisional > PROVISIONAL_MAX:
+                raise ValueError(f"over {PROVISIONAL_MAX} provisional answers")
             return
         self.status = status
         framing = self.headers.get("transfer-encoding", "chunked").lower()
@@ -221,7 +226,7 @@ class Connection(asyncio.Protocol):
         if not body:
             return
         self._unread.append(body)
-        self._unread_bytes += len(body)
+        self._unread_bytes += len(body) + PIECE_COST
         if self._unread_bytes > UNREAD_BYTES_MAX and not self._paused:
             self._paused = True
             self.transport.pause_reading()
