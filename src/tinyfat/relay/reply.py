@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 
+from tinyfat.engine.reading import Held, TooMuchBeingRead
 from tinyfat.ports.inference import Answer, Sent, Target, VendorCut
 from tinyfat.relay.answer_body import Said, read_answer, unread_answer
 from tinyfat.relay.shapes.faults import UNTOLD, Fault
@@ -16,6 +17,7 @@ from tinyfat.relay.shapes.sse import StreamReader
 from tinyfat.relay.shapes.surface import Surface
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of an answer that is not streamed
+ANSWERS_BYTES_MAX = 256 * 1024 * 1024  # of all such answers that are here at once; of one key's, half
 ERROR_BYTES_MAX = 64 * 1024  # of a vendor's error that is passed on
 LAST_SECONDS_MAX = 2.0  # for what a vendor sends behind its last word
 PRELUDE_SECONDS_MAX = 1.0  # so long what says nothing yet is kept back: an error may follow, and another vendor answer
@@ -30,8 +32,10 @@ class Reply:
     """`begin`, then what `fault`, `status` and `reader` say. Close it in any case."""
 
     def __init__(
-        self, surface: Surface, target: Target, sent: Sent, streamed: bool, strip_usage: bool, lowered: int = 0
-    ) -> None:
+        self, surface: Surface, target: Target, sent: Sent, streamed: bool, strip_usage: bool, room: Held,
+        lowered: int = 0,
+    ) -> None:  # fmt: skip
+        """`room`: for what is not streamed; it is given back with `close`."""
         self.target, self.lowered = target, lowered  # tokens: the bound of the answer, where a cap left no more
         self.reader: StreamReader | None = None  # of an answer that is streamed
         self.fault: Fault | None = None  # it says 200 and is an error, or broke off before it said anything
@@ -39,6 +43,7 @@ class Reply:
         self.body = b""  # of one that is not, or of an error: when it is all there
         self.said: Said | None = None  # of such a one, also where it broke off
         self._surface, self._sent, self._streamed, self._strip_usage = surface, sent, streamed, strip_usage
+        self._room = room
         self._answer: Answer | None = None
         self._pieces: list[bytes] = []
         self._size = 0
@@ -142,6 +147,7 @@ class Reply:
         if self._answer is not None:
             self._answer.close()
         self._sent.close()
+        self._room.end()
 
     async def _prelude(self, reader: StreamReader, piece: bytes) -> None:
         """What comes before the model says anything is kept back for a moment: until then another vendor can answer
@@ -197,6 +203,11 @@ class Reply:
                 raise VendorCut(f"longer than {bytes_max} bytes")
 
     def _add(self, piece: bytes) -> None:
+        """Raises VendorCut, where so many answers are here that there is no room for more of this one."""
+        try:
+            self._room.more(len(piece))
+        except TooMuchBeingRead as error:
+            raise VendorCut(f"it is not read on: {error}") from None
         self._pieces.append(piece)
         self._size += len(piece)
 
@@ -209,6 +220,7 @@ class Reply:
         """All of it is there."""
         assert self._answer is not None
         self.body = b"".join(self._pieces)
+        self._pieces = [self.body]  # once in memory
         content_type = self.headers.get("content-type", "")
         status = self._answer.status
         self.said = read_answer(self._surface, self.body, status, content_type)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tinyfat.engine.reading import Reading
 from tinyfat.ports.inference import (
     Answer,
     Call,
@@ -21,7 +22,7 @@ from tinyfat.ports.inference import (
 )
 from tinyfat.ports.usage import Held
 from tinyfat.relay.models import key_headers, url_of
-from tinyfat.relay.reply import ERROR_BYTES_MAX, Reply
+from tinyfat.relay.reply import ANSWERS_BYTES_MAX, ERROR_BYTES_MAX, Reply
 from tinyfat.relay.request import ModelRequest, only_fields, upstream_body, wants_usage
 from tinyfat.relay.settling import Meter
 from tinyfat.relay.shapes.surface import Bound, Surface, count, part
@@ -97,6 +98,7 @@ class Vendors:
         """`clock`: monotonic seconds."""
         self._inference, self._owners, self._waits = inference, owners, waits
         self._unasked = UsageRefusers(clock)
+        self._answers = Reading(ANSWERS_BYTES_MAX)
 
     async def opened(
         self, surface: Surface, asked: Asked, request: ModelRequest, held: Held,
@@ -160,7 +162,8 @@ class Vendors:
     ) -> Reply:  # fmt: skip
         sent = await self._inference.send(self._call(surface, asked, request, target, bound, key, last, bare))
         strip_usage = not wants_usage(request)
-        meter.reply = reply = Reply(surface, target, sent, request.streamed, strip_usage, bound.lowered)
+        room = self._answers.hold(whose=asked.key_hash.hex())
+        meter.reply = reply = Reply(surface, target, sent, request.streamed, strip_usage, room, bound.lowered)
         try:
             await reply.begin()
         except VendorUnreachable:
