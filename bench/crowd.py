@@ -41,9 +41,8 @@ from tinyfat.domain.link import (
     TurnAnswer,
     TurnOffer,
     TurnReceived,
-    decode,
-    encode,
 )
+from tinyfat.domain.link_json import decode, encode
 from tinyfat.domain.turns import TurnOutcome, TurnResult
 from tinyfat.machine_hosts.machine_host import HostOrder
 from tinyfat.standins.hetzner.cloud import Cloud

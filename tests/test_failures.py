@@ -12,7 +12,8 @@ import pytest
 
 from tinyfat.domain.failure_kinds import KINDS, FailureId, Reader
 from tinyfat.domain.failures import FIELD_CHARS_MAX, Failure, Value, files_left_out, read_failure
-from tinyfat.domain.link import TurnAnswer, decode, encode
+from tinyfat.domain.link import TurnAnswer
+from tinyfat.domain.link_json import decode, encode
 from tinyfat.domain.turns import TurnOutcome, TurnResult
 from tinyfat.ports.mail import DeliveryError, MailError
 

@@ -18,7 +18,8 @@ from tinyfat.api.box_link import BoxLinks
 from tinyfat.cli.serving_http import http_served
 from tinyfat.domain.agents import Agent
 from tinyfat.domain.enrolment import key_hash
-from tinyfat.domain.link import PROTOCOL, Hello, LogLine, RuntimeSpec, RuntimeState, Status, Welcome, decode, encode
+from tinyfat.domain.link import PROTOCOL, Hello, LogLine, RuntimeSpec, RuntimeState, Status, Welcome
+from tinyfat.domain.link_json import decode, encode
 from tinyfat.domain.machines import Machine
 from tinyfat.domain.turns import Turn, TurnResult
 

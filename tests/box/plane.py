@@ -30,9 +30,8 @@ from tinyfat.domain.link import (
     TurnReceived,
     TurnSettled,
     Welcome,
-    encode,
-    read_frame,
 )
+from tinyfat.domain.link_json import encode, read_frame
 from tinyfat.domain.link_pieces import fits_a_frame, headed, joined, pieces
 from tinyfat.domain.turns import Turn, TurnResult
 

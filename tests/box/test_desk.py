@@ -19,7 +19,8 @@ from tinyfat.box.runtime import Command, Progress, RuntimeUnavailable
 from tinyfat.box.workplace import Workplace
 from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.failures import Failure
-from tinyfat.domain.link import TurnAnswer, TurnReceived, decode
+from tinyfat.domain.link import TurnAnswer, TurnReceived
+from tinyfat.domain.link_json import decode
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 
 PACE = Pace(ask_pause_first=0.01, ask_pause_max=0.02, ask_grace=0.1, limit_grace=0.05)

@@ -34,9 +34,8 @@ from tinyfat.domain.link import (
     TurnAnswer,
     TurnOffer,
     TurnSettled,
-    decode,
-    encode,
 )
+from tinyfat.domain.link_json import decode, encode
 from tinyfat.domain.link_pieces import headed, joined, pieces
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tinyfat.box.journal import Journal, TurnPhase
-from tinyfat.domain.link import TurnAnswer, encode
+from tinyfat.domain.link import TurnAnswer
+from tinyfat.domain.link_json import encode
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 
 

@@ -7,7 +7,8 @@ import pytest
 from tinyfat.box.journal import Journal
 from tinyfat.box.logbook import RING_LINES_MAX, Logbook
 from tinyfat.box.outbox import Outbox
-from tinyfat.domain.link import LOG_LINE_CHARS_MAX, LOG_LINES_MAX, Log, RuntimeState, Status, TurnReceived, decode
+from tinyfat.domain.link import LOG_LINE_CHARS_MAX, LOG_LINES_MAX, Log, RuntimeState, Status, TurnReceived
+from tinyfat.domain.link_json import decode
 
 
 def book(tmp_path: Path) -> Logbook:

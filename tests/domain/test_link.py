@@ -31,10 +31,8 @@ from tinyfat.domain.link import (
     TurnReceived,
     TurnSettled,
     Welcome,
-    decode,
-    encode,
-    read_frame,
 )
+from tinyfat.domain.link_json import decode, encode, read_frame
 from tinyfat.domain.link_pieces import fits_a_frame, headed, joined, pieces
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 

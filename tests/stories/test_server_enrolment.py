@@ -34,9 +34,8 @@ from tinyfat.domain.link import (
     TurnOffer,
     TurnSettled,
     Welcome,
-    decode,
-    encode,
 )
+from tinyfat.domain.link_json import decode, encode
 from tinyfat.domain.machines import MachineOrder, MachineState, ServerOrder
 from tinyfat.domain.turns import Turn
 from tinyfat.drivers.authorities.archive import box_archive

@@ -45,9 +45,8 @@ from tinyfat.domain.link import (
     TurnReceived,
     TurnSettled,
     Welcome,
-    encode,
-    read_frame,
 )
+from tinyfat.domain.link_json import encode, read_frame
 from tinyfat.domain.link_pieces import fits_a_frame, headed, joined
 from tinyfat.domain.machines import Machine
 from tinyfat.domain.turns import Turn

@@ -30,9 +30,8 @@ from tinyfat.domain.link import (
     TurnOffer,
     TurnSettled,
     Welcome,
-    encode,
-    read_frame,
 )
+from tinyfat.domain.link_json import encode, read_frame
 from tinyfat.domain.machines import MachineOrder, ServerOrder
 from tinyfat.domain.turns import Turn, TurnResult
 from tinyfat.engine.reading import Reading

@@ -17,7 +17,8 @@ from tinyfat.box.runtime import RuntimeUnavailable
 from tinyfat.box.workplace import Workplace
 from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.failures import Failure
-from tinyfat.domain.link import ANSWER_FILES_BYTES_MAX, USAGE_BYTES_MAX, WORDS_CHARS_MAX, TurnAnswer, encode
+from tinyfat.domain.link import ANSWER_FILES_BYTES_MAX, USAGE_BYTES_MAX, WORDS_CHARS_MAX, TurnAnswer
+from tinyfat.domain.link_json import encode
 from tinyfat.domain.turns import Turn, TurnOutcome, TurnResult
 
 # What a runtime may call a limit of its model's vendor.

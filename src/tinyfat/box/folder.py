@@ -21,7 +21,8 @@ from pathlib import Path
 
 from tinyfat.box.private_file import write_private
 from tinyfat.box.runtime import Places
-from tinyfat.domain.link import FrameRefused, RuntimeSpec, Welcome, decode, encode
+from tinyfat.domain.link import FrameRefused, RuntimeSpec, Welcome
+from tinyfat.domain.link_json import decode, encode
 
 
 class FolderRefused(Exception):

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from tinyfat.domain.link import TURNS_HELD_MAX, TurnOffer, decode, encode
+from tinyfat.domain.link import TURNS_HELD_MAX, TurnOffer
+from tinyfat.domain.link_json import decode, encode
 from tinyfat.domain.turns import Turn
 
 SETTLED_KEPT_MAX = 10_000

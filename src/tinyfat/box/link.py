@@ -32,9 +32,8 @@ from tinyfat.domain.link import (
     TurnOffer,
     TurnSettled,
     Welcome,
-    encode,
-    read_frame,
 )
+from tinyfat.domain.link_json import encode, read_frame
 from tinyfat.domain.link_pieces import joined
 from tinyfat.domain.turns import Turn
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from tinyfat.box.journal import Journal
 from tinyfat.box.logbook import Logbook
-from tinyfat.domain.link import PROTOCOL_PIECES, Log, Status, TurnAnswer, TurnReceived, decode, encode
+from tinyfat.domain.link import PROTOCOL_PIECES, Log, Status, TurnAnswer, TurnReceived
+from tinyfat.domain.link_json import decode, encode
 from tinyfat.domain.link_pieces import fits_a_frame, headed, pieces
 
 
