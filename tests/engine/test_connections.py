@@ -47,8 +47,8 @@ def test_a_peer_has_its_bound_and_all_have_one() -> None:
     connections = Connections(in_all=10, of_peer=3)
     assert [connections.enter("192.0.2.1") for _ in range(4)] == [True, True, True, False]
     assert [connections.enter("2001:db8::/64") for _ in range(4)] == [True, True, True, False]
-    assert [connections.enter(f"192.0.2.{n}") for n in range(2, 8)] == [True] * 4 + [False] * 2
-    assert len(connections) == 10
+    assert [connections.enter(f"192.0.2.{n}") for n in range(2, 8)] == [True] * 2 + [False] * 4
+    assert len(connections) == 8  # a quarter is no stranger's
     connections.leave("192.0.2.1")
     assert connections.enter("192.0.2.9")
 
@@ -60,6 +60,33 @@ def test_this_machine_and_those_we_trust_have_half() -> None:
     assert connections.enter("192.0.2.1")
     assert [connections.enter("198.51.100.9") for _ in range(10)] == [True] * 9 + [False]
     assert Connections(20, 2, trusted)._share("2001:db8:7:1::/64") == 10
+
+
+def test_however_many_strangers_come_this_machine_and_those_we_trust_have_places() -> None:
+    trusted = (ipaddress.ip_network("198.51.100.0/24"),)
+    connections = Connections(in_all=400, of_peer=2, roomy=trusted)
+    strangers = [f"203.0.{high}.{low}" for high in range(4) for low in range(256)]
+    came = [peer for peer in strangers for _ in range(2) if connections.enter(peer)]
+    assert len(came) == len(connections) == 300 and not connections.enter("192.0.2.1")
+    assert [connections.enter(peer) for peer in ("", "198.51.100.9") * 50] == [True] * 100
+    assert not connections.enter("") and not connections.enter("198.51.100.10")
+    for peer in came:
+        connections.leave(peer)
+    assert connections.enter("192.0.2.1")
+
+
+def test_of_a_site_not_each_network_is_a_peer_more() -> None:
+    """Who has an IPv6 network of 48 bits has 65,536 of 64."""
+    connections = Connections(in_all=4096, of_peer=10)
+    peers = [peer_of((f"2001:db8:5:{n:x}::1", 1, 0, 0)) for n in range(500)]
+    came = [peer for peer in peers for _ in range(10) if connections.enter(peer)]
+    assert len(came) == module.SITE_TIMES * 10
+    assert connections.enter("2001:db8:6::/64")  # another site
+    assert connections.enter("192.0.2.1")
+    for peer in [*came, "2001:db8:6::/64", "192.0.2.1"]:
+        connections.leave(peer)
+    assert len(connections) == 0 and not connections._open and not connections._of_site and not connections._strangers
+    assert connections.enter(peers[-1])
 
 
 def test_the_files_we_may_open_bound_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,10 @@ FILES_KEPT = 256  # for the database, the agents' programs and logs
 LISTENERS = 5  # HTTP, SMTP, the relay; boxes and relay for servers: each has at most its part of the files
 FILES_WANTED = 65536
 PLACES_MIN = 16  # where there are hardly any files
-IPV6_PREFIX = 64  # what one customer has (RFC 6177): their addresses are one peer
+IPV6_PREFIX = 64  # the least that one customer has (RFC 6177): their addresses are one peer
+IPV6_SITE_PREFIX = 48  # the most: up to 65,536 peers
+SITE_TIMES = 4  # as many as one peer has a site of theirs may have
+KEPT_PART = 4  # a quarter of all is for this machine and the roomy networks, however many strangers come
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -63,15 +66,16 @@ def peer_of(address: object) -> str:
 class Connections:
     """How many are open, by peer.
 
-    This machine itself, and the `roomy` networks, have half of all: behind loopback are all of its boxes, or a proxy
-    that everybody comes through. Nobody else is kept out by them.
+    This machine itself, and the `roomy` networks, have half of all at most, and a quarter that is theirs alone: behind
+    loopback are all of its boxes, or a proxy that everybody comes through. Neither keeps the other out.
     """
 
     def __init__(self, in_all: int, of_peer: int, roomy: Sequence[Network] = ()) -> None:
         self.in_all, self.of_peer = in_all, of_peer
         self._roomy = tuple(roomy)
         self._open: Counter[str] = Counter()
-        self._count = 0
+        self._of_site: Counter[str] = Counter()
+        self._count = self._strangers = 0
 
     def __len__(self) -> int:
         return self._count
@@ -80,22 +84,47 @@ class Connections:
         """Whether there is a place; then it is taken."""
         if self._count >= self.in_all or self._open[peer] >= self._share(peer):
             return False
-        self._open[peer] += 1
-        self._count += 1
+        if self._is_stranger(peer):
+            if self._strangers >= self.in_all - self.in_all // KEPT_PART:
+                return False
+            if self._of_site[_site(peer)] >= SITE_TIMES * self.of_peer:
+                return False
+        self._change(peer, 1)
         return True
 
     def leave(self, peer: str) -> None:
-        self._count -= 1
-        self._open[peer] -= 1
-        if not self._open[peer]:
-            del self._open[peer]
+        self._change(peer, -1)
+
+    def _change(self, peer: str, by: int) -> None:
+        self._count += by
+        _add(self._open, peer, by)
+        if self._is_stranger(peer):
+            self._strangers += by
+            _add(self._of_site, _site(peer), by)
+
+    def _is_stranger(self, peer: str) -> bool:
+        return bool(peer) and not self._is_roomy(peer)
+
+    def _is_roomy(self, peer: str) -> bool:
+        network = ipaddress.ip_network(peer)
+        return any(network.version == own.version and network.overlaps(own) for own in self._roomy)
 
     def _share(self, peer: str) -> int:
         if not peer:
             return max(1, self.in_all // 2)
-        network = ipaddress.ip_network(peer)
-        roomy = any(network.version == own.version and network.overlaps(own) for own in self._roomy)
-        return max(self.of_peer, self.in_all // 2) if roomy else self.of_peer
+        return max(self.of_peer, self.in_all // 2) if self._is_roomy(peer) else self.of_peer
+
+
+def _site(peer: str) -> str:
+    """The IPv6 network of 48 bits that a peer is in; an IPv4 address is one by itself."""
+    network = ipaddress.ip_network(peer)
+    return peer if network.version == 4 else str(network.supernet(new_prefix=IPV6_SITE_PREFIX))
+
+
+def _add(counts: Counter[str], name: str, by: int) -> None:
+    counts[name] += by
+    if not counts[name]:
+        del counts[name]
 
 
 class _Counted(socket.socket):
