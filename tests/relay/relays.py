@@ -140,15 +140,15 @@ class TestRelay:
 @asynccontextmanager
 async def relaying(
     aliases: Mapping[str, list[Target]] | None = None, caps: Caps = NO_CAPS, waits: Waits | None = None, byok: str = "",
-    prices: PriceList = PRICE, owners_prices: PriceList = PRICE,
+    prices: PriceList = PRICE, owners_prices: PriceList = PRICE, owners_url: str = "",
 ) -> AsyncIterator[TestRelay]:  # fmt: skip
-    """`aliases`: beside `main`, which is the stand-in."""
+    """`aliases`: beside `main`, which is the stand-in, as the owners' vendor is unless `owners_url` names another."""
     standin = StandIn()
     await standin.start()
     ledger = MemoryUsageLedger()
     ledger.add("ada", key_hash(KEY), caps, byok)
     main = [replace(target(standin.url), prices=prices)]
-    owners = replace(target(standin.url, "owners", "owners-model"), prices=owners_prices)
+    owners = replace(target(owners_url or standin.url, "owners", "owners-model"), prices=owners_prices)
     models = Models({"main": main, **(aliases or {})}, {"owners": owners})
     vendors = HttpInference()
     numbers = itertools.count(1)

@@ -63,11 +63,14 @@ async def vendor(speak: Speak) -> AsyncIterator[tuple[str, list[bytes]]]:
 
 
 @asynccontextmanager
-async def answered_with(*pieces: bytes, waits: Waits | None = None) -> AsyncIterator[TestRelay]:
+async def answered_with(*pieces: bytes, waits: Waits | None = None, byok: str = "") -> AsyncIterator[TestRelay]:
     async def speak(_: bytes, writer: asyncio.StreamWriter) -> None:
         writer.writelines(pieces)
 
-    async with vendor(speak) as (url, _), relaying({"v": [target(url)]}, waits=waits) as relay:
+    async with (
+        vendor(speak) as (url, _),
+        relaying({"v": [target(url)]}, waits=waits, byok=byok, owners_url=url) as relay,
+    ):
         yield relay
 
 

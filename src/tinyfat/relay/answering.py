@@ -131,9 +131,9 @@ class Answering:
             told = {**_tagged(JSON, held), "retry-after": f"{WAIT_SECONDS_MAX:.0f}", "x-should-retry": "false"}
             return await sink.whole(status, told, surface.error(status, limit_words(seconds, now)))
         if reply.fault is None:
-            said = told_error(surface, status, reply.body, reply.target.key)
+            said = told_error(surface, status, reply.body, reply.key)
         else:
-            words = scrubbed(reply.fault.words, reply.target.key) or "it said no more"
+            words = scrubbed(reply.fault.words, reply.key) or "it said no more"
             said = surface.error(status, f"The vendor failed: {words}")
         return await sink.whole(status, {**headers, **JSON}, said)
 

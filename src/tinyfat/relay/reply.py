@@ -15,6 +15,7 @@ from tinyfat.relay.answer_body import Said, read_answer, unread_answer
 from tinyfat.relay.shapes.faults import UNTOLD, Fault
 from tinyfat.relay.shapes.sse import StreamReader
 from tinyfat.relay.shapes.surface import Surface
+from tinyfat.relay.vendor_errors import told_event
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of an answer that is not streamed
 ANSWERS_BYTES_MAX = 256 * 1024 * 1024  # of all such answers that are here at once; of one key's, half
@@ -32,10 +33,12 @@ class Reply:
     """`begin`, then what `fault`, `status` and `reader` say. Close it in any case."""
 
     def __init__(
-        self, surface: Surface, target: Target, sent: Sent, streamed: bool, strip_usage: bool, room: Held,
+        self, surface: Surface, target: Target, key: str, sent: Sent, streamed: bool, strip_usage: bool, room: Held,
         lowered: int = 0,
     ) -> None:  # fmt: skip
-        """`room`: for what is not streamed; it is given back with `close`."""
+        """`key`: the call was made with, the target's or an owner's. `room`: for what is not streamed; it is given back
+        with `close`."""
+        self.key = key
         self.target, self.lowered = target, lowered  # tokens: the bound of the answer, where a cap left no more
         self.reader: StreamReader | None = None  # of an answer that is streamed
         self.fault: Fault | None = None  # it says 200 and is an error, or broke off before it said anything
@@ -86,7 +89,7 @@ class Reply:
             return
         first = await self._next()
         if looks_streamed(self.headers.get("content-type", ""), first, self._streamed):
-            self.reader = self._surface.stream(self._strip_usage)
+            self.reader = self._stream()
             await self._prelude(self.reader, first)
             return
         self._add(first)
@@ -96,6 +99,11 @@ class Reply:
             self._broken_off()
             raise
         self._read()
+
+    def _stream(self) -> StreamReader:
+        reader = self._surface.stream(self._strip_usage)
+        reader.telling = lambda event, body: told_event(event, body, self.key)
+        return reader
 
     async def ready(self) -> AsyncIterator[bytes]:
         """Of a stream: what may leave, as it comes. Raises VendorCut."""
@@ -190,7 +198,7 @@ class Reply:
     def _take(self, piece: bytes) -> None:
         first = self.reader is None and not self._pieces and self.status < 400
         if first and looks_streamed(self.headers.get("content-type", ""), piece, self._streamed):
-            self.reader = self._surface.stream(self._strip_usage)
+            self.reader = self._stream()
         if self.reader is not None:
             self.reader.feed(piece)
         else:

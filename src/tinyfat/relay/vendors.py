@@ -163,7 +163,7 @@ class Vendors:
         sent = await self._inference.send(self._call(surface, asked, request, target, bound, key, last, bare))
         strip_usage = not wants_usage(request)
         room = self._answers.hold(whose=asked.key_hash.hex())
-        meter.reply = reply = Reply(surface, target, sent, request.streamed, strip_usage, room, bound.lowered)
+        meter.reply = reply = Reply(surface, target, key, sent, request.streamed, strip_usage, room, bound.lowered)
         try:
             await reply.begin()
         except VendorUnreachable:

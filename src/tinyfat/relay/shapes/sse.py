@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -56,6 +56,8 @@ class StreamReader:
         self.finished = False  # the vendor said so: it was not cut
         self.final = False  # the usage that it has told is all there will be
         self.fault: Fault | None = None  # the vendor said that it failed
+        self.telling: Callable[[bytes, Mapping[str, Any]], bytes] | None = None  # of an event that is an error
+        self._failed: Mapping[str, Any] | None = None  # the event at hand, where it is an error; {}: not read whole
         self._tally = Tally(self._said_more)
         self._event: Mapping[str, Any] = {}  # the one at hand
         self._told = False  # by the event at hand: how much was produced until now
@@ -111,7 +113,8 @@ class StreamReader:
             waited = self._watch(waited, first) + b"".join(self._last)  # the last event without its blank line
         elif self._last:
             end, *after = split(waited)
-            waited = end + b"".join([event for event in after if self._read(event) is not Fate.STRIP])
+            judged = [self._judged(event) for event in after]
+            waited = end + b"".join([event for fate, event in judged if fate is not Fate.STRIP])
         self._rest, self._last = [], []
         self._cover()
         return waited
@@ -232,11 +235,11 @@ class StreamReader:
             if self._last:
                 self._last.append(event)
                 continue
-            fate = self._read(event)
+            fate, told = self._judged(event)
             if fate is Fate.LAST:
-                self._last.append(event)
+                self._last.append(told)
             elif fate is Fate.PASS:
-                out.append(self._pass(event))
+                out.append(self._pass(told))
             self._cover()
         return b"".join(out)
 
@@ -245,21 +248,30 @@ class StreamReader:
             self._told = False
             self._covered, self._text_bytes_since = len(self._uncounted), 0
 
+    def _judged(self, event: bytes) -> tuple[Fate, bytes]:
+        """And what of it is for the client."""
+        fate = self._read(event)
+        failed, self._failed = self._failed, None
+        return fate, event if failed is None or self.telling is None else self.telling(event, failed)
+
     def _read(self, event: bytes) -> Fate:
         if self._first(event) < 0:
             return Fate.PASS
         data = data_of(event)
         if data == b"[DONE]":
             return self.look({}, data)
-        body = gist(data) if _heavy(data) else read_json(data)
+        heavy = _heavy(data)
+        body = gist(data) if heavy else read_json(data)
         self._event = body if isinstance(body, dict) else {}
-        if body is None or _heavy(data):
+        if body is None or heavy:
             for usage in usages_in(data):
                 self.tell("usage", usage, self.cache_beside)
         fault = fault_in(self._event)
         if fault is None and _ERROR_EVENT.search(event):
             fault = fault_of(self._event or {"message": data.decode(errors="replace")})
         self.fault = self.fault or fault
+        if fault is not None:
+            self._failed = {} if heavy else self._event
         if fault is not None and isinstance(error := self._event.get("error"), Mapping):
             self.tell("error", error.get("usage"))
         return self.look(self._event, b"") if self._event else Fate.PASS
