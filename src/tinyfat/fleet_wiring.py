@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from tinyfat.drivers.authorities.ssh import SshAuthority
+from tinyfat.engine.beats import Beat
 from tinyfat.engine.durable import Engine
 from tinyfat.flows import pool, provision, publish, replace, retire
 from tinyfat.flows.addressing import Addressing
@@ -47,8 +48,6 @@ NO_POOL_SWEEP_SECONDS = 60.0  # only what an earlier setting left is looked afte
 RECONCILE_SECONDS = 180.0
 SITES_LOOK_SECONDS = 300.0
 EXPORTS_SWEEP_SECONDS = 10.0
-
-Beat = tuple[str, float, Callable[[], Awaitable[object]]]
 
 
 class Fleet:

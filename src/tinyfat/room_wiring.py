@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tinyfat.domain.disks import DiskBounds, Taken
 from tinyfat.drivers.disk_usage import folders_usage
 from tinyfat.drivers.disks import LocalDisks, read_disk
+from tinyfat.engine.beats import Beat
 from tinyfat.engine.durable import Engine
 from tinyfat.flows.disk_watch import Disk, DiskWatch, Place, by_device
 from tinyfat.flows.retention import Retention
@@ -26,8 +27,6 @@ COUNTING_SECONDS_MAX = 10.0  # of all folders together
 DISK_LOOK_SECONDS = 5.0
 QUOTA_LOOK_SECONDS = 60.0
 RETENTION_SECONDS = 900.0
-
-Beat = tuple[str, float, Callable[[], Awaitable[object]]]
 
 
 class Room:

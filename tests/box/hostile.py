@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +12,7 @@ from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.box.plane import echo_spec
+from tests.box.plane import echo_spec, until
 from tinyfat.api.box_link import BoxLinks
 from tinyfat.cli.serving_http import http_served
 from tinyfat.domain.agents import Agent
@@ -108,9 +107,7 @@ class Served:
     async def heard_status(self, box: ClientConnection, restarts: int) -> None:
         """An honest status passes, whatever others do."""
         await box.send(encode(Status(RuntimeState.READY, restarts=restarts)))
-        async with asyncio.timeout(60):
-            while not any(status.restarts == restarts for _, status in self.records.statuses):
-                await asyncio.sleep(0.005)
+        await until(lambda: any(status.restarts == restarts for _, status in self.records.statuses), "an honest status")
 
 
 @asynccontextmanager
