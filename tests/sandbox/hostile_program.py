@@ -434,7 +434,9 @@ def may_use_pairs_and_interfaces() -> object:
 
 @attempt
 def may_signal_and_trace_its_own() -> object:
-    with subprocess.Popen(["sh", "-c", "echo up; exec sleep 600"], stdout=subprocess.PIPE) as child:
+    # It waits without becoming another program: in the midst of that, its environment is empty for a moment.
+    waits = ["sh", "-c", "echo up; read line"]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
         environ = Path(f"/proc/{child.pid}/environ").read_bytes()
