@@ -8,12 +8,16 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.box.boxes import Box
 from tests.box.plane import MODEL_KEY, TOKEN, Plane, echo_spec, ran, turn, until
 from tinyfat.box.process_table import boot, look
 from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.link import CLOSE_NOT_WANTED, Hello, Log, RuntimeState, TurnSettled
 from tinyfat.domain.turns import Attachment, TurnOutcome
+
+pytestmark = pytest.mark.slow
 
 
 async def started(box: Box, plane: Plane) -> None:

@@ -23,6 +23,8 @@ from tinyfat.settings import Settings
 SECRET = b"s" * 32
 SECONDS = 20.0
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("more", "settings", "code", "words"),

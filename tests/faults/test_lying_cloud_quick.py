@@ -19,6 +19,8 @@ from tinyfat.store.database import Database
 
 __all__ = ["database", "server"]
 
+pytestmark = pytest.mark.slow
+
 SEEDS = range(7)  # each flow once
 Harm = Callable[[LyingWorld, Agent], Awaitable[None]]
 
