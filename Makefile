@@ -21,7 +21,7 @@ test: $(VENV)/.dev ## The tests; what was skipped and why is listed at the end (
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 10 -m "not openclaw and not pi and not peer and not long and not slow and not heartbeat and not nspawn and not vm and not docker"; \
 	  code=$$?; $(BIN)/python -m tests.skipped; exit $$code
 
-stories: $(VENV)/.dev ## The stories that take longer: restarts, outages, senders, threads, caps (under 5 minutes)
+stories: $(VENV)/.dev ## The tests that take longer: whole programs, restarts, outages, threads, races (some minutes)
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal --durations 10 -m "slow and not openclaw and not pi and not peer and not long and not nspawn and not vm and not docker"
 
 check: lint types imports ## Lint, types, imports

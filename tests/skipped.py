@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 ELSEWHERE = (
-    ("stories of restarts, outages, senders, threads and caps", "they take some minutes", "make stories"),
+    ("whole programs, restarts, outages, threads, races, hostile boxes", "they take some minutes", "make stories"),
     ("the real OpenClaw and pi", "they install 800 MB from npm", "make runtimes"),
     ("swaks and a real Postfix", "they need Debian and root", "make story-mail"),
     (

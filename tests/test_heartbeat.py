@@ -351,7 +351,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """Hypothesis listens to the collector: to call it, a thread in the middle of C hands the interpreter's lock over."""
+    """Hypothesis listens to the collector: to call it, a thread in the middle of C gives the lock away."""
     gc.disable()
     yield
     gc.enable()

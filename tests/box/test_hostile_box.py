@@ -39,6 +39,8 @@ from tinyfat.domain.link_json import decode, encode
 from tinyfat.domain.link_pieces import headed, joined, pieces
 from tinyfat.domain.turns import Attachment, Turn, TurnOutcome, TurnResult
 
+pytestmark = pytest.mark.slow
+
 TOO_BIG = 1009  # RFC 6455 section 7.4.1
 KINDS = ("hello", "status", "turn_received", "turn_result", "turn_settled", "piece", "pieced", "log", "newer")
 BODIES = {

@@ -24,7 +24,7 @@ from tests.stories.town import Operator, PostOffice, new_id
 from tinyfat.cli.home import Home
 from tinyfat.sandbox.means import here
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 FAILED, WRONG_USE, NOT_FOUND = 1, 2, 3
 
 

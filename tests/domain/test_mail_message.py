@@ -393,6 +393,7 @@ def _calls(raw: bytes) -> int:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", _TO_HURT.values(), ids=_TO_HURT.keys())
 def test_a_megabyte_made_to_hurt_costs_so_many_usual_ones_of_html(made: Callable[[int], bytes]) -> None:
     """Inside C, where no calls are counted: in times of a mail of the same size with nothing but ordinary paragraphs,

@@ -125,6 +125,7 @@ async def test_an_old_box_that_comes_back_meanwhile_answers_and_the_new_one_is_n
         assert sorted(subject for subject, _ in to_owner(world))[0] == "Re: Boats" and len(to_owner(world)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", range(STEPS))
 @pytest.mark.parametrize("done", [False, True])
 async def test_it_goes_on_after_a_crash_at_any_step(database: Database, step: int, done: bool) -> None:

@@ -19,6 +19,8 @@ import pytest
 from tests.machine_speed import patient
 from tests.running import free_port
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 60.0
 TOKEN = "token-of-the-program"
 

@@ -22,7 +22,10 @@ from tinyfat.store.embedded import EmbeddedPostgres, _binaries
 from tinyfat.store.mail import MailStore
 
 # The server outlives whoever started it, on purpose: nobody waits for it as for a child.
-pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+]
 
 MAILS = 40
 _COMMIT = re.compile(r"/ *(?P<bytes>\d+), tx: +(?P<tx>\d+), lsn: (?P<high>\w+)/(?P<low>\w+),.*desc: COMMIT")

@@ -16,6 +16,8 @@ import pytest
 from tests.running import until
 from tinyfat.store.embedded import EmbeddedPostgres
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def postgres(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from tests.machine_speed import patient
 from tests.store.ledgers import Ledgers, ask, ended
 from tinyfat.domain.usage import NANODOLLARS_PER_DOLLAR, Caps, Price, Usage
 from tinyfat.ports.usage import Held
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
 RELAYS = 3

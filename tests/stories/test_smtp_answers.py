@@ -14,7 +14,7 @@ from tests.running import OWNER, letter
 from tests.stories.conftest import SIZE_MAX
 from tests.stories.town import House, new_id
 
-pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 DORA = "dora@tinyfat.localhost"
 
 
