@@ -22,7 +22,8 @@ _KNOWN = {
 
 
 def specs() -> Path:
-    """TINYFAT_SPECS, or where they lie beside the project."""
+    """TINYFAT_SPECS, or where they lie beside the project. Hetzner's, one file: openapi/hcloud.json of
+    github.com/MaximilianKoestler/hcloud-openapi (MIT)."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "specs"
     return Path(os.environ.get("TINYFAT_SPECS") or beside)
 

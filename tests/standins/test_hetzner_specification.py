@@ -13,5 +13,8 @@ from tinyfat.standins.hetzner.server import ROUTES
 def test_every_route_is_in_the_specification(method: str, path: str) -> None:
     spec = specification(SPECIFICATION)
     if spec is None:
-        pytest.skip(f"{SPECIFICATION} is not in {specs()}")
+        pytest.skip(
+            f"no {SPECIFICATION} in {specs()}: save openapi/hcloud.json of github.com/MaximilianKoestler/"
+            "hcloud-openapi there, or name another folder by TINYFAT_SPECS"
+        )
     assert (method, path) in {(operation.method, operation.path) for operation in spec.operations}
