@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.machine_speed import patient
 from tinyfat.dns_server.answering import Records, ServedZone, answer
 from tinyfat.dns_server.serving import CONNECTIONS_MAX, dns_served
 from tinyfat.domain.names import RecordSet, RecordType
@@ -202,7 +203,7 @@ async def test_several_questions_over_one_connection_and_then_rubbish(port: int)
 async def test_so_many_connections_and_no_more(port: int) -> None:
     open_ones = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS_MAX)]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), patient(5)) == b""
     for _, each in [*open_ones, (reader, writer)]:
         each.close()
         await each.wait_closed()

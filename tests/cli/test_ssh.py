@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.machine_speed import patient
 from tests.running import free_port, until
 from tinyfat.cli.ssh import _new_key, _write_down, ssh_argv
 from tinyfat.domain.enrolment import ssh_principal
@@ -91,7 +92,7 @@ async def ran(folder: Path, made: dict[str, Any], *command: str) -> tuple[int, s
     child = await asyncio.create_subprocess_exec(
         *ssh_argv(folder, made, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
     )
-    out, errors = await asyncio.wait_for(child.communicate(), 30.0)
+    out, errors = await asyncio.wait_for(child.communicate(), patient(30.0))
     return child.returncode or 0, out.decode(), errors.decode()
 
 

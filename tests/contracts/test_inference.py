@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.machine_speed import patient
 from tests.running import until
 from tinyfat.drivers.inference.http import HttpInference
 from tinyfat.drivers.inference.memory import MemoryInference, Scripted, Unreachable
@@ -15,7 +16,7 @@ from tinyfat.ports.inference import Call, Inference, VendorCut, VendorUnreachabl
 
 SECRET = "Bearer sk-planted"
 PIECES = (b"data: one\n\n", b"data: two\n\n")
-SECONDS_MAX = 5.0
+SECONDS_MAX = patient(5.0)
 
 
 @dataclass(frozen=True, slots=True)

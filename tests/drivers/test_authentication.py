@@ -9,7 +9,7 @@ import dkim
 import pytest
 
 from tests.dns_server import Zone, dns_server
-from tests.machine_speed import at_most
+from tests.machine_speed import at_most, patient
 from tests.rsa_keys import rsa_key
 from tinyfat.domain.mail.message import read_mail
 from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
@@ -343,7 +343,7 @@ class TestTemporaryErrors:
     async def test_a_dead_server_is_given_up_in_time(self) -> None:
         senders = DnsSenderAuthentication(("127.0.0.1:1",), timeout_seconds=0.3)
         with pytest.raises(AuthenticationUnknown):
-            await asyncio.wait_for(ask(senders, MAIL, envelope(GOOD_IP, "b@example.org")), 5)
+            await asyncio.wait_for(ask(senders, MAIL, envelope(GOOD_IP, "b@example.org")), patient(5))
         senders.close()
 
 

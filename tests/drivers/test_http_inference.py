@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from tests.certificates import certificate
+from tests.machine_speed import patient
 from tests.running import until
 from tinyfat.drivers.inference.http import HttpInference
 from tinyfat.ports.inference import Call, VendorCut, VendorUnreachable
 
-SECONDS_MAX = 5.0
+SECONDS_MAX = patient(5.0)
 
 
 class Vendor:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.machine_speed import patient
 from tinyfat.domain.mail.message import read_mail
 from tinyfat.engine import mail_reading
 from tinyfat.engine.mail_reading import HERE_BYTES_MAX, HTML_HERE_BYTES_MAX, MailReading
@@ -68,7 +69,7 @@ async def test_a_mail_that_cannot_be_read_in_time_is_refused(workers: Workers, m
 
 async def test_a_process_that_is_killed_under_a_mail_refuses_it(workers: Workers) -> None:
     reading = asyncio.create_task(MailReading(workers).read(LARGE * 20))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(patient(30)):
         while not workers._busy:
             await asyncio.sleep(0)
     for child in tuple(workers._busy):

@@ -16,6 +16,7 @@ import pytest
 import uvloop
 
 from tests.engine import jobs
+from tests.machine_speed import patient
 from tinyfat.engine import workers as module
 from tinyfat.engine.workers import WorkerBusy, WorkerDied, WorkerFailed, Workers, WorkRefused, WorkTookTooLong
 
@@ -28,7 +29,7 @@ async def workers() -> AsyncIterator[Workers]:
 
 
 async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(patient(seconds)):
         while not condition():
             await asyncio.sleep(0.005)
 

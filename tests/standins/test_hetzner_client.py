@@ -13,6 +13,7 @@ from hcloud.server_types import ServerType
 from hcloud.servers import ServerCreatePublicNetwork
 from hcloud.zones import ZoneRecord
 
+from tests.machine_speed import patient
 from tests.standins.hetzner_api import KEY
 from tinyfat.standins.hetzner.cloud import Cloud, Options
 from tinyfat.standins.hetzner.server import Standin, hetzner_app
@@ -78,7 +79,7 @@ def records(client: Client) -> None:
 async def test_a_servers_whole_life_and_a_zones() -> None:
     standin = Standin(Cloud(options=Options(action_seconds=0.01)), TOKEN)
     async with served(hetzner_app(standin)) as url:
-        client = Client(TOKEN, api_endpoint=f"{url}/v1", poll_interval=0.01, timeout=10)
+        client = Client(TOKEN, api_endpoint=f"{url}/v1", poll_interval=0.01, timeout=patient(10))
         try:
             await asyncio.to_thread(whole_life, client)
             await asyncio.to_thread(records, client)
@@ -89,7 +90,7 @@ async def test_a_servers_whole_life_and_a_zones() -> None:
 async def test_prices_and_places_are_read_by_the_client() -> None:
     standin = Standin(Cloud(), TOKEN)
     async with served(hetzner_app(standin)) as url:
-        client = Client(TOKEN, api_endpoint=f"{url}/v1", timeout=10)
+        client = Client(TOKEN, api_endpoint=f"{url}/v1", timeout=patient(10))
 
         def read() -> None:
             small = client.server_types.get_by_name("cx23")

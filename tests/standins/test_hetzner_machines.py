@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.machine_speed import patient
 from tests.running import until
 from tests.standins.hetzner_api import Api, opened
 from tinyfat.machine_hosts.images import ImageFolder
@@ -80,7 +81,7 @@ async def page(ip: str) -> str:
     async def fetch() -> bool:
         nonlocal said
         try:
-            async with httpx2.AsyncClient(timeout=2) as client:
+            async with httpx2.AsyncClient(timeout=patient(2)) as client:
                 response = await client.get(f"http://{f'[{ip}]' if ':' in ip else ip}:{PORT}/page")
         except httpx2.HTTPError:
             return False

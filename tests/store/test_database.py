@@ -7,6 +7,7 @@ import asyncio
 import psycopg
 import pytest
 
+from tests.machine_speed import patient
 from tests.postgres import Server
 from tests.running import until
 from tinyfat.ports.ledger import NotStorable, StoreUnavailable
@@ -26,7 +27,7 @@ async def test_a_process_that_stands_still_loses_its_locks(server: Server, monke
         with pytest.raises(StoreUnavailable):  # it goes on, and must look again at what it was about to do
             async with still.transaction() as held:
                 await held.execute("select pg_advisory_xact_lock(%s)", (A_LOCK,))
-                async with asyncio.timeout(8), living.transaction() as other:
+                async with asyncio.timeout(patient(8)), living.transaction() as other:
                     await other.execute("select pg_advisory_xact_lock(%s)", (A_LOCK,))
                 await held.execute("select 1")
     finally:
@@ -57,7 +58,7 @@ async def test_who_waits_for_a_database_that_is_away_is_told_to_end_once(steps: 
     for _ in range(steps):
         await asyncio.sleep(0)
     task.cancel()
-    _, left = await asyncio.wait({task}, timeout=8)
+    _, left = await asyncio.wait({task}, timeout=patient(8))
     while not task.done():
         task.cancel()
         await asyncio.sleep(0)
@@ -79,7 +80,7 @@ async def test_one_connection_is_closed_when_its_statement_has_ended(server: Ser
     """Under a statement, to close it would leave that one waiting for ever, and libuv abort the process."""
     one = OneConnection(server.url())
     asleep = asyncio.create_task(one.fetch("select 1 from pg_sleep(0.3)", ()))
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(patient(8)):
         while one._connection is None:
             await asyncio.sleep(0)
         await one.close()
@@ -109,7 +110,7 @@ async def test_a_statement_that_fails_takes_no_other_with_it(server: Server) -> 
     one = OneConnection(server.url())
     doomed = asyncio.create_task(one.fetch("select pg_terminate_backend(pg_backend_pid())", ()))
     others = [asyncio.create_task(one.fetch("select 1 from pg_sleep(0.05)", ())) for _ in range(3)]
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(patient(8)):
         with pytest.raises(StoreUnavailable):
             await doomed
         assert await asyncio.gather(*others) == [[(1,)]] * 3

@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 
 import tinyfat
+from tests.machine_speed import patient
 from tests.store.ledgers import Ledgers, ask
 from tinyfat.ports.server_ledger import NewServer, Wish
 from tinyfat.store import advisory_locks
@@ -70,7 +71,7 @@ async def test_who_beats_or_holds_while_the_dead_are_taken_over_is_not_forgotten
 
 async def test_the_pool_is_filled_while_flows_are_taken_over(ledgers: Ledgers) -> None:
     servers = ServerStore(ledgers.database)
-    async with asyncio.timeout(SECONDS_MAX), ExecutorStore(ledgers.database).dead("me", 20.0):
+    async with asyncio.timeout(patient(SECONDS_MAX)), ExecutorStore(ledgers.database).dead("me", 20.0):
         assert await servers.fill_pool(Wish("nspawn", "echo", "here", "", ""), 0, 0, _no_new_server) == []
 
 

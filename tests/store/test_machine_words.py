@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.machine_speed import patient
 from tests.running import until
 from tests.store.test_enrolments import machine
 from tinyfat.domain.link import RuntimeState, Status
@@ -18,7 +19,7 @@ from tinyfat.store.enrolments import EnrolmentStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.signals import Signals
 
-SECONDS = 30.0  # none of these tests takes a second, unless nobody is woken
+SECONDS = patient(30.0)  # none of these tests takes a second, unless nobody is woken
 
 
 @asynccontextmanager

@@ -79,7 +79,7 @@ class Peer:
 
     async def _by_http(self, raw: bytes) -> str:
         url = f"http://127.0.0.1:{self.house.tinyfat.http_port}"
-        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=60.0) as client:
+        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=patient(60.0)) as client:
             headers = signed(raw, secret=SECRET, to=QUINN, mail_from=self.sender)
             answer = await client.post("/mail/inbound", content=raw, headers=headers)
         assert answer.status_code == 202, answer.text

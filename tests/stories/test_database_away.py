@@ -9,6 +9,7 @@ import aiosmtplib
 import httpx2
 import pytest
 
+from tests.machine_speed import patient
 from tests.running import OWNER, CommandError, TinyFat, letter, until
 from tests.stories.test_http import signed
 from tests.stories.town import Operator, PostOffice, new_id
@@ -46,7 +47,9 @@ async def _story(tinyfat: TinyFat, office: PostOffice, operator: Operator, postg
     slow = new_id()
     await tinyfat.send(letter("echo: sleep 1\nI was on my way.", to=VERA, message_id=slow))
     async with (
-        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{tinyfat.http_port}", trust_env=False, timeout=30) as http,
+        httpx2.AsyncClient(
+            base_url=f"http://127.0.0.1:{tinyfat.http_port}", trust_env=False, timeout=patient(30)
+        ) as http,
         aiosmtplib.SMTP(hostname="127.0.0.1", port=tinyfat.smtp_port, start_tls=False) as waiting,
     ):
         message_id = new_id()

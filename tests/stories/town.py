@@ -72,7 +72,7 @@ class Operator:
         self._http = httpx2.AsyncClient(
             base_url=f"http://127.0.0.1:{tinyfat.http_port}/api/",
             headers={"Authorization": f"Bearer {token}"},
-            timeout=30.0,
+            timeout=patient(30.0),
             trust_env=False,
         )
 
