@@ -19,6 +19,7 @@ from tests.running import OWNER, TinyFat, until
 from tinyfat.cli.home import Home
 
 REPLY_SECONDS = 30.0
+LISTED_MAX = 10_000  # as many as a list of mails gives
 MARKS = ("Auto-Submitted", "X-TinyFat-Loop", "X-Auto-Response-Suppress")
 
 
@@ -99,7 +100,7 @@ class Operator:
         return await self.ask("GET", f"agents/{name}")
 
     async def mail(self, name: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = await self.ask("GET", f"agents/{name}/mail")
+        found: list[dict[str, Any]] = await self.ask("GET", f"agents/{name}/mail", params={"limit": LISTED_MAX})
         return found
 
     async def incoming(self, name: str, message_id: str) -> dict[str, Any]:
