@@ -141,4 +141,4 @@ class JournalMachine(RuleBasedStateMachine):
 
 
 TestJournalMachine = JournalMachine.TestCase
-TestJournalMachine.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+TestJournalMachine.settings = settings(max_examples=15, stateful_step_count=15)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyfat.domain.mail.addresses import (
@@ -108,7 +108,6 @@ class TestBounces:
         assert plain_address(address) == address
 
     @given(st.integers(0, 60), st.sampled_from("abcdefghijklmnopqrstuvwxyz234567.+0189"))
-    @settings(deadline=None)
     def test_nothing_can_be_changed(self, position: int, character: str) -> None:
         local = bounce_address("ada", "t.org", self.ID.hex, SECRET).rpartition("@")[0]
         position %= len(local)
@@ -122,13 +121,11 @@ class TestBounces:
         assert bounce_of(local.replace("ada", "bob"), b"another secret") is None
 
     @given(st.text())
-    @settings(deadline=None)
     def test_any_text_is_looked_at(self, text: str) -> None:
         assert bounce_of(text, SECRET) is None
 
 
 @given(st.text())
-@settings(deadline=None)
 def test_any_text_is_an_address_or_none(text: str) -> None:
     address = plain_address(text)
     if address is not None:

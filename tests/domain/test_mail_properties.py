@@ -125,7 +125,6 @@ def check(mail: Mail) -> None:
 
 
 @given(st.binary(max_size=2_000))
-@settings(deadline=None)
 @example(b"")
 @example(b"Message-ID: <[a@b]>\r\n\r\n")
 def test_random_bytes(raw: bytes) -> None:
@@ -133,26 +132,24 @@ def test_random_bytes(raw: bytes) -> None:
 
 
 @given(MAILISH)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_bytes_that_look_like_mail(raw: bytes) -> None:
     check(read_mail(raw))
 
 
 @given(mutated())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_real_mail_gone_wrong(raw: bytes) -> None:
     check(read_mail(raw))
 
 
 @given(MAILISH)
-@settings(deadline=None)
 def test_reading_is_a_function(raw: bytes) -> None:
     assert read_mail(raw) == read_mail(raw)
 
 
 @given(st.text(max_size=300))
 @example("0 \u200e 0")
-@settings(deadline=None)
 def test_header_decoders_take_any_text(text: str) -> None:
     one_line(decode_words(text)).encode("utf-8")
     main, parameters = parse_parameters(text)
@@ -162,6 +159,5 @@ def test_header_decoders_take_any_text(text: str) -> None:
 
 
 @given(st.binary(max_size=200), st.text(max_size=30))
-@settings(deadline=None)
 def test_any_charset_decodes_to_text(content: bytes, charset: str) -> None:
     decode(content, charset).encode("utf-8")

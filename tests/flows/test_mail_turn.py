@@ -171,9 +171,7 @@ ARRIVALS = st.lists(
 
 
 @given(arrivals=ARRIVALS, at_once=st.integers(1, 8))
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 async def test_any_mails_in_any_order_are_answered_once_each_and_in_order(
     server: Server, arrivals: list[tuple[int, list[int], str]], at_once: int
 ) -> None:

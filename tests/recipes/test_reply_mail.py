@@ -15,7 +15,7 @@ from typing import Any
 
 import mailparser
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.machine_speed import at_most
@@ -341,7 +341,6 @@ def test_names_and_subjects_of_all_scripts_come_back(name: str) -> None:
 
 @given(TEXT, TEXT, TEXT, TEXT)
 @example("ada", "TEXT/WATCH-HTML", "a file of that type", "watch.html")
-@settings(deadline=None)
 def test_whatever_is_written_nothing_is_added(name: str, subject: str, text: str, filename: str) -> None:
     order = replace(
         ORDER,

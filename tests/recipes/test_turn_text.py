@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyfat.domain.mail.mailboxes import Mailbox
@@ -57,7 +57,6 @@ HOSTILE = st.text(
 
 
 @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
-@settings(deadline=None)
 def test_no_value_can_add_a_line(name: str, address: str, subject: str, date: str, filename: str) -> None:
     mail = replace(
         MAIL,
@@ -74,7 +73,6 @@ def test_no_value_can_add_a_line(name: str, address: str, subject: str, date: st
 
 
 @given(HOSTILE)
-@settings(deadline=None)
 def test_a_name_cannot_pass_for_an_address(name: str) -> None:
     line = turn_text(replace(MAIL, from_name=name), "ada@t.org").split("\n")[0]
     assert line.removeprefix("From: ").endswith("<maria@example.org>" if "<" in line else "maria@example.org")

@@ -266,7 +266,7 @@ def readable(value: object) -> int:
 
 @pytest.mark.parametrize("surface", [Chat(), Responses(), Messages(), Embeddings()], ids=lambda surface: surface.name)
 @given(usage=USAGES)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_no_reading_of_a_usage_is_dearer_than_what_is_counted(surface: Any, usage: dict[str, Any]) -> None:
     counted = surface.usage({"usage": usage})
     if counted is None:

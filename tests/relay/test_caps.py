@@ -227,7 +227,7 @@ def tokens_of(body: dict[str, Any]) -> int:
 @given(
     before=st.lists(MESSAGE, max_size=5), more=st.lists(MESSAGE, max_size=5), name=st.sampled_from(["chat", "messages"])
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_what_is_known_of_a_beginning_never_says_less_than_the_whole_is(
     before: list[dict[str, Any]], more: list[dict[str, Any]], name: str
 ) -> None:

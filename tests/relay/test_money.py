@@ -59,7 +59,7 @@ ANTHROPICS = (billing.anthropic, billing.in_parts)
 
 def examples(most: int) -> Callable[[Any], Any]:
     return settings(
-        max_examples=EXAMPLES or most, derandomize=not EXAMPLES, deadline=None, database=None,
+        max_examples=EXAMPLES or most, derandomize=not EXAMPLES, database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )  # fmt: skip
 

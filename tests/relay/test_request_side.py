@@ -44,7 +44,7 @@ JSON = st.recursive(
     indent=st.sampled_from([None, 0, 3]),
     listed=st.text(max_size=6),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_an_honest_body_is_read_as_json_reads_it(
     fields: dict[str, Any], ascii_only: bool, indent: int | None, listed: str
 ) -> None:
@@ -63,7 +63,7 @@ def test_an_honest_body_is_read_as_json_reads_it(
 
 
 @given(raw=st.binary(max_size=60) | st.text('{}[]",:\\u0 \n1truefalsn\ufeff', max_size=60).map(str.encode))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_what_json_does_not_read_nobody_does(raw: bytes) -> None:
     try:
         fields = read_object(raw).fields

@@ -62,7 +62,7 @@ def through(surface: Surface, pieces: Sequence[bytes], strip: bool = False) -> t
 @pytest.mark.parametrize(("surface", "stream"), STREAMS, ids=NAMES)
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
 @given(places=st.lists(st.integers(0, 10_000), max_size=60))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_wherever_it_is_cut_a_stream_passes_byte_for_byte_and_is_counted(
     surface: Surface, stream: bytes, newline: bytes, places: list[int]
 ) -> None:
@@ -76,7 +76,7 @@ def test_wherever_it_is_cut_a_stream_passes_byte_for_byte_and_is_counted(
 
 
 @given(places=st.lists(st.integers(0, 10_000), max_size=60))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_usage_nobody_asked_for_is_taken_out_and_nothing_else(places: list[int]) -> None:
     _, wire = STREAMS[0]
     at_once, waited, reader = through(Chat(), cut_at(wire, places), strip=True)
@@ -87,7 +87,7 @@ def test_the_usage_nobody_asked_for_is_taken_out_and_nothing_else(places: list[i
 
 @pytest.mark.parametrize(("surface", "stream"), STREAMS, ids=NAMES)
 @given(end=st.integers(0, 10_000))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_stream_cut_anywhere_counts_what_came(surface: Surface, stream: bytes, end: int) -> None:
     part = stream[: end % len(stream)]
     at_once, waited, reader = through(surface, [part])
@@ -104,7 +104,7 @@ def test_a_stream_cut_anywhere_counts_what_came(surface: Surface, stream: bytes,
     b'data: {"type": "message_delta", "usage": [[[]]], "delta": 7}\n\n', b'data: {"type":"response.completed"}\n\n',
     b'data: {"type":"message_start","message":{"usage":{"input_tokens":true,"output_tokens":"x"}}}\n\n',
 ])), max_size=30))  # fmt: skip
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_whatever_a_vendor_sends_it_goes_through(surface: Surface, pieces: list[bytes]) -> None:
     at_once, waited, reader = through(surface, pieces)
     assert at_once + waited == b"".join(pieces)
@@ -133,7 +133,7 @@ FIELDS = st.fixed_dictionaries({}, optional={
 
 
 @given(fields=FIELDS, place=st.integers(0, 6), ascii_only=st.booleans(), indent=st.sampled_from([None, 0, 2]))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_only_the_models_name_changes(fields: dict[str, Any], place: int, ascii_only: bool, indent: int | None) -> None:
     items = [(name, value) for name, value in fields.items() if name not in ("model", "stream")]
     items.insert(place, ("model", "main"))
@@ -146,7 +146,7 @@ def test_only_the_models_name_changes(fields: dict[str, Any], place: int, ascii_
 
 
 @given(fields=FIELDS)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_usage_is_asked_for_beside_whatever_else_is(fields: dict[str, Any]) -> None:
     body = {**fields, "model": "main", "stream": True}
     changed = json.loads(upstream_body(read_request(json.dumps(body).encode(), Chat()), "m", ask_usage=True))
@@ -170,7 +170,7 @@ def test_bodies_that_cannot_be_judged(raw: bytes) -> None:
 
 
 @given(raw=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     for surface in SURFACES.values():
         with contextlib.suppress(RequestRefused):
@@ -181,7 +181,7 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
 @given(fields=st.dictionaries(st.sampled_from(
     ["messages", "input", "tools", "n", "max_tokens", "max_output_tokens", "max_completion_tokens", "stream_options",
      "thinking", "store", "prompt", "context_management", "reasoning", "system"]), JSON, max_size=8))  # fmt: skip
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_hostile_requests_and_answers_are_bounded(surface: Surface, fields: dict[str, Any]) -> None:
     with contextlib.suppress(RequestRefused):
         found = held(surface, fields, 100, TARGET)
