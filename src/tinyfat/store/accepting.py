@@ -17,17 +17,12 @@ from tinyfat.domain.mail.states import MessageState
 from tinyfat.domain.mail.threads import session_key
 from tinyfat.ports.ledger import Accepted, Incoming
 from tinyfat.ports.mail import NoRoom
-from tinyfat.store.database import Connection, Database, lock_agent, storable
+from tinyfat.store.database import PLANNED_ONCE, Connection, Database, lock_agent, storable
 from tinyfat.store.known_mail import Known, ask_known, ids_of
 from tinyfat.store.mail_batches import LANES, MailBatches, Outcome
 from tinyfat.store.quotas import UNANSWERED, MailQuotas
 
 ANOTHER_MAIL = "another mail with this Message-ID was taken already, and says something else"
-
-# Whoever waits for the disk has its connection alone, and Postgres plans what it asks once, without sequential scans: a
-# plan made while the tables are empty would read all of them later. To plan it for each mail takes seven times as long
-# as to run it.
-_PLANS = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off"
 
 _KEEP = "select kept_copy, kept_state, kept_open from mail_keep(%s::jsonb, %b::bytea[])"
 
@@ -37,7 +32,7 @@ class MailAcceptance:
         self._database = database
         self._caps = caps
         self._quotas = quotas
-        self._connections = [database.one_connection(_PLANS) for _ in range(LANES)]
+        self._connections = [database.one_connection(PLANNED_ONCE) for _ in range(LANES)]
         self._batches = MailBatches(self._commit)
 
     async def accept(self, incoming: Sequence[Incoming]) -> list[Accepted]:

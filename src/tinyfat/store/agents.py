@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import astuple
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -13,7 +13,8 @@ from tinyfat.domain.usage import MANAGED_CAPS
 from tinyfat.ports.ledger import Conflict, NotFound, OthersThere, Step
 from tinyfat.store import advisory_locks
 from tinyfat.store.budgets import open_budget
-from tinyfat.store.database import Connection, Database
+from tinyfat.store.by_name import ByName
+from tinyfat.store.database import PLANNED_ONCE, Connection, Database
 
 _COLUMNS = (
     "id, name, owner, runtime, machine_kind, state, reason, created_at, plan, location, image, size, address_id, "
@@ -21,9 +22,16 @@ _COLUMNS = (
 )
 
 
+_ADDRESSEES: LiteralString = (
+    "select name, array(select pattern from agent_senders where agent_id = agents.id), "  # noqa: S608
+    f"{_COLUMNS} from agents where name = any(%s) and state <> 'destroyed'"
+)
+
+
 class AgentStore:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._addressees = ByName(database.one_connection(PLANNED_ONCE), _ADDRESSEES, _addressee)
 
     async def create(
         self,
@@ -70,17 +78,10 @@ class AgentStore:
 
     async def addressee(self, name: str) -> tuple[Agent, list[str]]:
         """The agent, and who may write to it: its owner first."""
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(
-                f"select {_COLUMNS}, array(select pattern from agent_senders where agent_id = agents.id) "  # noqa: S608
-                "from agents where name = %s and state <> 'destroyed'",
-                (name,),
-            )
-            row = await cursor.fetchone()
-        if row is None:
+        found = await self._addressees.get(name)
+        if found is None:
             raise NotFound(f"There is no agent {name!r}.")
-        agent = _agent(row[:-1])
-        return agent, [agent.owner, *row[-1]]
+        return found
 
     async def all(self) -> list[Agent]:
         async with self._database.connection() as connection:
@@ -224,6 +225,11 @@ async def _not_anothers(connection: Connection, name: str, owner: str, kept_seco
             f"The name {name!r} was another owner's agent's, and is kept for that owner until {until:%Y-%m-%d %H:%M} "
             "UTC: people may still write to it. Choose another name, or take it with --take-name."
         )
+
+
+def _addressee(row: tuple[Any, ...]) -> tuple[Agent, list[str]]:
+    agent = _agent(row[2:])
+    return agent, [agent.owner, *row[1]]
 
 
 def _agent(row: tuple[Any, ...]) -> Agent:

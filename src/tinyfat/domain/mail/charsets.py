@@ -137,12 +137,14 @@ def is_utf8(content: bytes) -> bool:
 
 def without_surrogates(text: str) -> str:
     """Text that can be encoded: a lone surrogate (UTF-7 can carry one) becomes a question mark."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def clean_text(text: str) -> str:
     """Text with newlines as \\n and no other control characters than the tab, nor tags that nobody sees."""
-    lines = without_surrogates(text).replace("\r\n", "\n").replace("\r", "\n")
+    lines = without_surrogates(text)
+    if "\r" in lines:
+        lines = lines.replace("\r\n", "\n").replace("\r", "\n")
     return _without_tags(_CONTROLS.sub("", lines))
 
 
@@ -158,9 +160,13 @@ def is_blank(text: str) -> bool:
 def one_line(text: str, chars_max: int = 1000) -> str:
     """One line, no control or direction characters, single spaces, cut at `chars_max`: safe in any header."""
     spaced = _CONTROLS.sub(" ", without_surrogates(text[: chars_max * 4]))
-    visible = "".join(c for c in spaced if c.isascii() or unicodedata.category(c) not in _UNSEEN or c in _JOINERS)
+    visible = spaced if spaced.isascii() else "".join(filter(_is_seen, spaced))
     # Blanks last: what stood unseen between two of them is gone only now.
     return _BLANKS.sub(" ", visible).strip()[:chars_max].rstrip()
+
+
+def _is_seen(char: str) -> bool:
+    return char.isascii() or unicodedata.category(char) not in _UNSEEN or char in _JOINERS
 
 
 _UNSEEN = frozenset(("Cc", "Cf", "Cs"))
