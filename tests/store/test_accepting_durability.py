@@ -71,7 +71,8 @@ async def _said_too_early(home: Path, configuration: str) -> list[int]:
             await database.migrate()
             await AgentStore(database).create("ada", OWNER, "echo", "process")
             begin = await _one(onlooker, "select pg_current_wal_insert_lsn()::text")
-            flushed = [await _flushed_when_said(onlooker, _intake(database), number) for number in range(MAILS)]
+            intake = _intake(database)
+            flushed = [await _flushed_when_said(onlooker, intake, number) for number in range(MAILS)]
             await onlooker.execute("checkpoint")
             commits = await _commits(postgres.data / "pg_wal", begin)
         return [number for number, (writer, at) in enumerate(flushed) if commits[writer] > at]
