@@ -12,7 +12,7 @@ from tinyfat.ports.mail import NoRoom
 
 BATCH_MAILS_MAX = 32
 BATCH_BYTES_MAX = 2 * 1024**2  # a large mail goes alone: the small ones do not wait for it
-LANES = 2  # commits under way: while one waits for the disk, the next is judged
+LANES = 1  # commits under way: with two, each batch is half as large, and what a statement costs is paid twice
 WAITING_MAX = 2048  # mails
 
 # For each agent of a mail in the order given, or why none of them has room for it.
