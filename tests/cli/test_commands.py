@@ -308,7 +308,8 @@ async def test_mail_list_says_that_there_is_more_and_how_to_see_it(
     assert len(told(tinyfat, "mail", "list")) >= len(whole)
 
 
-async def test_disk_says_what_takes_room_and_what_bounds_it(tinyfat: TinyFat) -> None:
+async def test_disk_says_what_takes_room_and_what_bounds_it(tinyfat: TinyFat, office: PostOffice) -> None:
+    await answered(tinyfat, office, "What takes room?")
     found = told(tinyfat, "disk")
     assert {"home", "database", "cache"} <= {what for disk in found["disks"] for what in disk["what"]}
     assert all(disk["total"] >= disk["free"] > 0 for disk in found["disks"])

@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from unittest import mock
 
 import psycopg
 import pytest
 import pytest_asyncio
-import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from rich.console import Console
 
 from tests.cli.in_process import command
 from tests.running import OWNER, TinyFat
-from tinyfat.cli import agent as agent_command
 from tinyfat.store.embedded import EmbeddedPostgres
 
 pytestmark = [pytest.mark.story, pytest.mark.asyncio(loop_scope="module")]
@@ -59,31 +55,6 @@ async def test_an_agent_without_a_server_has_no_way_in_and_no_other_machine(tiny
     assert command(tinyfat, "audit", "nobody").code == 3
 
 
-@pytest.mark.parametrize(
-    ("words", "asked"),
-    [
-        (("replace", "ada", "--without-state"), ("last heard of", "Lost is", "what ada remembers", "Kept are")),
-        (("destroy", "ada"), ("tinyfat agent destroy ada --export FILE", "remove its machine and data?")),
-        (("destroy", "ada", "--export", "ada.tar.gz"), ("written to ada.tar.gz first",)),
-    ],
-    ids=lambda each: " ".join(each),
-)
-async def test_a_person_is_asked_and_told_what_is_lost(
-    tinyfat: TinyFat, words: tuple[str, ...], asked: tuple[str, ...]
-) -> None:
-    questions: list[str] = []
-
-    def no(question: str, abort: bool) -> None:
-        questions.append(question)
-        raise typer.Abort
-
-    with mock.patch.object(agent_command, "console", Console(force_terminal=True)), mock.patch("typer.confirm", no):
-        assert command(tinyfat, "agent", *words).code == 1
-        [question] = questions
-        assert all(each in question for each in asked), question
-    assert json.loads(command(tinyfat, "agent", "show", "ada", "--json").out)["state"] == "ready"
-
-
 async def test_a_fleet_without_servers(tinyfat: TinyFat) -> None:
     assert "--plan fat" in command(tinyfat, "fleet").out
     found = json.loads(command(tinyfat, "fleet", "--look", "--json").out)
@@ -107,6 +78,8 @@ async def test_machines_that_images_are_made_of_are_shown_and_counted(tinyfat: T
     [line] = [one for one in json.loads(command(tinyfat, "money", "--json").out)["agents"] if one["plan"] == "image"]
     half_an_hour = price / (28 * 48)  # of the shortest month; half of that, where one began a moment ago
     assert 0 < line["machine"] <= half_an_hour and line["machine"] == line["forecast_cost"] == -line["margin"]
+    async with await psycopg.AsyncConnection.connect(EmbeddedPostgres(tinyfat.home).url) as connection:
+        await connection.execute("delete from image_machines")  # the other tests know nothing of it
 
 
 async def test_a_fat_agent_needs_servers(tinyfat: TinyFat) -> None:

@@ -139,13 +139,13 @@ async def test_keys_are_shown_once_open_one_agent_and_end_at_once(rig: Rig) -> N
     assert status == 200 and answer["choices"]
     listed = rig.json("key", "list", name)
     assert made["key"] not in json.dumps(listed) and {k["label"] for k in listed} == {"its machine's own", "a notebook"}
-    rig.says("key", "revoke", name, made["prefix"])
+    rig.says("key", "revoke", name, made["prefix"], "--yes")
     assert (await rig.call(made["key"]))[0] == 401
     rig.refused(NOT_FOUND, "key", "revoke", name, "nonsense")
     # The machine's own is replaced while its runtime runs on.
     (own,) = [k for k in listed if k["machine_id"]]
     restarts = rig.json("agent", "show", name)["machine"]["restarts"]
-    rig.says("key", "revoke", name, own["id"])
+    rig.says("key", "revoke", name, own["id"], "--yes")
 
     async def replaced() -> bool:
         return "could not be asked" not in await rig.asks("echo: model 1")
@@ -169,7 +169,7 @@ async def test_an_owners_key_pays_and_is_never_shown(rig: Rig) -> None:
     assert line["paid_by_us"] == 0 and line["paid_by_owner"] > 0
     (own,) = [agent for agent in rig.json("money")["agents"] if agent["name"] == name]
     assert (own["plan"], own["price"], own["inference"], own["machine"]) == ("byok", 20 * 10**9, 0, 0)
-    cleared = rig.json("byok", "clear", name, "--vendor", "stand-in")
+    cleared = rig.json("byok", "clear", name, "--vendor", "stand-in", "--yes")
     assert (cleared["month_nanodollars"], cleared["month_included"]) == (8 * 10**9, True)
     files = [file for file in rig.tinyfat.home.rglob("*") if file.is_file() and "postgres" not in file.parts]
     for file in (*files, rig.tinyfat.log):

@@ -87,7 +87,7 @@ async def test_an_image_is_made_at_hetzner_and_an_agent_lives_on_it(
 
 
 async def pruned(here: Town) -> str:
-    return await here.tinyfat.command("image", "prune", "--driver", "hetzner", "--keep", "0")
+    return await here.tinyfat.command("image", "prune", "--driver", "hetzner", "--keep", "0", "--yes")
 
 
 async def nothing_of_the_builder_is_in_it(url: str) -> None:

@@ -12,8 +12,9 @@ import typer
 from tinyfat.cli import agent_keys
 from tinyfat.cli.agent_export import export_state
 from tinyfat.cli.agent_steps import Shown, complaints, followed, is_over, seconds
+from tinyfat.cli.asking import Yes, ask_first
 from tinyfat.cli.client import Client, CommandFailed
-from tinyfat.cli.output import console, errors, local_time, one_line, print_fields, print_json, print_table, visible
+from tinyfat.cli.output import console, errors, local_time, one_line, print_fields, print_json, print_table
 from tinyfat.domain.agents import Plan, RuntimeKind
 from tinyfat.domain.machines import PROCESS
 from tinyfat.domain.usage import money
@@ -192,14 +193,13 @@ def _kept(name: str, kept: dict[str, Any]) -> str:
 def destroy(
     name: Name,
     export: Annotated[Path | None, typer.Option(help="A new file for a copy of its data, before it goes.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """End an agent: its machine and all its data are removed, and seen to be gone. Its mail stays in the ledger."""
     client = Client(load_settings())
     agent = client.get("agents", name)
-    if not yes and console.is_terminal and not as_json:
-        typer.confirm(visible(_what_ends(agent, export)), abort=True)
+    ask_first(_what_ends(agent, export), yes)
     if export is not None:
         _export_first(client, name, export, quiet=as_json)
     client.delete("agents", name)
@@ -238,14 +238,14 @@ def replace(
     image: Annotated[str, typer.Option(help="What the new one is made from; else the newest.")] = "",
     size: Annotated[str, typer.Option(help="The provider's word for it; else as it is.")] = "",
     without_state: Annotated[bool, typer.Option(help="Its machine is dead: the memory starts anew.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until the old machine is gone.")] = True,
     as_json: Json = False,
 ) -> None:
     """Give an agent another server: same name, same address, same memory. Mail that comes meanwhile waits."""
     client = Client(load_settings())
-    if without_state and not yes and console.is_terminal and not as_json:
-        typer.confirm(visible(_what_is_lost(client.get("agents", name))), abort=True)
+    if without_state:
+        ask_first(_what_is_lost(client.get("agents", name)), yes)
     body = {"image": image, "size": size, "without_state": without_state}
     begun = client.post("agents", name, "replace", body=body)
     if wait:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tinyfat.cli.asking import Yes, ask_first
 from tinyfat.cli.cap import dollars
 from tinyfat.cli.client import Client, WrongUse
 from tinyfat.cli.output import console, local_time, print_json, print_table
@@ -51,9 +52,12 @@ def list_keys(name: Name, as_json: Json = False) -> None:
 
 
 @app.command()
-def clear(name: Name, vendor: VendorName, as_json: Json = False) -> None:
+def clear(name: Name, vendor: VendorName, yes: Yes = False, as_json: Json = False) -> None:
     """Forget a key. Without any, the agent is the operator's to pay again, within its allowance."""
-    cleared = Client(load_settings()).delete("agents", name, "byok", vendor)
+    client = Client(load_settings())
+    if any(kept["vendor"] == vendor.lower() for kept in client.get("agents", name, "byok")):
+        ask_first(f"Forget the key of {name}'s owner at {vendor}? Nobody but the owner can enter it again.", yes)
+    cleared = client.delete("agents", name, "byok", vendor)
     if as_json:
         print_json(cleared)
     else:

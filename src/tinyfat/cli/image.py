@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyfat.cli.asking import Yes, ask_first
 from tinyfat.cli.client import WrongUse
 from tinyfat.cli.output import local_time, print_json, print_table, visible
 from tinyfat.domain.agents import RuntimeKind
@@ -88,11 +89,13 @@ def list_images(driver: _Driver = "nspawn", as_json: _Json = False) -> None:
 def prune(
     driver: _Driver = "nspawn",
     keep: Annotated[int, typer.Option(min=0, help="How many of the newest stay.")] = 2,
+    yes: Yes = False,
 ) -> None:
     """Remove old images; what a machine is made of stays."""
     from tinyfat.cli import imaging
 
     _known("--driver", driver, SERVER_KINDS)
+    ask_first(f"Remove the images of {driver} but the newest {keep}? Those that machines are made of stay.", yes)
     removed, stayed = imaging.prune(load_settings(), driver, keep)
     for name in removed:
         print(f"removed {visible(name)}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tinyfat.cli.asking import Yes, ask_first
 from tinyfat.cli.client import Client
 from tinyfat.cli.output import console, local_time, one_line, print_json, print_table
 from tinyfat.listen_address import url_of
@@ -47,10 +48,13 @@ def list_keys(name: Name, as_json: Json = False) -> None:
 @app.command()
 def revoke(
     name: Name, key: Annotated[str, typer.Argument(help="How it begins, or its id, from `key list`.")],
-    as_json: Json = False,
+    yes: Yes = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """End a key, from the next call on. A machine's own is replaced by another at once."""
-    revoked = Client(load_settings()).delete("agents", name, "keys", key)
+    client = Client(load_settings())
+    if any(key in (one["id"], one["prefix"]) for one in client.get("agents", name, "keys")):
+        ask_first(f"End the key {key} of {name} for good? Whatever calls with it is refused from then on.", yes)
+    revoked = client.delete("agents", name, "keys", key)
     if as_json:
         print_json(revoked)
     elif revoked["machine_id"]:
