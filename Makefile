@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test stories check lint types imports fmt heartbeat faults faults-long faults-cloud faults-cloud-long bench machines machines-long story-mail story-vm bench-servers lock clean
+.PHONY: help setup picture demo test stories check lint types imports fmt heartbeat faults faults-long faults-cloud faults-cloud-long bench machines machines-long story-mail story-vm bench-servers lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,7 +14,7 @@ help: ## This list
 setup: $(VENV)/.run ## Make .venv with what TinyFat runs on
 	@echo "TinyFat is in $(BIN)/tinyfat; next: make demo, or $(BIN)/tinyfat up"
 
-demo: $(VENV)/.run ## An agent answers two mails, on this machine, from nothing
+demo: $(VENV)/.run ## An agent answers three mails, on this machine, from nothing
 	@$(BIN)/tinyfat demo
 
 test: $(VENV)/.dev ## The tests; what was skipped and why is listed at the end (under 5 minutes)
@@ -84,6 +84,11 @@ bench-servers: $(VENV)/.dev ## Servers of agents: a hundred at once; cold and wa
 	@sh tests/stories/install_machine_tools.sh
 	@$(BIN)/python -m bench many-servers servers
 
+picture: $(VENV)/.run ## Draw docs/demo.svg from what the demo prints
+	@$(BIN)/tinyfat demo > docs/picture/demo.txt
+	@$(BIN)/python docs/picture/draw.py docs/demo.svg < docs/picture/demo.txt
+	@rm docs/picture/demo.txt
+
 lock: ## Write requirements/*.txt anew (needs uv)
 	@requirements/lock.sh
 
@@ -98,13 +103,13 @@ $(BIN)/python:
 	@echo "making $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
-	@echo "installing what TinyFat runs on, locked by hash (about 40 s the first time) ..."
-	@$(BIN)/python -m pip install -q --require-hashes -r requirements/run.txt
-	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+$(VENV)/.run: requirements/run.txt requirements/uv.txt pyproject.toml | $(BIN)/python
+	@echo "installing what TinyFat runs on, locked by hash (seconds; the first time with 90 MB of downloads) ..."
+	@requirements/install.sh $(BIN)/python --require-hashes -r requirements/run.txt
+	@requirements/install.sh $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
-	@echo "installing what the tests need (about 15 s the first time) ..."
-	@$(BIN)/python -m pip install -q --require-hashes -r requirements/dev.txt
+	@echo "installing what the tests need (seconds) ..."
+	@requirements/install.sh $(BIN)/python --require-hashes -r requirements/dev.txt
 	@touch $@

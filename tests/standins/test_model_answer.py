@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyfat.standins.model_answer import STANDIN_WORDS, Say, answer, first_name, own_words, reply, sentences
+from tinyfat.standins.model_answer import STANDIN_WORDS, CallTool, Say, answer, first_name, own_words, reply, sentences
 from tinyfat.standins.model_reading import Api, Correspondence, Mail, read_request, read_text
 
 EVA = "Eva Meier <eva@example.org>"
@@ -143,3 +143,95 @@ def test_a_stop_inside_a_word_ends_no_sentence() -> None:
 )
 def test_the_greeting_names_the_sender(sender: str, name: str) -> None:
     assert first_name(sender) == name
+
+
+def said_to(*bodies: str, tools: frozenset[str] = frozenset(), results: tuple[str, ...] = ()) -> str:
+    said = reply(Correspondence(tuple(mail(body) for body in bodies), results, tools))
+    assert isinstance(said, Say), said
+    return said.text.removeprefix("Hello Eva,\n\n")
+
+
+@pytest.mark.parametrize(
+    ("body", "noted"),
+    [
+        ("Hello Ada, my boat is called Heron.", "my boat is called Heron."),
+        ("Hello Ada my boat is called Heron", "my boat is called Heron"),
+        ("Hello, My boat is called Heron.", "My boat is called Heron."),
+        ("Hello My boat is called Heron.", "My boat is called Heron."),
+        ("Hi there, I am Robin.", "I am Robin."),
+        ("Dear Ada,\n\nmy boat is red.\n\nBest regards\nEva Meier", "my boat is red."),
+        ("Liebe Ada, mein Boot heißt Reiher. Viele Grüße\nEva", "mein Boot heißt Reiher."),
+        ("Guten Tag Ada. Mein Boot ist rot!", "Mein Boot ist rot!"),
+        ("Bonjour Ada, mon bateau est bleu.", "mon bateau est bleu."),
+        ("Good evening Ada-Marie, the boat is red.", "the boat is red."),
+        ("My boat is red.\n\nEva", "My boat is red."),
+        ("My appointment is on 2026-12-01.", "My appointment is on 2026-12-01."),
+    ],
+)
+def test_what_follows_a_greeting_is_what_a_mail_says(body: str, noted: str) -> None:
+    assert said_to(body) == f"Noted: {noted}"
+
+
+@pytest.mark.parametrize("body", ["Hi!", "Hello Ada", "Hello Ada,\n\nYours, Robin", "Moin moin", "Good morning, Ada."])
+def test_a_mail_that_only_greets_is_greeted(body: str) -> None:
+    assert said_to(body).startswith("it is good to hear from you")
+
+
+@pytest.mark.parametrize("body", ["Thanks!", "Thank you very much, Ada.", "Danke!\nEva", "Hello Ada,\n\nthanks\nEva"])
+def test_a_mail_that_only_thanks_is_no_mail_without_text(body: str) -> None:
+    assert "no text" not in said_to(body)
+
+
+def test_a_mail_without_text_is_said_to_have_none() -> None:
+    assert "your mail has no text" in said_to("") and "your mail has no text" in said_to("> quoted\n> all of it")
+
+
+@pytest.mark.parametrize(
+    ("body", "result"),
+    [
+        ("hello ada, what is 12 + 30?", "12 + 30 = 42."),
+        ("Hi Ada! Can you do 3 x 4 - 2?", "3 * 4 - 2 = 10."),
+        ("Was ist 7 mal 8?", "7 * 8 = 56."),
+        ("What is 0.1 plus 0.2?", "0.1 + 0.2 = 0.3."),
+        ("How much is 10 divided by 4?", "10 / 4 = 2.5."),
+        ("Calculate (3 + 4) * 2.", "(3 + 4) * 2 = 14."),
+        ("What is 1 / 3?", "1 / 3 = about 0.333333."),
+        ("What is -5 + 3?", "-5 + 3 = -2."),
+        ("2+2=", "2 + 2 = 4."),
+        ("Please add 17 and 4", "17 + 4 = 21."),
+        ("Subtract 4 from 17, please", "17 - 4 = 13."),
+        ("What is 5 / 0?", "5 / 0: nothing can be divided by 0."),
+    ],
+)
+def test_a_small_sum_is_done(body: str, result: str) -> None:
+    assert said_to(body) == result
+
+
+@pytest.mark.parametrize(
+    "body", ["What happens on 2026-12-01?", "What is 9**9?", "What is 24/7?", "Is 12 a number?", "What is ((((?"]
+)
+def test_what_is_no_sum_is_asked_as_ever(body: str) -> None:
+    assert said_to(body).startswith("You ask:")
+
+
+def test_a_file_is_written_with_what_is_known_and_attached() -> None:
+    bodies = ("Hello Ada, my boat is called Heron.", "Please write what you know of my boat into a file, boat.txt.")
+    asked = Correspondence(tuple(mail(body) for body in bodies), (), frozenset({"write"}))
+    assert reply(asked) == CallTool("write", {"path": "out/boat.txt", "content": "- my boat is called Heron.\n"})
+    written = said_to(*bodies, tools=frozenset({"write"}), results=("written",))
+    assert written == "Here is boat.txt.\nMEDIA:./out/boat.txt"
+    assert "no tool `write`" in said_to(*bodies)
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "content"),
+    [
+        ('Write "milk, bread" to list.txt please.', "list.txt", "milk, bread"),
+        ("Send me a file.", "notes.txt", "- nothing yet"),
+        ("Save ../../etc/passwd.txt as a file", "passwd.txt", "- nothing yet"),
+        ("Schick mir bitte eine Datei. Mein Boot ist rot.", "notes.txt", "- Mein Boot ist rot."),
+    ],
+)
+def test_a_wanted_file_has_a_name_and_lies_in_the_workspace(body: str, name: str, content: str) -> None:
+    called = reply(Correspondence((mail(body),), (), frozenset({"write"})))
+    assert called == CallTool("write", {"path": f"out/{name}", "content": content + "\n"})

@@ -1,7 +1,7 @@
 """`tinyfat demo`: the whole product once, on this machine, in a folder that is gone afterwards.
 
 It starts a real `tinyfat up`, makes the agent `ada`, writes to her by SMTP, and receives her replies by SMTP as the
-smarthost: what a mail provider would do.
+smarthost: what a mail provider would do. What it says of usual times was seen on two quiet cores.
 """
 
 from __future__ import annotations
@@ -42,9 +42,20 @@ MAKE_SECONDS_MAX = 30 * 60.0
 REPLY_SECONDS_MAX = 300.0
 STOP_SECONDS_MAX = 60.0
 LOOK_SECONDS = 0.1
+FILE_SHOWN_CHARS = 1000
 _DONE = Text("✓", "green")
-FIRST = "Hello Ada,\n\nmy boat is called Heron and lies in Kiel. Please keep that in mind.\n\nYours, Robin\n"
-SECOND = "Hello Ada,\n\nwhat is my boat called, and where does it lie?\n\nYours, Robin\n"
+SUBJECT = "My boat"
+FIRST = (
+    "Hello Ada, my boat is called Heron and lies in Kiel. A berth costs 45 euros a night.\n\nWhat is 7 * 45?\n\nRobin\n"
+)
+SECOND = "Hello Ada,\n\nwhat is my boat called, and where does it lie?\n\nRobin\n"
+FILE = "boat.txt"
+THIRD = f"Hello Ada,\n\nplease write what you know about my boat into a file, {FILE}, and attach it.\n\nRobin\n"
+NEXT = (
+    (".venv/bin/tinyfat up", "stays up; then, in another terminal:"),
+    (".venv/bin/tinyfat agent create ada --owner you@example.org --wait", "an agent of your own"),
+    (".venv/bin/tinyfat doctor", "what works on this machine, and what a real domain needs"),
+)
 
 
 class Mailbox:
@@ -60,7 +71,7 @@ class Mailbox:
 
 
 def demo() -> None:
-    """An agent answers two mails of one thread, here and now."""
+    """An agent answers three mails of one thread, here and now: a sum, what it was told, a file."""
     began = time.monotonic()
     mailbox = Mailbox()
     provider = Controller(mailbox, hostname="127.0.0.1", port=_free_port())
@@ -72,15 +83,23 @@ def demo() -> None:
             client = _client_when_up(settings)
             _say_model(client)
             _make_agent(client)
-            first = _exchange(client, settings, mailbox, "My boat", FIRST, "")
-            second = _exchange(client, settings, mailbox, "Re: My boat", SECOND, first)
-            _check_thread(client, second)
+            first = _exchange(client, settings, mailbox, SUBJECT, FIRST, None)
+            second = _exchange(client, settings, mailbox, f"Re: {SUBJECT}", SECOND, first)
+            third = _exchange(client, settings, mailbox, f"Re: {SUBJECT}", THIRD, second)
+            _check(client, first, second, third)
+    except KeyboardInterrupt:
+        console.print("Stopped. Nothing runs on, and nothing of the demo is left.")
+        raise
     finally:
         provider.stop()
         shutil.rmtree(folder, ignore_errors=True)
     console.print(Rule())
-    console.print(_DONE, f"ada answered both mails, the second with what the first said. {_since(began)} in all.")
-    console.print("Next: `.venv/bin/tinyfat up` stays up; README.md says how to write to ada from your mail program.")
+    console.print(_DONE, f"ada answered three mails: a sum, what she was told, a file. {_since(began)} in all.")
+    console.print("\nNext:")
+    for command, what in NEXT:
+        console.print(f"  {command}", style="bold")
+        console.print(f"      {what}")
+    console.print("README.md says how to write to ada from your mail program.")
 
 
 def _settings(folder: Path, smarthost_port: int) -> Settings:
@@ -115,18 +134,18 @@ def _tinyfat_up(settings: Settings, folder: Path) -> Iterator[None]:
         )  # fmt: skip
     try:
         yield
-    except BaseException:
+    except Exception:
         console.print(Text("The demo failed.", "red"), "What TinyFat wrote:")
         console.print(log.read_text(errors="replace")[-4000:])
         raise
     finally:
         process.send_signal(signal.SIGTERM)
-        with _waiting("stopping: the agent's machine ends, and is seen to end"):
+        with _waiting("stopping: the agent's machine ends, and is seen to end (about 2 s)"):
             process.wait(STOP_SECONDS_MAX)
 
 
 def _client_when_up(settings: Settings) -> Client:
-    with _waiting("starting TinyFat: Postgres, the engine, SMTP and HTTP"):
+    with _waiting("starting TinyFat: Postgres, the engine, SMTP and HTTP (about 5 s)"):
         home = Home(settings.home)
         _until(lambda: home.running() is not None, UP_SECONDS_MAX, "TinyFat did not start.")
     console.print(_DONE, f"TinyFat is up: SMTP on {settings.smtp_listen}, HTTP on {settings.http_listen}")
@@ -148,6 +167,7 @@ def _make_agent(client: Client) -> None:
     began = time.monotonic()
     client.post("agents", body={"name": "ada", "owner": OWNER, "runtime": "openclaw", "machine": "process"})
     with _waiting("making the agent ada") as say:
+        console.print("  OpenClaw starts: the first time 15-60 s, and before that some minutes to fetch 650 MB, once")
 
         def made() -> bool:
             agent = client.get("agents", "ada")
@@ -156,7 +176,7 @@ def _make_agent(client: Client) -> None:
             step = next((s["name"] for s in agent["steps"] if not s["ended_at"]), "")
             detail = (agent["machine"] or {}).get("detail", "")
             if step:
-                say(f"making the agent ada: {step}{f' ({detail})' if detail else ''}")
+                say(f"making the agent ada: {step}", detail)
             return bool(agent["state"] == "ready")
 
         _until(made, MAKE_SECONDS_MAX, "ada did not become ready.")
@@ -165,14 +185,16 @@ def _make_agent(client: Client) -> None:
     console.print(_DONE, f"ada@tinyfat.localhost is ready: {_since(began)}. OpenClaw runs in a process of its own.")
 
 
-def _exchange(client: Client, settings: Settings, mailbox: Mailbox, subject: str, text: str, answers: str) -> str:
-    """Write to ada, wait for the reply, print both and the times. Gives back the reply's Message-ID."""
+def _exchange(
+    client: Client, settings: Settings, mailbox: Mailbox, subject: str, text: str, answers: EmailMessage | None
+) -> EmailMessage:
+    """Write to ada, wait for the reply, print both and the times. Gives back the reply."""
     mail = _mail(subject, text, answers)
     _print_mail(f"mail to ada, by SMTP to {settings.smtp_listen}", mail)
     with smtplib.SMTP(settings.smtp_listen.host, settings.smtp_listen.port, timeout=30) as smtp:
         smtp.send_message(mail)
     sent_at = time.time()
-    with _waiting("waiting for ada's reply"):
+    with _waiting("waiting for ada's reply (about a second with the stand-in)"):
         try:
             arrived_at, raw = mailbox.arrived.get(timeout=REPLY_SECONDS_MAX)
         except queue.Empty:
@@ -181,16 +203,16 @@ def _exchange(client: Client, settings: Settings, mailbox: Mailbox, subject: str
     assert isinstance(reply, EmailMessage)
     _print_mail("reply of ada, by SMTP to the owner's mailbox", reply)
     _print_times(client, str(mail["Message-ID"]), sent_at, arrived_at)
-    return str(reply["Message-ID"])
+    return reply
 
 
-def _mail(subject: str, text: str, answers: str) -> EmailMessage:
+def _mail(subject: str, text: str, answers: EmailMessage | None) -> EmailMessage:
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Subject"] = f"Robin <{OWNER}>", "ada@tinyfat.localhost", subject
     mail["Date"] = datetime.now().astimezone()
     mail["Message-ID"] = make_msgid(domain="example.org")
-    if answers:
-        mail["In-Reply-To"] = mail["References"] = answers
+    if answers is not None:
+        mail["In-Reply-To"] = mail["References"] = str(answers["Message-ID"])
     mail.set_content(text)
     return mail
 
@@ -200,9 +222,11 @@ def _print_mail(title: str, mail: EmailMessage) -> None:
     for name in ("From", "To", "Subject", "Message-ID", "In-Reply-To"):
         if mail[name]:
             console.print(one_line(f"{name}: {mail[name]}"))
-    body = mail.get_body(("plain",))
     console.print()
-    console.print(str(body.get_content()).rstrip() if body else "")
+    console.print(_body(mail).rstrip())
+    for file in mail.iter_attachments():
+        console.print(f"\nattached: {one_line(str(file.get_filename()))}", style="bold")
+        console.print(_text_of(file)[:FILE_SHOWN_CHARS].rstrip())
 
 
 def _print_times(client: Client, message_id: str, sent_at: float, arrived_at: float) -> None:
@@ -218,27 +242,41 @@ def _print_times(client: Client, message_id: str, sent_at: float, arrived_at: fl
     )
 
 
-def _check_thread(client: Client, second_reply: str) -> None:
-    """The demo promises memory: look whether it was there."""
+def _text_of(file: Any) -> str:
+    content = file.get_content()
+    return content if isinstance(content, str) else "(no text)"
+
+
+def _check(client: Client, first: EmailMessage, second: EmailMessage, third: EmailMessage) -> None:
+    """The demo promises a sum, memory and a file: look whether they were there."""
     messages = client.get("agents", "ada", "mail")
-    if len({m["thread"] for m in messages}) != 1 or len(messages) != 4:
-        raise CommandFailed("The two mails and their replies are not one conversation in the ledger.")
-    row = next(m for m in messages if m["message_id"] == second_reply)
-    if "heron" not in client.get("mail", row["id"])["text"].lower():
+    if len({m["thread"] for m in messages}) != 1 or len(messages) != 6:
+        raise CommandFailed("The three mails and their replies are not one conversation in the ledger.")
+    if "315" not in _body(first):
+        raise CommandFailed("The first reply has no sum.")
+    if "heron" not in _body(second).lower():
         raise CommandFailed("The second reply does not know what the first mail said.")
+    files = [_text_of(file) for file in third.iter_attachments()]
+    if not any("heron" in text.lower() for text in files):
+        raise CommandFailed("The third reply has no file that says what the first mail said.")
+
+
+def _body(mail: EmailMessage) -> str:
+    body = mail.get_body(("plain",))
+    return str(body.get_content()) if body else ""
 
 
 @contextmanager
 def _waiting(words: str) -> Iterator[Any]:
-    """Say what is waited for: a spinner on a terminal, elsewhere a line whenever there is something new."""
+    """Say what is waited for: a spinner on a terminal, elsewhere one line a step, without what changes meanwhile."""
     if console.is_terminal:
         with console.status(words) as status:
-            yield lambda text: status.update(Text(one_line(text)))
+            yield lambda text, detail="": status.update(Text(one_line(f"{text} ({detail})" if detail else text)))
     else:
         console.print(f"  … {words}")
         said = {words}
 
-        def say(text: str) -> None:
+        def say(text: str, detail: str = "") -> None:
             if text not in said:
                 said.add(text)
                 console.print(f"  … {one_line(text)}")

@@ -55,7 +55,7 @@ def up() -> None:
 
 @app.command(rich_help_panel=_BEGIN)
 def demo() -> None:
-    """See it work: an agent answers two mails of a thread, here and now, and nothing stays behind."""
+    """See it work: an agent answers three mails of a thread, here and now, and nothing stays behind."""
     from tinyfat.cli.demo import demo as show
 
     show()

@@ -1,7 +1,8 @@
 """What the stand-in answers. Pure, deterministic, and honest: it is no model and knows this conversation alone.
 
-It greets the sender, notes what it is told, and answers a question with the statement of the same conversation that
-shares most words with it. A line of the last mail may direct it, for tests:
+It greets the sender, notes what it is told, answers a question with the statement of the same conversation that shares
+most words with it, does a small sum, and writes a small file where one is asked for (model_tasks). A line of the last
+mail may direct it, for tests:
 
     model: say TEXT                          the whole answer; \\n in it begins a new line
     model: write out/report.txt TEXT then attach
@@ -22,8 +23,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tinyfat.standins.model_reading import Correspondence, Mail, texts_in_order
+from tinyfat.standins.model_tasks import CONTENT_CHARS_MAX, THANKS, after_greeting, file_wanted, sum_in
 
 SLOW_SECONDS_MAX = 600.0
+FILES = "out"  # the folder of the workspace for what is attached
+NAME_WORDS_MAX = 3  # of the name beneath a mail's closing words
 SENTENCES_MAX = 5000  # of a conversation that are searched
 NOTED_CHARS_MAX = 600
 STANDIN_WORDS = (
@@ -38,9 +42,6 @@ _ASKING = re.compile(
     r"(?:what|who|whom|whose|when|where|which|why|how|do you|can you|could you|did i|is|are|was|were|"
     r"was|wer|wen|wem|wessen|wann|wo|welche[rsnm]?|warum|wie)\b",
     re.IGNORECASE,
-)
-_GREETING = re.compile(
-    r"(?:hi|hello|hey|dear|hallo|liebe[r]?|moin|good (?:morning|day|evening))\b.{0,40}", re.IGNORECASE
 )
 _CLOSING = re.compile(
     r"(?:(?:best|kind|many|warm|with|viele|liebe|beste|mit freundlichen) )*"
@@ -117,25 +118,54 @@ def reply(correspondence: Correspondence) -> Reply:
                 return _write(directive, correspondence, wait_seconds)
             case "call":
                 return _call(rest, correspondence, wait_seconds)
-    text = answer(correspondence.mails[:-1], mail)
+    earlier, wanted = correspondence.mails[:-1], file_wanted(mail.body)
+    if wanted is not None and "write" in correspondence.tools and not correspondence.tool_results:
+        content = wanted.content or _all_known(earlier, mail)
+        return CallTool("write", {"path": f"{FILES}/{wanted.name}", "content": content + "\n"}, wait_seconds)
+    text = answer(earlier, mail, last.body)
+    if wanted is not None and correspondence.tool_results:
+        text += f"\n\nHere is {wanted.name}.\nMEDIA:./{FILES}/{wanted.name}"
+    elif wanted is not None:
+        text += "\n\nI was offered no tool `write`, so I wrote no file."
     return Say(text, wait_seconds, cut, usage)
 
 
-def answer(earlier: tuple[Mail, ...], mail: Mail) -> str:
-    """A greeting, what was noted, what was asked."""
-    statements, questions = _sort(sentences(mail.body))
-    known = [line for text in texts_in_order(earlier) for line in _sort(sentences(own_words(text)))[0]]
-    known += statements + [line for _, text in mail.files for line in _sort(sentences(text))[0]]
+def answer(earlier: tuple[Mail, ...], mail: Mail, whole: str = "") -> str:
+    """A greeting, what was noted, what was asked. `whole`: the mail with its closing words and quotes."""
+    statements, questions, files = _sort(sentences(mail.body), mail.sender)
+    known = _statements(earlier) + statements + [line for _, text in mail.files for line in _sort(sentences(text))[0]]
     parts = [f"Hello {first_name(mail.sender)}," if mail.sender else "Hello,"]
     if statements:
         parts.append(f"Noted: {' '.join(statements)[:NOTED_CHARS_MAX]}")
     names = [name for name, _ in mail.files]
     if names or mail.attachments:
         parts.append(f"I have your attachments: {mail.attachments or ', '.join(names)}.")
-    parts += [_answered(question, known) for question in questions]
-    if len(parts) == 1:
-        parts.append(f"your mail has no text. {STANDIN_WORDS}.")
+    parts += [sum_in(question) or _answered(question, known) for question in questions]
+    if len(parts) == 1 and not files:
+        parts.append(_nothing_asked(mail.body or whole))
     return "\n\n".join(parts)
+
+
+def _nothing_asked(body: str) -> str:
+    first_line = body.lstrip().split("\n", 1)[0]
+    if THANKS.match(first_line):
+        return "you are welcome."
+    if _WORD.search(first_line) and not first_line.startswith(">") and not _QUOTE_HEAD.match(first_line):
+        return "it is good to hear from you. Tell me something to remember, or ask me what you told me."
+    return f"your mail has no text. {STANDIN_WORDS}."
+
+
+def _statements(mails: tuple[Mail, ...]) -> list[str]:
+    texts = ((one.sender, text) for one in mails for text in texts_in_order((one,)))
+    return [line for sender, text in texts for line in _sort(sentences(own_words(text)), sender)[0]]
+
+
+def _all_known(earlier: tuple[Mail, ...], mail: Mail) -> str:
+    """What was said about what is asked for; where nothing was, all that was said."""
+    told = _statements(earlier) + _sort(sentences(mail.body), mail.sender)[0]
+    asked = words(mail.body)
+    lines = [line for line in told if asked & words(line)] or told
+    return "\n".join(f"- {line}" for line in lines)[:CONTENT_CHARS_MAX] or "- nothing yet"
 
 
 def own_words(body: str) -> str:
@@ -188,15 +218,22 @@ def _stem(word: str) -> str:
     return word
 
 
-def _sort(lines: list[str]) -> tuple[list[str], list[str]]:
+def _sort(lines: list[str], sender: str = "") -> tuple[list[str], list[str], list[str]]:
+    """Statements, questions, and wishes for a file; without what only greets or closes, and the sender's own name."""
+    named = frozenset(_WORD.findall(sender.casefold()))
     statements: list[str] = []
     questions: list[str] = []
-    for line in lines:
-        if line.endswith("?") or (_ASKING.match(line) and not line.endswith((".", "!"))):
+    files: list[str] = []
+    for number, line in enumerate(map(after_greeting, lines)):
+        if _CLOSING.fullmatch(line) and all(len(_WORD.findall(name)) <= NAME_WORDS_MAX for name in lines[number + 1 :]):
+            break
+        if file_wanted(line):
+            files.append(line)
+        elif line.endswith("?") or sum_in(line) or (_ASKING.match(line) and not line.endswith((".", "!"))):
             questions.append(line)
-        elif not _GREETING.fullmatch(line.rstrip(" ,!.")):
+        elif not named.issuperset(_WORD.findall(line.casefold())):
             statements.append(line)
-    return statements, questions
+    return statements, questions, files
 
 
 def _answered(question: str, known: list[str]) -> str:
