@@ -11,8 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import aiosmtplib
 import httpx2
 import psutil
+import psycopg
 import pytest
 import pytest_asyncio
 
@@ -23,6 +25,7 @@ from tests.running import OWNER, TinyFat, free_port, letter, until
 from tests.stories.town import Operator, PostOffice, new_id
 from tinyfat.cli.home import Home
 from tinyfat.sandbox.means import here
+from tinyfat.store.embedded import EmbeddedPostgres
 
 pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 FAILED, WRONG_USE, NOT_FOUND = 1, 2, 3
@@ -112,12 +115,29 @@ async def test_an_agent_from_create_to_destroy(tinyfat: TinyFat, operator: Opera
 
 async def test_create_without_wait_says_how_to_follow_it(tinyfat: TinyFat, operator: Operator) -> None:
     words = said(tinyfat, "agent", "create", "cal", "--owner", OWNER, "--runtime", "echo")
-    assert "tinyfat agent show cal" in " ".join(words.split())
+    assert "tinyfat agent wait cal" in " ".join(words.split())
 
     async def ready() -> bool:
         return bool((await operator.ask("GET", "agents/cal"))["state"] == "ready")
 
     await until(ready, 60.0, "cal is ready")
+
+
+async def test_said_again_a_making_goes_on_and_a_failed_one_begins_anew(tinyfat: TinyFat, operator: Operator) -> None:
+    words = ("agent", "create", "eli", "--owner", OWNER, "--runtime", "echo")
+    made = told(tinyfat, *words)
+    assert told(tinyfat, *words)["id"] == made["id"]
+    assert "another name" in refused(tinyfat, FAILED, *words[:3], "--owner", "else@example.org", "--runtime", "echo")
+    assert "is ready" in said(tinyfat, "agent", "wait", "eli")
+    assert "nothing to make anew" in refused(tinyfat, FAILED, "agent", "retry", "eli")
+    async with await psycopg.AsyncConnection.connect(EmbeddedPostgres(tinyfat.home).url) as connection:
+        await connection.execute("update agents set state = 'failed', reason = 'npm was away' where name = 'eli'")
+    refusal = refused(tinyfat, FAILED, "agent", "wait", "eli", "--json")
+    assert "npm was away" in refusal and "tinyfat agent retry eli" in refusal
+    with pytest.raises(aiosmtplib.SMTPRecipientsRefused) as deferred:
+        await tinyfat.send(letter("Are you there?", to="eli@tinyfat.localhost"))
+    assert [one.code for one in deferred.value.recipients] == [450]
+    assert "is ready" in said(tinyfat, "agent", "retry", "eli", "--wait")
 
 
 async def test_an_agent_destroyed_while_it_is_made_stays_destroyed(tinyfat: TinyFat, operator: Operator) -> None:

@@ -48,7 +48,8 @@ async def with_keys(world: SmallWorld) -> tuple[str, ByokStore, KeyStore]:
 async def older(world: SmallWorld, agent_id: str, seconds: float) -> None:
     """That long has passed since its state and its steps were written."""
     for statement in (
-        "update agents set state_since = state_since - make_interval(secs => %s) where id = %s",
+        "update agents set (state_since, created_at) = (select state_since - age, created_at - age from "
+        "make_interval(secs => %s) age) where id = %s",
         "update agent_steps set started_at = started_at - make_interval(secs => %s) where agent_id = %s",
         "update agent_steps set ended_at = ended_at - make_interval(secs => %s) where agent_id = %s",
     ):

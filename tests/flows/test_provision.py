@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.flows.small_world import PlainSteps, SmallWorld, small_world
+from tests.flows.small_world import PlainSteps, SmallWorld, mail, small_world
 from tests.running import until
 from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.link import RuntimeState
 from tinyfat.domain.turns import TurnOutcome
 from tinyfat.flows import first_words, provision, watch
+from tinyfat.ports.mail import RecipientAway
 from tinyfat.store.database import Database
+from tinyfat.store.turns import MAKING_SECONDS_MAX
 
 Short = Callable[..., None]
 
@@ -184,3 +186,93 @@ async def test_done_again_after_a_crash_it_makes_one_machine(database: Database)
             await asyncio.gather(made(world, agent), call_home(world, agent, RuntimeState.READY))
         assert world.machines.began == [world.orders.of(agent).id]
         assert len(world.box.asked) == 1
+
+
+async def made_anew(world: SmallWorld, agent: Agent) -> Agent:
+    await world.agents.steps_again(agent.id, provision.FLOW)
+    await world.agents.become(agent.id, AgentState.CREATING, "", AgentState.FAILED)
+    return await world.agents.get(agent.id)
+
+
+async def test_what_failed_is_made_anew_by_another_flow_and_asked_anew(database: Database) -> None:
+    async with small_world(database) as world:
+        agent = await world.new_agent()
+        first = provision.flow_id(agent)
+        await asyncio.gather(made(world, agent), call_home(world, agent, RuntimeState.CRASH_LOOP))
+        await failed_for(world, agent, "did not come up")
+        again = await made_anew(world, agent)
+        assert provision.flow_id(again) != first and again.reason == ""
+        ready, _ = await asyncio.gather(
+            made(world, again), call_home(world, agent, RuntimeState.STARTING, RuntimeState.READY)
+        )
+        assert ready.state is AgentState.READY
+        assert len(await world.agents.steps(agent.id)) == 4
+
+
+async def test_a_machine_that_did_not_end_is_ended_before_its_agent_is_made_anew(
+    database: Database, short: Short
+) -> None:
+    async with small_world(database) as world:
+        short("GONE_SECONDS_MAX")
+        world.machines.lies.stop_nothing = 10_000
+        agent = await world.new_agent()
+        await asyncio.gather(made(world, agent), call_home(world, agent, RuntimeState.CRASH_LOOP))
+        assert "runs on" in (await world.agents.get(agent.id)).reason
+        world.machines.lies.stop_nothing = 0
+        again = await made_anew(world, agent)
+
+        async def anew() -> bool:
+            machine = await world.records.of_agent(agent.id)
+            return machine is not None and machine.wanted and bool(world.machines.running())
+
+        async def home() -> None:
+            await until(anew, 5.0, "another machine runs")
+            for state in (RuntimeState.STARTING, RuntimeState.READY):
+                await world.box_says(agent, state)
+
+        ready, _ = await asyncio.gather(made(world, again), home())
+        assert ready.state is AgentState.READY
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("openclaw 1 could not be installed: the disk is full; make room; tried again in 10 s\nnpm error code ENOSPC",
+         "did not come up: openclaw 1 could not be installed: the disk is full; make room. `tinyfat"),
+        ("it ended with 1; started again in 0.5 s", "did not come up: it ended with 1. `tinyfat"),
+        ("it ended with 1; it keeps dying, so it is tried only every 300 s", "did not come up: it ended with 1. `"),
+        ("", "did not come up: no reason given."),
+    ],
+)  # fmt: skip
+async def test_a_reason_is_one_line_and_says_nothing_untrue_of_a_machine_that_is_ended(
+    database: Database, said: str, shown: str
+) -> None:
+    async with small_world(database) as world:
+        agent = await world.new_agent()
+
+        async def home() -> None:
+            async def runs() -> bool:
+                return bool(world.machines.running())
+
+            await until(runs, 5.0, "the machine runs")
+            await world.box_says(agent, RuntimeState.CRASH_LOOP, said)
+
+        failed, _ = await asyncio.gather(made(world, agent), home())
+        assert shown in failed.reason and "\n" not in failed.reason, failed.reason
+        assert "tinyfat agent retry" in failed.reason
+
+
+async def test_mail_to_an_agent_that_is_made_waits_for_that_and_to_one_that_failed_is_deferred(
+    database: Database,
+) -> None:
+    async with small_world(database) as world:
+        agent = await world.new_agent()
+        raw = mail()
+        await world.send(agent, raw)
+        ((turn_id,),) = await world.rows("select id::text from turns where message_row is not null")
+        await world.turns.offer(turn_id, 60.0)
+        ((seconds,),) = await world.rows("select extract(epoch from deadline_at - offered_at) from turns")
+        assert float(seconds) > MAKING_SECONDS_MAX
+        await world.agents.become(agent.id, AgentState.FAILED, "no room left")
+        with pytest.raises(RecipientAway, match="could not be made yet"):
+            await world.send(agent, raw)

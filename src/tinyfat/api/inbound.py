@@ -25,6 +25,7 @@ from tinyfat.ports.mail import (
     MailUnreadable,
     NeverRoom,
     NoRoom,
+    RecipientAway,
     UnknownRecipient,
 )
 
@@ -71,7 +72,7 @@ async def inbound(request: Request) -> JSONResponse:
     except StoreUnavailable:
         words = Failure(FailureId.LEDGER_AWAY).text()
         return JSONResponse({"error": words}, 503, {"Retry-After": RETRY_SECONDS})
-    except (AuthenticationUnknown, MailBusy) as error:
+    except (AuthenticationUnknown, MailBusy, RecipientAway) as error:
         return JSONResponse({"error": str(error)}, 503, {"Retry-After": RETRY_SECONDS})
     return JSONResponse({"kept": kept}, 202)
 

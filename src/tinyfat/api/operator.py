@@ -19,7 +19,7 @@ from tinyfat.domain.machines import PROCESS
 from tinyfat.domain.mail.addresses import owner_address, sender_pattern
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.flows import provision, retire
-from tinyfat.ports.ledger import Message, OthersThere
+from tinyfat.ports.ledger import Conflict, Message, NotFound, OthersThere
 from tinyfat.sandbox.means import NONE, Means
 from tinyfat.wiring import World
 
@@ -77,7 +77,46 @@ async def create(new: NewAgent, world: Here) -> dict[str, Any]:
         agent = await world.agents.create(name, owner, new.runtime, kind, place, kept_seconds, one_owner)
     except OthersThere as error:
         raise ValueError(_one_owner_alone(error.owners, sandbox)) from None
-    await world.engine.start(provision.FLOW, f"{provision.FLOW}:{agent.id}", agent.id)
+    except Conflict as taken:
+        agent = await _asked_before(world, name, taken, (owner, new.runtime, kind, place))
+    return await _making(world, agent)
+
+
+@router.post("/agents/{name}/retry", status_code=202)
+async def retry(name: str, world: Here) -> dict[str, Any]:
+    """A making that failed begins anew; one that is under way goes on."""
+    agent = await world.agents.find(name.lower())
+    if not _is_unmade(agent):
+        raise Conflict(f"{agent.name} is {agent.state}: there is nothing to make anew.")
+    return await _making(world, agent)
+
+
+async def _asked_before(world: World, name: str, taken: Conflict, asked: tuple[Any, ...]) -> Agent:
+    """The agent that is not made yet, and was asked for in the same words. Raises `taken` where there is none."""
+    try:
+        agent = await world.agents.find(name)
+    except NotFound:  # the name is kept for the owner of an agent that is gone
+        raise taken from None
+    if not _is_unmade(agent) or asked != (agent.owner, agent.runtime, agent.machine_kind, _place(agent)):
+        raise taken
+    return agent
+
+
+def _is_unmade(agent: Agent) -> bool:
+    return agent.state in (AgentState.CREATING, AgentState.FAILED)
+
+
+def _place(agent: Agent) -> Place:
+    return Place(agent.plan, agent.location, agent.image, agent.size)
+
+
+async def _making(world: World, agent: Agent) -> dict[str, Any]:
+    """It is being made, whatever was before. What a crash leaves unbegun here is begun by flows/begun."""
+    if agent.state is AgentState.FAILED:
+        await world.agents.steps_again(agent.id, provision.FLOW)
+        await world.agents.become(agent.id, AgentState.CREATING, "", AgentState.FAILED)
+        agent = await world.agents.get(agent.id)
+    await world.engine.start(provision.FLOW, provision.flow_id(agent), agent.id)
     return await _shown(world, agent)
 
 

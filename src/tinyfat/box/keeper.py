@@ -93,7 +93,8 @@ class Keeper:
                 return
             except InstallFailed as error:
                 pause = backoff(attempt, self._pace.install_pause_first, self._pace.install_pause_max)
-                words = f"{self._spec.kind} could not be installed: {error}; tried again in {pause:.0f} s"
+                why, newline, output = str(error).partition("\n")
+                words = f"{why}; tried again in {pause:.0f} s{newline}{output}"
                 self._logbook.box(words)
                 self._become(RuntimeState.CRASH_LOOP, words)
             attempt += 1

@@ -9,19 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyfat.cli import agent_keys
+from tinyfat.cli import agent_keys, agent_making
 from tinyfat.cli.agent_export import export_state
 from tinyfat.cli.agent_steps import Shown, complaints, followed, is_over, seconds
 from tinyfat.cli.asking import Yes, ask_first
 from tinyfat.cli.client import Client, CommandFailed
-from tinyfat.cli.output import console, errors, local_time, one_line, print_fields, print_json, print_table
-from tinyfat.domain.agents import Plan, RuntimeKind
-from tinyfat.domain.machines import PROCESS
+from tinyfat.cli.output import console, local_time, one_line, print_fields, print_json, print_table
 from tinyfat.domain.usage import money
 from tinyfat.settings import load_settings
 
 LOOK_SECONDS = 0.2
-CREATE_SECONDS_MAX = 40 * 60
 DESTROY_SECONDS_MAX = 300
 REPLACE_SECONDS_MAX = 90 * 60
 REPLACED = "the old machine ended"  # the last of flows/replace's steps
@@ -35,52 +32,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Name = Annotated[str, typer.Argument(help="The agent's name.")]
 
 
-@app.command()
-def create(
-    name: Name,
-    owner: Annotated[str, typer.Option(help="The owner's mail address: only the owner is answered at first.")],
-    runtime: Annotated[RuntimeKind, typer.Option(help="What the agent is.")] = RuntimeKind.OPENCLAW,
-    plan: Annotated[Plan | None, typer.Option(help="fat: a server of its own.")] = None,
-    machine: Annotated[str, typer.Option(help="Where it runs; else as TINYFAT_MACHINE says.")] = "",
-    location: Annotated[str, typer.Option(help="Where its server is to be; else the first that has room.")] = "",
-    image: Annotated[str, typer.Option(help="What its server is made from, from `tinyfat image list`.")] = "",
-    size: Annotated[str, typer.Option(help="The provider's word for it, such as cx23.")] = "",
-    take_name: Annotated[
-        bool, typer.Option("--take-name", help="Though the name is kept for another owner, whose agent had it.")
-    ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Until it has answered a first question.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Make an agent; its address is NAME@DOMAIN."""
-    client = Client(load_settings())
-    place = {"plan": plan, "machine": machine, "location": location, "image": image, "size": size}
-    agent = client.post(
-        "agents", body={"name": name, "owner": owner, "runtime": runtime, "take_name": take_name, **place}
-    )
-    if wait:
-        agent = _wait_until_made(client, agent["name"], quiet=as_json)
-    if agent["machine_kind"] == PROCESS:
-        errors.print(f"Its machine is of the kind {PROCESS}: it runs {client.get('status')['process']}.")
-    if as_json:
-        print_json(agent)
-    elif wait:
-        console.print(f"{agent['address']} is ready: {agent['owner']} can write to it.")
-    else:
-        console.print(f"{agent['address']} is being made; `tinyfat agent show {agent['name']}` tells how far it is.")
-
-
-def _wait_until_made(client: Client, name: str, quiet: bool) -> Shown:
-    """Raises CommandFailed with the reason where it failed."""
-
-    def made(agent: Shown) -> bool:
-        if agent["state"] == "failed":
-            raise CommandFailed(
-                f"{agent['reason']}\n`tinyfat agent logs {name}` has its output; "
-                f"`tinyfat agent destroy {name}` frees the name."
-            )
-        return bool(agent["state"] == "ready")
-
-    return followed(client, name, CREATE_SECONDS_MAX, made, f"{name} is not ready", quiet)
+app.command()(agent_making.create)
+app.command()(agent_making.wait)
+app.command()(agent_making.retry)
 
 
 @app.command("list")

@@ -12,7 +12,7 @@ from rich.status import Status
 from rich.text import Text
 
 from tinyfat.cli.client import Client, CommandFailed
-from tinyfat.cli.output import console, one_line
+from tinyfat.cli.output import console, errors, one_line
 
 LOOK_SECONDS = 0.2
 
@@ -27,16 +27,23 @@ def followed(
     CommandFailed, which begins with `not_yet`, after `seconds_max`, and whatever `decided` raises."""
     said: set[str] = set()
     deadline = time.monotonic() + seconds_max
-    with _spinner(quiet) as status:
-        while time.monotonic() < deadline:
-            agent: Shown = client.get("agents", name)
-            agent["steps"] = [step for step in agent["steps"] if flow in ("", step["flow"])]
-            if not quiet:
-                _report(agent, said, status)
-            if decided(agent):
-                return agent
-            time.sleep(LOOK_SECONDS)
-    raise CommandFailed(f"{not_yet} after {seconds_max / 60:.0f} min; `tinyfat agent show {name}` tells how far it is.")
+    try:
+        with _spinner(quiet) as status:
+            while True:
+                agent: Shown = client.get("agents", name)
+                agent["steps"] = [step for step in agent["steps"] if flow in ("", step["flow"])]
+                if not quiet:
+                    _report(agent, said, status)
+                if decided(agent):
+                    return agent
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(LOOK_SECONDS)
+    except KeyboardInterrupt:
+        errors.print(f"It goes on without you: `tinyfat agent show {name}` tells how far it is.")
+        raise
+    spent = f"{seconds_max / 60:.0f} min" if seconds_max >= 120 else f"{seconds_max:.0f} s"
+    raise CommandFailed(f"{not_yet} after {spent}; `tinyfat agent show {name}` tells how far it is.")
 
 
 def is_over(agent: Shown, name: str) -> bool:
@@ -67,6 +74,6 @@ def _report(agent: Shown, said: set[str], status: Status | None) -> None:
             words = f"{step['name']}: {detail}" if detail else step["name"]
             if status is not None:
                 status.update(Text(one_line(words)))  # a string would be read as markup
-            elif words not in said:
-                said.add(words)
-                console.print(f"  … {one_line(words)}")
+            elif step["name"] not in said:  # on a pipe one line a step: what changes meanwhile is for a terminal
+                said.add(step["name"])
+                console.print(f"  … {one_line(step['name'])}")

@@ -77,6 +77,7 @@ class Agent:
     state: AgentState
     reason: str  # why it failed; empty otherwise
     created_at: datetime
+    state_since: datetime
     plan: str = ""
     location: str = ""  # where its server is to be; "": the operator's choice
     image: str = ""  # what its server is made from; "": the operator's setting

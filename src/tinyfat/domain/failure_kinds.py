@@ -54,6 +54,7 @@ class FailureId(StrEnum):
     NOT_OUR_DOMAIN = "not-our-domain"
     NO_SUCH_AGENT = "no-such-agent"
     AGENT_GONE = "agent-gone"
+    AGENT_NOT_MADE = "agent-not-made"
     ADDRESS_MALFORMED = "address-malformed"
     MAILBOX_FULL = "mailbox-full"
     SENDERS_MAIL_WAITS = "senders-mail-waits"
@@ -336,9 +337,15 @@ KINDS: Mapping[FailureId, Kind] = {
     ),
     FailureId.AGENT_GONE: Kind(
         _TO,
-        "SMTP: the agent is being destroyed, or could not be made.",
+        "SMTP: the agent is being destroyed.",
         "this agent is not here",
         "",
+    ),
+    FailureId.AGENT_NOT_MADE: Kind(
+        _TO,
+        "SMTP: the agent could not be made, or not yet. The sender's mail system keeps the mail, as it is told 450.",
+        "this agent could not be made yet.",
+        "Nothing needs to be done: your mail system sends it again.",
     ),
     FailureId.ADDRESS_MALFORMED: Kind(
         _TO,

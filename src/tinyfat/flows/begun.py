@@ -27,7 +27,8 @@ class Begun:
     async def sweep(self) -> None:
         """Of several processes that look at once one begins a flow: its id is the same for all."""
         for agent_id in await self._agents.unbegun(provision.FLOW, AgentState.CREATING, UNBEGUN_SECONDS):
-            await self._engine.start(provision.FLOW, f"{provision.FLOW}:{agent_id}", agent_id)
+            agent = await self._agents.get(agent_id)
+            await self._engine.start(provision.FLOW, provision.flow_id(agent), agent_id)
         unended = await self._agents.unended(END_AGAIN_SECONDS)
         unended += await self._agents.unbegun(retire.FLOW, AgentState.DESTROYING, UNBEGUN_SECONDS)
         period = int(self._clock() // END_AGAIN_SECONDS)

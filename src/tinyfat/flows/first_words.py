@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -15,7 +16,11 @@ from tinyfat.ports.ledger import MachineRecords, Turns
 
 READY_SECONDS_MAX = 25 * 60.0  # a first installation of the runtime included
 PROBE_SECONDS_MAX = 300.0
+REASON_CHARS_MAX = 300  # of what a runtime says; its log has the rest
 PROBE_QUESTION = "From: TinyFat\nSubject: Are you there?\n\nPlease answer with one short sentence."
+
+# What a box says of its next try is not so once its machine is ended.
+_AGAIN = re.compile(r"; (?:tried|started) again in [0-9.]+ s$|; [^;]*, so it is tried only every [0-9]+ s$")
 
 StillWanted = Callable[[], Awaitable[bool]]
 
@@ -56,8 +61,12 @@ class FirstWords:
         await until(decided, READY_SECONDS_MAX, partial(self._records.word, machine_id))
         if last is not None and last.link_state == RuntimeState.READY:
             return ""
-        words = (last.link_detail if last else "") or "no reason given"
-        return f"The runtime of {whose} did not come up: {words}"
+        said = _AGAIN.sub("", (last.link_detail if last else "").split("\n")[0])
+        words = " ".join(said.split())[:REASON_CHARS_MAX].rstrip(".")
+        return (
+            f"The runtime of {whose} did not come up: {words or 'no reason given'}. "
+            f"`tinyfat agent logs {whose}` has all of it; `tinyfat agent retry {whose}` tries again."
+        )
 
     async def question(self, agent: Agent, occasion: str) -> str:
         """Asked of the machine that is the agent's current one. A complaint, or ""."""

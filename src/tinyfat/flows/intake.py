@@ -20,7 +20,7 @@ from tinyfat.domain.mail.judgement import came_back
 from tinyfat.domain.mail.message import Mail
 from tinyfat.engine.mail_reading import MailReading
 from tinyfat.ports.ledger import Agents, Incoming, MailLedger, NotFound
-from tinyfat.ports.mail import Authentication, Envelope, SenderAuthentication, UnknownRecipient
+from tinyfat.ports.mail import Authentication, Envelope, RecipientAway, SenderAuthentication, UnknownRecipient
 from tinyfat.recipes.turn_text import turn_text
 
 _NOT_ADDRESSED = "DKIM alone, and no signed To or Cc names this agent"
@@ -74,7 +74,7 @@ class MailIntake:
         return accepted[0].message_id
 
     async def _agent_of(self, address: str) -> tuple[Agent, list[str], Recipient]:
-        """The agent, who may write to it, and the address in its parts. Raises UnknownRecipient."""
+        """The agent, who may write to it, and the address in its parts. Raises UnknownRecipient, RecipientAway."""
         try:
             recipient = parse_recipient(address)
             if recipient.domain != self._domain:
@@ -84,8 +84,10 @@ class MailIntake:
             raise UnknownRecipient(_not_taken(address, Failure(FailureId.ADDRESS_MALFORMED))) from None
         except NotFound:
             raise UnknownRecipient(_not_taken(address, Failure(FailureId.NO_SUCH_AGENT))) from None
-        if agent.state in (AgentState.DESTROYING, AgentState.FAILED):
+        if agent.state is AgentState.DESTROYING:
             raise UnknownRecipient(_not_taken(address, Failure(FailureId.AGENT_GONE)))
+        if agent.state is AgentState.FAILED:
+            raise RecipientAway(_not_taken(address, Failure(FailureId.AGENT_NOT_MADE)))
         return agent, patterns, recipient
 
     def _names(self, address: str, agent: Agent) -> bool:
@@ -99,6 +101,8 @@ class MailIntake:
             await self._agent_of(address)
         except UnknownRecipient:
             return False
+        except RecipientAway:
+            pass
         return True
 
     async def _prove(self, envelope: Envelope, mail: Mail, raw: bytes) -> Authentication:

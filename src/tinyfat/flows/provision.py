@@ -64,18 +64,33 @@ class Provision:
         """Always the same for the same agent: a flow that goes on after a crash meets the parts it remembers."""
         answers: Sequence[tuple[str, Part]] = (
             ("runtime ready", self._ready),
-            ("a real question answered", lambda agent: self._words.question(agent, PROBE)),
+            ("a real question answered", lambda agent: self._words.question(agent, PROBE + _attempt(agent))),
         )
         if not self._kinds.is_server(agent.machine_kind):
-            return (("order a machine", self._order), ("first word of the box", self._heartbeat), *answers)
+            return (
+                ("order a machine", self._cleared(self._order)),
+                ("first word of the box", self._heartbeat),
+                *answers,
+            )
         return (
-            ("look in the warm pool", self._making.claim),
+            ("look in the warm pool", self._cleared(self._making.claim)),
             ("order a machine", self._making.order),
             ("name in the DNS", self._making.point),
             ("first word of the box", self._enrolled),
             *answers,
             ("welcome mail", self._welcome.write),
         )
+
+    def _cleared(self, part: Part) -> Part:
+        """Of an earlier making that failed, a machine may be left that did not end."""
+
+        async def after_the_end(agent: Agent) -> str:
+            left = await self._records.of_agent(agent.id)
+            if left is not None and not left.wanted:
+                await self._machine_runs.end(agent)
+            return await part(agent)
+
+        return after_the_end
 
     async def _order(self, agent: Agent) -> str:
         order = self._orders.of(agent)
@@ -134,6 +149,16 @@ class Provision:
         """Destroyed while its server was ordered, the row may be gone already: by its id it is found all the same."""
         if await self._records.get(machine_id_of(agent.id)) is None:
             await self._machine_runs.delete(agent.machine_kind, machine_id_of(agent.id), agent.name)
+
+
+def flow_id(agent: Agent) -> str:
+    """Of the making that is under way: each time an agent that failed is made anew, it has another."""
+    return f"{FLOW}:{agent.id}{_attempt(agent)}"
+
+
+def _attempt(agent: Agent) -> str:
+    """Empty for the first making of an agent."""
+    return "" if agent.state_since == agent.created_at else f":{agent.state_since.isoformat()}"
 
 
 def _while_creating(part: Part) -> Part:

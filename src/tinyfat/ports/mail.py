@@ -5,6 +5,7 @@ MailError
 ├── MailBusy               too many large mails at once: try again later (451)
 ├── MailUnreadable         its reading takes more time or memory than a mail may: never (554)
 ├── UnknownRecipient       nobody has this address here (550)
+├── RecipientAway          somebody has it, and cannot be written to yet: try again later (450)
 ├── NoRoom                 a quota is used up, or a disk is nearly full: try again later (452)
 │   ├── NeverRoom          it is larger than its whole quota (552)
 │   └── DiskLow            of the two, the disk
@@ -38,6 +39,10 @@ class MailUnreadable(MailError):
 
 class UnknownRecipient(MailError):
     """No agent has this address."""
+
+
+class RecipientAway(MailError):
+    """The agent of this address could not be made, or not yet."""
 
 
 class NoRoom(MailError):
@@ -90,7 +95,7 @@ class Intake(Protocol):
         of that size is taken now. Touches no disk."""
 
     async def recipient(self, address: str) -> None:
-        """Raises UnknownRecipient, or StoreUnavailable (ports/ledger)."""
+        """Raises UnknownRecipient, RecipientAway, or StoreUnavailable (ports/ledger)."""
 
     async def accept(self, envelope: Envelope, recipients: Sequence[str], raw: bytes) -> str:
         """One word that names what was kept, for the peer's log. Raises as `recipient` and `room`, and

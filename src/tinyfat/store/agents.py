@@ -17,8 +17,8 @@ from tinyfat.store.by_name import ByName
 from tinyfat.store.database import PLANNED_ONCE, Connection, Database
 
 _COLUMNS = (
-    "id, name, owner, runtime, machine_kind, state, reason, created_at, plan, location, image, size, address_id, "
-    "moving_at is not null, replacing, published"
+    "id, name, owner, runtime, machine_kind, state, reason, created_at, state_since, plan, location, image, size, "
+    "address_id, moving_at is not null, replacing, published"
 )
 
 
@@ -233,7 +233,9 @@ def _addressee(row: tuple[Any, ...]) -> tuple[Agent, list[str]]:
 
 
 def _agent(row: tuple[Any, ...]) -> Agent:
-    identity, name, owner, runtime, machine_kind, state, reason, created_at, plan, location, image, size = row[:12]
+    identity, name, owner, runtime, machine_kind, state, reason, created_at, since, plan, location, image, size = row[
+        :13
+    ]
     return Agent(
         str(identity),
         name,
@@ -243,10 +245,11 @@ def _agent(row: tuple[Any, ...]) -> Agent:
         AgentState(state),
         reason,
         created_at,
+        since,
         plan,
         location,
         image,
         size,
-        str(row[12] or identity),
-        *row[13:],
+        str(row[13] or identity),
+        *row[14:],
     )

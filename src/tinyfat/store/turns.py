@@ -21,12 +21,15 @@ LOOK_SECONDS = 2.0  # a waiter looks for itself this often, should a signal have
 USAGE_CHARS_MAX = 10_000
 OFFERS_MAX = 1000  # as many as a box holds
 UNRECEIVED_SECONDS = 3.0
+MAKING_SECONDS_MAX = 35 * 60.0  # as long as flows/provision waits for a runtime and its first answer
 
 # A turn is offered: it runs, its message says so, and whoever holds the box's link hears of it. One round trip.
 _OFFER = """
 with offered as (
     update turns set state = 'running', offered_at = coalesce(offered_at, now()),
-        deadline_at = coalesce(deadline_at, now() + make_interval(secs => %(deadline)s))
+        deadline_at = coalesce(deadline_at, now() + make_interval(secs => %(deadline)s + case when exists(
+            select from agents where agents.id = agent_id and agents.state = 'creating'
+        ) and message_row is not null then %(making)s else 0 end))
     where id = %(turn)s and state in ('waiting', 'running') returning id, agent_id
 ), marked as (
     update messages set state = 'running' where turn_id = %(turn)s and direction = 'in' and state = 'queued'
@@ -75,9 +78,12 @@ class TurnStore:
             )
 
     async def offer(self, turn_id: str, deadline_seconds: float) -> None:
-        """From now on the agent's box is to have it. Offered twice, the deadline stays the first one."""
+        """From now on the agent's box is to have it. Offered twice, the deadline stays the first one. Mail to an agent
+        that is still being made waits for that, too."""
         async with self._database.connection() as connection:
-            await connection.execute(_OFFER, {"turn": turn_id, "deadline": deadline_seconds})
+            await connection.execute(
+                _OFFER, {"turn": turn_id, "deadline": deadline_seconds, "making": MAKING_SECONDS_MAX}
+            )
 
     async def open_for(self, machine_id: str) -> list[str]:
         """The turns this machine's box should be working on, oldest first."""

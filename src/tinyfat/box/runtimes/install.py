@@ -18,13 +18,14 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import socket
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,10 +233,33 @@ async def _run_node(argv: list[str], work: Path, cache: Path, title: str, progre
         await _kill(process)
         raise
     if code != 0:
-        raise InstallFailed(
-            f"{title} could not be installed: {Path(argv[0]).stem} ended with {code}. Its last lines:\n"
-            + "\n".join(last_lines)
-        )
+        why = cause(last_lines) or f"{Path(argv[0]).stem} ended with {code}"
+        raise InstallFailed(f"{title} could not be installed: {why}\n" + "\n".join(last_lines))
+
+
+def cause(lines: Iterable[str]) -> str:
+    """In plain words, by npm's own code (https://docs.npmjs.com/common-errors); empty where it says none we know."""
+    for line in lines:
+        if (match := _NPM_CODE.search(line)) and (words := _CAUSES.get(match[1])):
+            return words
+    return ""
+
+
+_NPM_CODE = re.compile(r"npm (?:error|ERR!) code (E[A-Z0-9_]+)")
+_NOT_REACHED = "npm's registry was not reached; look at this machine's network, and at its proxy if it needs one"
+_FULL = "the disk is full; make room"
+_CAUSES = {
+    **dict.fromkeys(
+        ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"),
+        _NOT_REACHED,
+    ),
+    "ENOSPC": _FULL,
+    "EDQUOT": _FULL,
+    "E401": "npm's registry wants to know who asks; see .npmrc",
+    "E403": "npm's registry refused; see .npmrc",
+    "E404": "npm's registry does not have it",
+    "EINTEGRITY": "what came is not what is locked by hash: a mirror or proxy in between changed it",
+}
 
 
 def npm_environment(environment: Mapping[str, str], home: Path, cache: Path) -> dict[str, str]:

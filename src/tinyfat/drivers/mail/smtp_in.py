@@ -1,8 +1,8 @@
 """Mail comes in by SMTP (RFC 5321), with aiosmtpd: SIZE, STARTTLS where there is a certificate, SMTPUTF8.
 
-What the peer hears: 250 only when the mail is committed, 550 for an address nobody has, 552 over the size, 452 where a
-quota is used up or a disk nearly full, 451 while the database or the sender's DNS is away (the peer keeps it and comes
-again).
+What the peer hears: 250 only when the mail is committed, 550 for an address nobody has, 450 for an agent that could not
+be made, 552 over the size, 452 where a quota is used up or a disk nearly full, 451 while the database or the sender's
+DNS is away (the peer keeps it and comes again).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from tinyfat.ports.mail import (
     MailUnreadable,
     NeverRoom,
     NoRoom,
+    RecipientAway,
     UnknownRecipient,
 )
 
@@ -141,6 +142,8 @@ class _Handler:
             await self._intake.recipient(address)
         except UnknownRecipient as unknown:
             return f"550 5.1.1 {_one_line(unknown)}"
+        except RecipientAway as away:
+            return f"450 4.2.1 {_one_line(away)}"
         except NoRoom as full:
             return _no_room(full)
         except StoreUnavailable:
@@ -164,6 +167,8 @@ class _Handler:
                 kept = await self._intake.accept(envelope, transaction.rcpt_tos, raw)
         except UnknownRecipient as unknown:
             return f"550 5.1.1 {_one_line(unknown)}"
+        except RecipientAway as away:
+            return f"450 4.2.1 {_one_line(away)}"
         except NoRoom as full:
             return _no_room(full)
         except MailUnreadable as error:
