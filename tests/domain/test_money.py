@@ -8,7 +8,15 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyfat.domain.money import AgentFacts, agent_money, in_all, month_of, worst_first
+from tinyfat.domain.money import (
+    AgentFacts,
+    agent_money,
+    cost_within,
+    in_all,
+    month_of,
+    price_of_days,
+    worst_first,
+)
 
 DOLLAR = 10**9
 NOW = datetime(2026, 11, 16, tzinfo=UTC)  # half of November is over
@@ -65,3 +73,38 @@ def test_a_forecast_is_never_below_what_was_spent(
     assert money.margin == money.price - money.machine - money.inference
     if cap is not None:
         assert money.forecast_cost <= max(cap, paid) + ADA.machine_price + 1
+
+
+def test_a_part_of_a_month_is_priced_by_the_day() -> None:
+    made = datetime(2026, 11, 16, 23, 59, tzinfo=UTC)
+    assert agent_money(replace(ADA, since=made), made).price == 15 * DOLLAR  # the 16th to the 30th
+    minutes = replace(ADA, since=made, ended=True, ended_at=made + timedelta(minutes=5), machine_price=0)
+    assert agent_money(minutes, NOW + timedelta(days=3)).price == 2 * DOLLAR  # midnight lay in between
+    before = replace(ADA, ended=True, ended_at=datetime(2026, 10, 3, tzinfo=UTC))
+    assert agent_money(before, NOW).price == 0
+
+
+def test_a_machine_that_is_gone_stays_in_its_month() -> None:
+    month = month_of(NOW)
+    begin, end = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 4, tzinfo=UTC)
+    assert cost_within(6 * DOLLAR, begin, end, month) == 6 * DOLLAR * 3 // 30
+    assert cost_within(6 * DOLLAR, begin, datetime(2026, 10, 9, tzinfo=UTC), month) == 0
+    gone = replace(ADA, ended=True, ended_at=end, machine_price=0, machines_gone=6 * DOLLAR // 10)
+    assert agent_money(gone, NOW).machine == agent_money(gone, NOW).forecast_cost - 2 * DOLLAR == 6 * DOLLAR // 10
+
+
+@given(
+    st.integers(0, 10**12),
+    st.datetimes(datetime(2025, 1, 1), datetime(2028, 1, 1), timezones=st.just(UTC)),
+    st.datetimes(datetime(2025, 1, 1), datetime(2028, 1, 1), timezones=st.just(UTC)),
+    st.datetimes(datetime(2025, 1, 1), datetime(2028, 1, 1), timezones=st.just(UTC)),
+)
+def test_days_make_the_price_and_never_more(price: int, now: datetime, since: datetime, later: datetime) -> None:
+    month = month_of(now)
+    days = month.end.date().toordinal() - month.first.toordinal()
+    parts = price_of_days(price, since, later, month)
+    assert 0 <= parts <= price
+    on = [month.start + timedelta(days=day) for day in range(days)]
+    lived = sum(since.date() <= day.date() <= later.date() for day in on)
+    assert parts == price * lived // days
+    assert price_of_days(price, month.start, None, month) == price

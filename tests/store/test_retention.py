@@ -247,6 +247,15 @@ async def test_audit_is_kept_long_and_not_for_ever(mails: OldMails) -> None:
     assert await mails.one("select count(*) from alarms") == 2
 
 
+async def test_what_a_machine_has_cost_is_kept_at_least_for_its_month(mails: OldMails) -> None:
+    await mails.rows(
+        "insert into ended_machines (id, monthly_nanodollars, since, ended_at) select gen_random_uuid(), 1, now(), "
+        "now() - n * interval '20 days' from generate_series(0, 5) n"
+    )
+    await mails.clean(Kept.AUDIT)
+    assert await mails.one("select count(*) from ended_machines") == 4
+
+
 async def test_a_vendors_account_that_is_asked_no_more_is_forgotten(mails: OldMails) -> None:
     old = "extract(epoch from now() - n * interval '20 days') from generate_series(0, 5) n"
     await mails.rows(f"insert into request_budgets (account, tokens, at) select 'a ' || n, 1, {old}")
@@ -261,7 +270,7 @@ ENDS = {
     "what each was stays, without its words": ("agents", "messages", "threads", "turns", "thread_refs", "budgets"),
     "by its own age": (
         *("message_bodies", "turn_attachments", "logs", "calls", "ssh_sessions", "alarms", "state_moves"),
-        *("relay_keys", "usage_alerts", "request_budgets", "shortages"),
+        *("relay_keys", "usage_alerts", "request_budgets", "shortages", "ended_machines"),
     ),
     "a sum for a month": ("call_months",),
     "with its agent": ("agent_senders", "agent_steps", "agent_keys", "byok_keys"),

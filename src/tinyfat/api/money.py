@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from tinyfat.api.keys import require_operator
 from tinyfat.api.operator import Here
 from tinyfat.domain.agents import Agent, AgentState
 from tinyfat.domain.byok import KnownVendorKey, vendor_key
-from tinyfat.domain.money import AgentFacts, AgentMoney, agent_money, in_all, month_of, worst_first
+from tinyfat.domain.money import AgentFacts, AgentMoney, agent_money, cost_within, in_all, month_of, worst_first
 from tinyfat.domain.relay_keys import RANDOM_BYTES, RelayKey, key_from
 from tinyfat.domain.usage import MANAGED_CAPS, Caps, nanodollars
 from tinyfat.ports.ledger import NotFound
@@ -183,8 +184,13 @@ async def models(relay: TheRelay) -> list[dict[str, Any]]:
 async def money(world: Here) -> dict[str, Any]:
     now = datetime.now(UTC)
     month = month_of(now)
-    agents = [await _money(world, line, now) for line in await world.usage_reports.month(month.first)]
-    agents += await _pool(world, now)
+    gone: Counter[str] = Counter()
+    for machine in await world.fleet.servers.gone(month.first):
+        gone[machine.agent_id] += cost_within(machine.monthly_nanodollars, machine.since, machine.ended_at, month)
+    agents = [
+        await _money(world, line, now, gone[line.agent_id]) for line in await world.usage_reports.month(month.first)
+    ]
+    agents += await _pool(world, now, gone[""])
     agents += await _images(world, now)
     ordered = worst_first(agents)
     total = asdict(in_all(agents))
@@ -198,14 +204,15 @@ async def money(world: Here) -> dict[str, Any]:
     }
 
 
-async def _money(world: World, line: AgentMonth, now: datetime) -> AgentMoney:
+async def _money(world: World, line: AgentMonth, now: datetime, machines_gone: int) -> AgentMoney:
     agent = await world.agents.get(line.agent_id)
     managed = not await world.byok.list(agent.id)
     try:
         month_cap = (await world.budgets.caps(agent.id)).month
     except NotFound:
         month_cap = 0
-    ended = agent.state is AgentState.DESTROYED
+    failed = agent.state is AgentState.FAILED  # nobody pays for what could not be made
+    ended = failed or agent.state is AgentState.DESTROYED
     machine_price = 0 if ended else await _machine_price(world, agent)
     settings = world.settings
     return agent_money(
@@ -214,12 +221,14 @@ async def _money(world: World, line: AgentMonth, now: datetime) -> AgentMoney:
             "managed" if managed else "byok",
             agent.created_at,
             ended,
-            nanodollars(settings.price_managed if managed else settings.price_byok),
+            0 if failed else nanodollars(settings.price_managed if managed else settings.price_byok),
             machine_price,
             line.paid_by_us,
             line.paid_by_owner,
             line.calls,
             month_cap,
+            agent.state_since if ended else None,
+            machines_gone,
         ),
         now,
     )
@@ -232,15 +241,16 @@ async def _machine_price(world: World, agent: Agent) -> int:
     return world.kinds.of(agent.machine_kind).month_price if has_machine else 0
 
 
-async def _pool(world: World, now: datetime) -> list[AgentMoney]:
+async def _pool(world: World, now: datetime, machines_gone: int) -> list[AgentMoney]:
     """What waits for an agent costs money as well, and brings in none. One line, where there is a pool."""
     waiting = [m for kind in world.kinds.server_kinds for m in await world.fleet.servers.waiting(kind)]
-    if not waiting:
+    if not waiting and not machines_gone:
         return []
     costs = [
         agent_money(AgentFacts("", "", m.created_at or now, False, 0, m.monthly_nanodollars, 0, 0, 0, None), now)
         for m in waiting
     ]
+    costs.append(agent_money(AgentFacts("", "", now, True, 0, 0, 0, 0, 0, None, machines_gone=machines_gone), now))
     return [replace(in_all(costs), name=f"(warm pool: {len(waiting)})", plan="pool")]
 
 

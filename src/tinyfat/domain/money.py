@@ -12,7 +12,7 @@ FORECAST_SECONDS_MIN = 86400.0  # an agent of an hour's age is judged as if it h
 
 @dataclass(frozen=True, slots=True)
 class AgentMoney:
-    """This month. `price` is paid in advance, for the whole of it; the costs are those so far."""
+    """This month. `price` is for each day of it on which the agent lives, in advance; the costs are those so far."""
 
     name: str
     plan: str  # "managed", "byok"
@@ -41,13 +41,15 @@ class AgentFacts:
     name: str
     plan: str
     since: datetime  # when it was made
-    ended: bool  # destroyed: it costs nothing any more
+    ended: bool  # destroyed, or it could not be made: it costs nothing any more
     price: int  # a month
     machine_price: int  # a month
     paid_by_us: int  # so far
     paid_by_owner: int
     calls: int
     month_cap: int | None  # of inference
+    ended_at: datetime | None = None  # where it has ended
+    machines_gone: int = 0  # what its machines that are gone cost this month
 
 
 def month_of(now: datetime) -> Month:
@@ -62,7 +64,8 @@ def agent_money(facts: AgentFacts, now: datetime) -> AgentMoney:
     began = max(month.start, min(facts.since, now))
     lived, left = (now - began).total_seconds(), (month.end - now).total_seconds()
     whole = (month.end - month.start).total_seconds()
-    machine = round(facts.machine_price * lived / whole)
+    machine = round(facts.machine_price * lived / whole) + facts.machines_gone
+    price = price_of_days(facts.price, facts.since, facts.ended_at, month)
     inference, machine_left = facts.paid_by_us, round(facts.machine_price * left / whole)
     if facts.ended:
         inference_left = machine_left = 0
@@ -74,15 +77,30 @@ def agent_money(facts: AgentFacts, now: datetime) -> AgentMoney:
     return AgentMoney(
         facts.name,
         facts.plan,
-        facts.price,
+        price,
         machine,
         inference,
         facts.paid_by_owner,
         facts.calls,
-        facts.price - machine - inference,
+        price - machine - inference,
         forecast,
-        facts.price - forecast,
+        price - forecast,
     )
+
+
+def price_of_days(price: int, since: datetime, ended_at: datetime | None, month: Month) -> int:
+    """Of a month's price the part for the days (UTC) of it on which an agent lived or will live, its first and its last
+    one among them."""
+    last_of_month = month.end.date() - timedelta(days=1)
+    first = max(month.first, since.astimezone(UTC).date())
+    last = min(last_of_month, ended_at.astimezone(UTC).date()) if ended_at else last_of_month
+    return price * max((last - first).days + 1, 0) // last_of_month.day
+
+
+def cost_within(monthly: int, since: datetime, ended_at: datetime, month: Month) -> int:
+    """What a machine that is gone cost in this month."""
+    seconds = (min(ended_at, month.end) - max(since, month.start)).total_seconds()
+    return round(monthly * max(seconds, 0.0) / (month.end - month.start).total_seconds())
 
 
 def worst_first(agents: Sequence[AgentMoney]) -> list[AgentMoney]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -149,6 +149,16 @@ class ImageMachine:
     monthly_nanodollars: int
 
 
+@dataclass(frozen=True, slots=True)
+class GoneMachine:
+    """What it has cost stays in its month."""
+
+    agent_id: str  # "": it waited in the warm pool
+    monthly_nanodollars: int
+    since: datetime
+    ended_at: datetime
+
+
 class ServerRecords(Protocol):
     async def write_down(self, server: NewServer) -> Machine:
         """Twice with the same id: once, and the first stands."""
@@ -196,6 +206,9 @@ class ServerRecords(Protocol):
 
     async def price_of(self, agent_id: str) -> int:
         """Nano-dollars a month of all machines the agent has now."""
+
+    async def gone(self, first: date) -> list[GoneMachine]:
+        """The machines that cost something and ended on that day (UTC) or later."""
 
 
 class Addresses(Protocol):

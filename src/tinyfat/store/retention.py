@@ -86,6 +86,9 @@ _AUDIT = (
     "and not exists (select from holds where key_id = k.id) limit %(limit)s)",
     "delete from usage_alerts where id in (select id from usage_alerts "
     "where at < now() - make_interval(days => %(days)s) and message_row is not null limit %(limit)s)",
+    # The month they ended in still counts them.
+    "delete from ended_machines where (id, ended_at) in (select id, ended_at from ended_machines "
+    "where ended_at < now() - make_interval(days => greatest(%(days)s, 62)) limit %(limit)s)",
     # Of a vendor's account that is asked no more, and of what nobody asks for: their times are Unix seconds.
     "delete from shortages where (account, thing) in (select account, thing from shortages "
     "where until < extract(epoch from now() - make_interval(days => %(days)s)) limit %(limit)s)",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 from tinyfat.domain.machines import Machine, PoolState
-from tinyfat.ports.server_ledger import NewServer, Wish
+from tinyfat.ports.server_ledger import GoneMachine, NewServer, Wish
 from tinyfat.store import advisory_locks
 from tinyfat.store.database import Connection, Database
 from tinyfat.store.machines import COLUMNS, machine_of
@@ -179,6 +180,16 @@ class ServerStore:
             )
             row = await cursor.fetchone()
         return int(row[0]) if row else 0
+
+    async def gone(self, first: date) -> list[GoneMachine]:
+        """The machines that cost something and ended on that day (UTC) or later."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "select coalesce(agent_id::text, ''), monthly_nanodollars, since, ended_at from ended_machines "
+                "where ended_at >= %s::date::timestamp at time zone 'UTC'",
+                (first,),
+            )
+            return [GoneMachine(*row) for row in await cursor.fetchall()]
 
 
 async def _write_down(connection: Connection, server: NewServer) -> Machine:

@@ -16,6 +16,10 @@ _PAID = (
 )
 
 
+_BILLED = "case when vendor = %(free)s and byok_vendor = '' then 0 else cost end"
+FREE_VENDOR = "stand-in"  # our own stand-in for a vendor: its calls are counted and held, and nobody is billed
+
+
 class UsageReportStore:
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -40,12 +44,13 @@ class UsageReportStore:
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
                 f"select a.id::text, a.name, coalesce(sum(calls), 0)::bigint, {_PAID} "  # noqa: S608
-                "from agents a left join (select agent_id, 1 as calls, cost, byok_vendor from calls "
-                "where day >= %(first)s and day < (%(first)s::date + interval '1 month')::date "
-                "union all select agent_id, calls, cost, byok_vendor from call_months where month = %(first)s"
+                f"from agents a left join (select agent_id, 1 as calls, {_BILLED} as cost, byok_vendor from calls "
+                "where day >= %(first)s and day < (%(first)s::date + interval '1 month')::date union all "
+                f"select agent_id, calls, {_BILLED}, byok_vendor from call_months where month = %(first)s"
                 ") c on c.agent_id = a.id "
-                "group by a.id, a.name, a.state having coalesce(sum(calls), 0) > 0 or a.state <> 'destroyed' "
+                "group by a.id, a.name, a.state, a.state_since having coalesce(sum(calls), 0) > 0 "
+                "or a.state <> 'destroyed' or a.state_since >= %(first)s::timestamp at time zone 'UTC' "
                 "order by 4 desc, 5 desc, a.name",
-                {"first": first},
+                {"first": first, "free": FREE_VENDOR},
             )
             return [AgentMonth(*row) for row in await cursor.fetchall()]
