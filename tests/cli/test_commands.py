@@ -61,10 +61,11 @@ async def http(tinyfat: TinyFat) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 def refused(tinyfat: TinyFat, code: int, *arguments: str) -> str:
-    """What it says on standard error; on standard output it says nothing."""
+    """What it says on standard error; on standard output it says nothing, but to a program."""
     ended = command(tinyfat, *arguments)
     assert ended.code == code, ended
-    assert ended.out == "" and "Traceback" not in ended.err
+    assert "Traceback" not in ended.err
+    assert json.loads(ended.out)["error"]["exit_code"] == code if "--json" in arguments else ended.out == ""
     return " ".join(ended.err.split())
 
 
@@ -324,8 +325,35 @@ async def test_mail_list_says_that_there_is_more_and_how_to_see_it(
     strangers = told(tinyfat, "mail", "list", "--state", "quarantined")
     assert kept in {row["message_id"] for row in strangers}
     assert {row["state"] for row in strangers} == {"quarantined"}
-    assert "ada@tinyfat.localhost" in said(tinyfat, "mail", "list", "--state", "quarantined")
+    assert " ada " in said(tinyfat, "mail", "list", "--state", "quarantined")
     assert len(told(tinyfat, "mail", "list")) >= len(whole)
+
+
+async def test_a_list_of_mails_fits_a_terminal(tinyfat: TinyFat, office: PostOffice, operator: Operator) -> None:
+    subject = "A subject that is a good deal longer than a terminal of eighty columns is wide, and then some"
+    await answered(tinyfat, office, "Are you there?", subject=subject)
+    await tinyfat.send(letter("Let me in.", sender="a.very.long.name@a.very.long.domain.example"))
+    await until(lambda: _listed(operator, "quarantined"), 30.0, "the stranger's mail is kept")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tinyfat", "mail", "list", env=tinyfat.environment | {"COLUMNS": "80"},
+        stdout=asyncio.subprocess.PIPE, cwd=tinyfat.home.parent,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    lines = out.decode().splitlines()
+    mails = await operator.ask("GET", "mail")
+    assert len(lines) == len(mails) + sum(bool(one["reason"]) for one in mails)
+
+
+async def _listed(operator: Operator, state: str) -> bool:
+    return any(one["state"] == state for one in await operator.ask("GET", "mail"))
+
+
+async def test_a_browser_is_told_what_this_is(tinyfat: TinyFat) -> None:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{tinyfat.http_port}", trust_env=False) as client:
+        page = await client.get("/", headers={"accept": "text/html"})
+        assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+        assert "TinyFat runs here" in page.text and "default-src 'none'" in page.headers["content-security-policy"]
+        assert (await client.get("/nothing")).status_code == 401  # what is not named is the operator's
 
 
 async def test_disk_says_what_takes_room_and_what_bounds_it(tinyfat: TinyFat, office: PostOffice) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from tinyfat import __version__
 from tinyfat.api import exports, inbound, money, operator, room, servers
 from tinyfat.api.box_link import BoxLinks
+from tinyfat.api.first_page import FIRST_PAGE, PAGE, PAGE_HEADERS
 from tinyfat.api.gate import MAIL_SECONDS_MAX, STANDIN_BODY_BYTES_MAX, Gate, Group, Headers, Refusal, operator_group
 from tinyfat.domain.link import STATE_PATH
 from tinyfat.ports.ledger import Conflict, NotFound, StoreUnavailable
@@ -38,6 +39,7 @@ def make_app(world: World, links: BoxLinks, relay: Relay, operator_token: str) -
     app.include_router(inbound.router)
     _add_health(app, world)
     _add_errors(app)
+    _add_first_page(app)
 
     @app.websocket("/box/link")
     async def box_link(socket: WebSocket) -> None:
@@ -58,6 +60,7 @@ def _groups(operator_token: str, inbound_secret: str, mail_size_max: int) -> lis
 
     public = Group("public", body_max=PUBLIC_BODY_BYTES_MAX)
     return [
+        (FIRST_PAGE, public),
         ("/healthz", public),
         ("/readyz", public),
         ("/mail/inbound", Group("inbound", mail_size_max, MAIL_SECONDS_MAX, INBOUND_AT_ONCE_MAX, signed)),
@@ -78,6 +81,13 @@ def _add_health(app: FastAPI, world: World) -> None:
         if complaint := await world.ready.complaint():
             return JSONResponse({"ok": False, "error": complaint}, 503)
         return JSONResponse({"ok": True})
+
+
+def _add_first_page(app: FastAPI) -> None:
+    @app.get(FIRST_PAGE)
+    async def first_page() -> HTMLResponse:
+        """For whoever opens the address that `up` prints in a browser."""
+        return HTMLResponse(PAGE, headers=PAGE_HEADERS)
 
 
 def _add_errors(app: FastAPI) -> None:

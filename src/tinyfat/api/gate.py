@@ -117,6 +117,8 @@ class _Refused(Exception):
 
 
 def _under(prefix: str, path: str) -> bool:
+    if prefix == "/":
+        return path == "/"
     return path.startswith(prefix) and (not prefix or path == prefix or path[len(prefix)] == "/")
 
 

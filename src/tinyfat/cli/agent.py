@@ -320,7 +320,7 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1000, help="How many of the newest.")] = 200,
     as_json: Json = False,
 ) -> None:
-    """What an agent's box and runtime wrote."""
+    """What an agent's box and runtime wrote: it may hold what owner and agent wrote to each other."""
     client = Client(load_settings())
     last = 0
     while True:

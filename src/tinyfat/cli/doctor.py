@@ -16,6 +16,7 @@ from tinyfat.cli.client import Client, CommandFailed
 from tinyfat.cli.disk import disk_words, size_words
 from tinyfat.cli.doctor_dns import dkim_public_key, dns_findings, resolver_of
 from tinyfat.cli.output import console, print_json, visible
+from tinyfat.cli.unknown_settings import unknown_settings
 from tinyfat.domain.disks import DiskState
 from tinyfat.domain.machines import PROCESS
 from tinyfat.listen_address import Address
@@ -57,6 +58,7 @@ def doctor(
 def _look(settings: Settings) -> Iterator[Finding]:
     status = _running(settings)
     yield Finding("python", "ok", sys.version.split()[0])
+    yield from (Finding("setting", "wrong", sentence) for sentence in unknown_settings())
     yield _home(settings)
     yield from _disks(settings, status is not None)
     yield _database(settings, status)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from tinyfat.cli.client import Client
-from tinyfat.cli.output import console, errors, local_time, print_fields, print_json, print_table, visible
+from tinyfat.cli.output import console, errors, local_time, one_line, print_fields, print_json, visible
 from tinyfat.settings import load_settings
 
 ID_DIGITS = 13  # of an id that is to be the only one that begins so
@@ -32,7 +33,7 @@ def list_mail(
         print_json(messages)
     else:
         nothing = "There is no such mail." if before or state or not name else f"{name} has had no mail yet."
-        print_table(("id", "", "at", "with", "subject", "state"), [_row(m, not name) for m in messages], nothing)
+        _print_mails(messages, not name, nothing)
     if more:
         again = " ".join(["tinyfat mail list", *filter(None, [name]), *(f"--state {one}" for one in state or [])])
         errors.print(
@@ -40,18 +41,25 @@ def list_mail(
         )
 
 
-def _row(message: dict[str, Any], whose: bool) -> tuple[str, ...]:
-    coming = message["direction"] == "in"
-    other = message["sender"] if coming else message["recipient"]
-    ours = message["recipient"] if coming else message["sender"]
-    return (
-        message["id"][:8],  # as much as `mail show` needs
-        "→" if coming else "←",
-        local_time(message["at"]),
-        f"{other} {'to' if coming else 'from'} {ours}" if whose else other,
-        message["subject"][:50],
-        message["state"] + (f": {message['reason']}" if message["reason"] else ""),
-    )
+def _print_mails(messages: Sequence[dict[str, Any]], whose: bool, nothing: str) -> None:
+    """A line a mail, and beneath it the reason, where there is one. Each is cut at the terminal's width."""
+    if not messages:
+        console.print(nothing)
+    for message in messages:
+        coming = message["direction"] == "in"
+        other, ours = message["sender"], message["recipient"]
+        if not coming:
+            other, ours = ours, other
+        agent = f"{ours.partition('@')[0]:10.10} " if whose else ""
+        # Of an id as much as `mail show` needs.
+        head = f"{message['id'][:8]} {'→' if coming else '←'} {local_time(message['at'])} {message['state']:11} {agent}"
+        _print_line(f"{head}{other:24.24} {message['subject']}")
+        if message["reason"]:
+            _print_line(f"           {message['reason']}")
+
+
+def _print_line(text: str) -> None:
+    console.print(one_line(text), no_wrap=True, overflow="ellipsis", crop=True)
 
 
 @app.command()

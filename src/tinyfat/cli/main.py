@@ -1,12 +1,13 @@
-"""The command `tinyfat`. Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found."""
+"""The command `tinyfat`. Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 130 stopped by Ctrl-C."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from tinyfat import __version__
 from tinyfat.cli import (
@@ -27,12 +28,15 @@ from tinyfat.cli import (
     usage,
 )
 from tinyfat.cli.client import CommandFailed
-from tinyfat.cli.output import errors, visible
+from tinyfat.cli.examples import add_examples
+from tinyfat.cli.output import errors, fit_encoding, print_json, visible
+from tinyfat.cli.unknown_settings import say_unknown_settings
 from tinyfat.settings import SettingsRefused, load_settings
+
+STOPPED = 130  # by Ctrl-C, as a shell says it
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="TinyFat: an always-on AI agent for everyone, on a server of its own.",
 )
@@ -50,6 +54,7 @@ def up() -> None:
 
     settings = load_settings()
     set_up_log(settings.log)
+    say_unknown_settings()
     starting.run(settings)
 
 
@@ -96,14 +101,47 @@ app.add_typer(serve.app, name="serve", rich_help_panel=_PARTS)
 app.add_typer(standin.app, name="standin", rich_help_panel=_PARTS)
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tinyfat {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def tinyfat(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    """TinyFat: an always-on AI agent for everyone, on a server of its own."""
+
+
 def main() -> None:
+    """Exits with 0 done, 1 failed, 2 wrong use, 3 not found, 130 stopped by Ctrl-C."""
+    fit_encoding()
+    command = typer.main.get_command(app)
+    add_examples(command)
+    as_json = "--json" in sys.argv[1:]
     try:
-        app()
+        code = command.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except SettingsRefused as refused:
-        errors.print(visible(str(refused)), style="red")
-        sys.exit(2)
+        _end(str(refused), 2, as_json)
     except CommandFailed as failed:
-        errors.print(visible(str(failed)), style="red")
-        sys.exit(failed.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        _end(str(failed), failed.exit_code, as_json)
+    except TyperException as wrong:
+        if not wrong.format_message():  # its help was shown
+            sys.exit(wrong.exit_code)
+        context = getattr(wrong, "ctx", None)
+        usage = f"{context.get_usage()}\nHelp: {context.command_path} --help\n" if context and not as_json else ""
+        _end(f"{usage}{wrong.format_message()}", wrong.exit_code, as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(STOPPED)
+
+
+def _end(words: str, code: int, as_json: bool) -> NoReturn:
+    """A failure in words for people; for programs an object on standard output too."""
+    errors.print(visible(words), style="red")
+    if as_json:
+        print_json({"error": {"message": words, "exit_code": code}})
+    sys.exit(code)

@@ -6,6 +6,7 @@ every text goes through here: `console` and `errors` know no markup and print on
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -37,9 +38,17 @@ if not console.is_terminal:
 errors = Terminal(stderr=True, soft_wrap=True)
 
 
+def fit_encoding() -> None:
+    """What the terminal's encoding does not have is shown as a question mark, and ends no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def print_json(value: Any, indent: int | None = 2) -> None:
     """Characters that a terminal would obey are escaped: JSON of the same value."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    plain = not (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps(value, ensure_ascii=plain, indent=indent)
     sys.stdout.write("".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text) + "\n")
 
 

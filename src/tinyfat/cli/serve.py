@@ -8,6 +8,7 @@ import signal
 import typer
 
 from tinyfat.cli.client import CommandFailed
+from tinyfat.cli.unknown_settings import say_unknown_settings
 from tinyfat.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Run one part of TinyFat alone; `tinyfat up` runs all of them.")
@@ -29,6 +30,7 @@ def relay() -> None:
 
     settings = load_settings()
     set_up_log(settings.log)
+    say_unknown_settings()
     try:
         uvloop.run(_relay())
     except (ListenFailed, LedgerError) as error:
