@@ -30,20 +30,19 @@ def as_told() -> Zone:
         else:
             zone.records[one.wanted.name, str(one.wanted.kind)] = list(one.wanted.values)
     zone.records["mail.agents.example.org", "A"] = ["192.0.2.7"]
-    zone.records["mta-sts.agents.example.org", "AAAA"] = ["2001:db8::7"]
     return zone
 
 
 def test_what_was_entered_as_told_is_well() -> None:
     findings = found(as_told())
-    assert [one.verdict for one in findings] == ["ok"] * 8, findings
-    assert [one.what for one in findings] == ["MX", "MX", "SPF", "DKIM", "DMARC", "MTA-STS", "MTA-STS", "TLS-RPT"]
+    assert [one.verdict for one in findings] == ["ok"] * 5, findings
+    assert [one.what for one in findings] == ["MX", "MX", "SPF", "DKIM", "DMARC"]
 
 
 def test_an_empty_zone_is_told_what_to_enter() -> None:
     findings = {one.what: one for one in found(Zone(records={("agents.example.org", "A"): ["192.0.2.7"]}))}
     assert {what: one.verdict for what, one in findings.items()} == {
-        "MX": "wrong", "SPF": "wrong", "DKIM": "wrong", "DMARC": "wrong", "MTA-STS": "note", "TLS-RPT": "note",
+        "MX": "wrong", "SPF": "wrong", "DKIM": "wrong", "DMARC": "wrong",
     }  # fmt: skip
     assert findings["MX"].advice == "Enter: agents.example.org. 3600 IN MX 10 mail.agents.example.org."
     assert KEY.public_base64[:60] in findings["DKIM"].advice
@@ -62,11 +61,18 @@ def test_an_exchange_without_an_address_takes_no_mail() -> None:
     assert any(one.what == "MX" and "no address" in one.words for one in found(zone))
 
 
-def test_an_announced_policy_needs_its_host() -> None:
+def test_a_policy_that_is_announced_needs_its_host() -> None:
     zone = as_told()
-    del zone.records["mta-sts.agents.example.org", "AAAA"]
-    (host,) = [one for one in found(zone) if one.what == "MTA-STS" and one.verdict == "wrong"]
-    assert "mx: mail.agents.example.org" in host.advice
+    zone.txt("_mta-sts.agents.example.org", b"v=STSv1; id=1")
+    (host,) = [one for one in found(zone) if one.what == "MTA-STS"]
+    assert host.verdict == "wrong" and "Remove _mta-sts" in host.advice
+    zone.failing.add("mta-sts.agents.example.org")
+    (unknown,) = [one for one in found(zone) if one.what == "MTA-STS"]
+    assert unknown.verdict == "note" and "no nameserver answered" in unknown.words
+    zone.failing.clear()
+    zone.records["mta-sts.agents.example.org", "AAAA"] = ["2001:db8::7"]
+    (there,) = [one for one in found(zone) if one.what == "MTA-STS"]
+    assert there.verdict == "note" and "yours to serve" in there.words
 
 
 def test_a_nameserver_that_fails_says_nothing_about_the_record() -> None:

@@ -20,7 +20,6 @@ from tinyfat.recipes.dns_records import (
     RecordFinding,
     Verdict,
     mail_records,
-    mta_sts_policy,
     zone_lines,
 )
 from tinyfat.recipes.zone_text import canonical, plain
@@ -48,8 +47,7 @@ def dns_findings(terms: MailTerms, ask: Ask) -> Iterator[DnsFinding]:
         yield _in_words(finding)
         if record.what == "MX" and finding.verdict is Verdict.OK:
             yield from _exchanges(finding.found, ask)
-        if record.what == "MTA-STS":
-            yield from _policy_host(terms, finding, ask)
+    yield from _policy_host(terms, ask)
 
 
 def resolver_of(nameservers: Sequence[str]) -> Ask:
@@ -87,12 +85,10 @@ def _in_words(finding: RecordFinding) -> DnsFinding:
         case Verdict.OK:
             return DnsFinding(record.what, "ok", f"{record.wanted.name}: {' | '.join(finding.found)}")
         case Verdict.MISSING:
-            return DnsFinding(
-                record.what, "note" if record.optional else "wrong", f"missing at {record.wanted.name}", enter
-            )
+            return DnsFinding(record.what, "wrong", f"missing at {record.wanted.name}", enter)
         case Verdict.DIFFERENT:
             said = f"different at {record.wanted.name}: {' | '.join(finding.found)}: {finding.why}"
-            return DnsFinding(record.what, "note" if record.optional else "wrong", said, enter)
+            return DnsFinding(record.what, "wrong", said, enter)
         case Verdict.UNKNOWN:
             return DnsFinding(
                 record.what,
@@ -115,20 +111,20 @@ def _exchanges(found: Sequence[str], ask: Ask) -> Iterator[DnsFinding]:
             yield DnsFinding("MX", "wrong", f"{host} has no address", f"Enter: {host}. A <this host's address>")
 
 
-def _policy_host(terms: MailTerms, finding: RecordFinding, ask: Ask) -> Iterator[DnsFinding]:
-    """The record is an announcement: the policy itself is read over HTTPS."""
-    if finding.verdict is Verdict.MISSING:
+def _policy_host(terms: MailTerms, ask: Ask) -> Iterator[DnsFinding]:
+    """An MTA-STS record announces a policy that is read over HTTPS (RFC 8461 section 3); TinyFat serves none."""
+    name = f"_mta-sts.{plain(terms.domain)}"
+    if not any(value.lower().startswith("v=stsv1") for value in ask(name, RecordType.TXT) or ()):
         return
     host = f"mta-sts.{plain(terms.domain)}"
-    policy = " / ".join(mta_sts_policy(terms).split("\r\n")).rstrip(" /")
-    if _addresses(host, ask):
-        yield DnsFinding("MTA-STS", "ok", f"{host} has an address; https://{host}/.well-known/mta-sts.txt: {policy}")
+    addresses = _addresses(host, ask)
+    if addresses:
+        yield DnsFinding("MTA-STS", "note", f"{name} is there: its policy is yours to serve, at {host}")
+    elif addresses is None:
+        yield DnsFinding("MTA-STS", "note", f"{name} is there; no nameserver answered for {host}", "Ask again later.")
     else:
         yield DnsFinding(
-            "MTA-STS",
-            "wrong",
-            f"announced, and {host} has no address",
-            f"Serve at https://{host}/.well-known/mta-sts.txt: {policy}",
+            "MTA-STS", "wrong", f"{name} announces a policy, and {host} has no address", f"Remove {name}, or serve it."
         )
 
 

@@ -1,12 +1,14 @@
 """What a domain's mail needs in the DNS, and how what is there compares with it. Pure.
 
-MX: RFC 5321 section 5; SPF: RFC 7208; DKIM: RFC 6376 section 3.6.1; DMARC: RFC 7489; MTA-STS: RFC 8461;
-TLS-RPT: RFC 8460.
+MX: RFC 5321 section 5; SPF: RFC 7208; DKIM: RFC 6376 section 3.6.1; DMARC: RFC 7489.
+
+No record is advised that could make our own replies fail. A smarthost rarely sends from the address at which it takes
+mail, and only its provider knows from which: so SPF ends in ~all. DMARC is stricter than p=none only where replies are
+DKIM-signed. MTA-STS needs a policy host, and none is served here.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +17,6 @@ from tinyfat.domain.names import RecordSet, RecordType
 from tinyfat.recipes.zone_text import absolute, plain, quoted
 
 MAIL_TTL_SECONDS = 3600
-STS_MAX_AGE_SECONDS = 604_800  # a week: how long senders remember the policy (RFC 8461 section 3.2)
 
 Answers = tuple[str, ...] | None  # values in our own form (domain/names); None: nobody answered
 
@@ -49,7 +50,6 @@ class MailRecord:
     what: str  # "MX", "SPF", ...
     wanted: RecordSet
     wrong: Callable[[Sequence[str]], str]
-    optional: bool = False  # mail goes without it, less safely
 
     def judged(self, answers: Answers) -> RecordFinding:
         mine = () if answers is None else tuple(one for one in answers if self._is_one(one))
@@ -88,26 +88,8 @@ def mail_records(terms: MailTerms) -> list[MailRecord]:
     if terms.dkim_public_key:
         name = f"{terms.dkim_selector}._domainkey.{domain}"
         records.append(MailRecord("DKIM", _txt(name, f"v=DKIM1; k=rsa; p={terms.dkim_public_key}"), _dkim_wrong(terms)))
-    dmarc = f"v=DMARC1; p=quarantine; rua=mailto:postmaster@{domain}"
-    sts = f"v=STSv1; id={policy_id(terms)}"
-    report = f"v=TLSRPTv1; rua=mailto:postmaster@{domain}"
-    return [
-        *records,
-        MailRecord("DMARC", _txt(f"_dmarc.{domain}", dmarc), _dmarc_wrong),
-        MailRecord("MTA-STS", _txt(f"_mta-sts.{domain}", sts), _sts_wrong, optional=True),
-        MailRecord("TLS-RPT", _txt(f"_smtp._tls.{domain}", report), _tls_report_wrong, optional=True),
-    ]
-
-
-def mta_sts_policy(terms: MailTerms) -> str:
-    """What https://mta-sts.DOMAIN/.well-known/mta-sts.txt is to answer (RFC 8461 section 3.2)."""
-    lines = ["version: STSv1", "mode: enforce", f"mx: {plain(terms.exchange)}", f"max_age: {STS_MAX_AGE_SECONDS}"]
-    return "\r\n".join([*lines, ""])
-
-
-def policy_id(terms: MailTerms) -> str:
-    """Changes with the policy, as senders need (RFC 8461 section 3.1: up to 32 letters and digits)."""
-    return hashlib.sha256(mta_sts_policy(terms).encode()).hexdigest()[:16]
+    dmarc = f"v=DMARC1; p={'quarantine' if terms.dkim_public_key else 'none'}"
+    return [*records, MailRecord("DMARC", _txt(f"_dmarc.{domain}", dmarc), _dmarc_wrong(terms))]
 
 
 def zone_lines(records: RecordSet) -> list[str]:
@@ -132,7 +114,7 @@ def _mx_wrong(terms: MailTerms) -> Callable[[Sequence[str]], str]:
 
 
 def _spf(terms: MailTerms) -> str:
-    return " ".join(["v=spf1", "mx", *_spf_of(terms.smarthost), "-all"])
+    return " ".join(["v=spf1", "mx", *_spf_of(terms.smarthost), "~all"])
 
 
 def _spf_of(smarthost: str) -> list[str]:
@@ -154,6 +136,11 @@ def _spf_wrong(terms: MailTerms) -> Callable[[Sequence[str]], str]:
             return f"it does not name the smarthost ({missing[0]})"
         if not any(word in ("-all", "~all") for word in words) and not any("redirect=" in word for word in words):
             return "it does not end in -all or ~all, so anybody may send in the domain's name"
+        if "-all" in words and not elsewhere and any(word.startswith("a:") for word in _spf_of(terms.smarthost)):
+            return (
+                "it ends in -all, and names the smarthost where it takes mail, which is rarely where it sends from: "
+                "replies may fail. Add the include: that its provider names, or write ~all"
+            )
         return ""
 
     return wrong
@@ -174,31 +161,21 @@ def _dkim_wrong(terms: MailTerms) -> Callable[[Sequence[str]], str]:
     return wrong
 
 
-def _dmarc_wrong(values: Sequence[str]) -> str:
-    if len(values) > 1:
-        return "there are several, which counts as none (RFC 7489 section 6.6.3): leave one"
-    match _tags(values[0]).get("p", "").lower():
-        case "quarantine" | "reject":
-            return ""
-        case "none":
-            return "p=none asks receivers to do nothing about forged mail"
-        case other:
-            return f"p={other} is no policy"
+def _dmarc_wrong(terms: MailTerms) -> Callable[[Sequence[str]], str]:
+    def wrong(values: Sequence[str]) -> str:
+        if len(values) > 1:
+            return "there are several, which counts as none (RFC 7489 section 6.6.3): leave one"
+        match _tags(values[0]).get("p", "").lower():
+            case "quarantine" | "reject" as policy if not terms.dkim_public_key:
+                return f"p={policy}, and replies are not DKIM-signed: they fail wherever SPF alone does not prove them"
+            case "none" if terms.dkim_public_key:
+                return "p=none asks receivers to do nothing about forged mail"
+            case "none" | "quarantine" | "reject":
+                return ""
+            case other:
+                return f"p={other} is no policy"
 
-
-def _sts_wrong(values: Sequence[str]) -> str:
-    """Any id will do: it is the operator's own."""
-    if len(values) > 1:
-        return "there are several, which counts as none (RFC 8461 section 3.1): leave one"
-    found = _tags(values[0]).get("id", "")
-    return "" if found.isalnum() and len(found) <= 32 else "its id is not 1 to 32 letters and digits"
-
-
-def _tls_report_wrong(values: Sequence[str]) -> str:
-    if len(values) > 1:
-        return "there are several, which counts as none (RFC 8460 section 3): leave one"
-    found = _tags(values[0]).get("rua", "")
-    return "" if found.startswith(("mailto:", "https:")) else "it does not say where reports go (rua=mailto:...)"
+    return wrong
 
 
 def _tags(value: str) -> Mapping[str, str]:
