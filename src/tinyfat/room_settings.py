@@ -8,6 +8,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from tinyfat.ports.room import Kept
+from tinyfat.setting_sizes import Size
 
 MIB = 1024**2
 CALLS_DAYS_MIN = 62  # the sums of the running month are made from its calls
@@ -25,13 +26,13 @@ class RoomSettings(BaseModel):
     keep_ended: int = Field(default=90, ge=0, le=DAYS_MAX)  # agents
     keep_flows: int = Field(default=7, ge=1, le=DAYS_MAX)
     keep_audit: int = Field(default=730, ge=0, le=DAYS_MAX)
-    quarantine_bytes: int = Field(default=200 * MIB, ge=1024)  # of one agent
+    quarantine_bytes: Size = Field(default=200 * MIB, ge=1024)  # of one agent
     quarantine_mails: int = Field(default=2000, ge=1)
-    quarantine_sender_bytes: int = Field(default=50 * MIB, ge=1024)  # of one sender to one agent
+    quarantine_sender_bytes: Size = Field(default=50 * MIB, ge=1024)  # of one sender to one agent
     quarantine_sender_mails: int = Field(default=200, ge=1)
-    conversations_bytes: int = Field(default=10 * 1024 * MIB, ge=MIB)  # of one agent
-    disk_alarm: int = Field(default=3 * 1024 * MIB, ge=0)  # bytes free; under it an alarm
-    disk_floor: int = Field(default=512 * MIB, ge=0)  # bytes free; under it no mail is taken
+    conversations_bytes: Size = Field(default=10 * 1024 * MIB, ge=MIB)  # of one agent
+    disk_alarm: Size = Field(default=3 * 1024 * MIB, ge=0)  # bytes free; under it an alarm
+    disk_floor: Size = Field(default=512 * MIB, ge=0)  # bytes free; under it no mail is taken
 
     @property
     def days_kept(self) -> dict[Kept, int]:

@@ -6,6 +6,7 @@ A part of settings.py, which alone reads them from the environment.
 from __future__ import annotations
 
 import ipaddress
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from tinyfat.domain.agents import RuntimeKind
 from tinyfat.domain.enrolment import is_acme_url
 from tinyfat.drivers.authorities.sites import VALID_SECONDS, VALID_SECONDS_MIN
 from tinyfat.listen_address import Address, address
@@ -27,6 +29,8 @@ SITE_CERTIFICATES = ("acme", "own")
 ACME_URL = "https://acme-v02.api.letsencrypt.org/directory"
 POOL_MAX = 50  # machines kept waiting in one location: each costs money
 
+_LOCATION = re.compile("[a-z]{3}[0-9]{0,2}")
+
 Pool: TypeAlias = tuple[tuple[str, int], ...]
 
 
@@ -34,7 +38,7 @@ def _one_of(kinds: tuple[str, ...]) -> Any:
     def check(value: object) -> str:
         text = str(value).strip().lower()
         if text not in kinds:
-            raise ValueError(f"{value!r} is not one of: {', '.join(kinds)}")
+            raise ValueError(f"{value!r} is not one of: {', '.join(kind or '(empty)' for kind in kinds)}")
         return text
 
     return BeforeValidator(check)
@@ -64,6 +68,25 @@ def _directory_url(value: object) -> str:
     if not is_acme_url(text):
         raise ValueError(f"{text!r} is not the https:// URL of an ACME directory, without a query")
     return text
+
+
+def _locations(value: object) -> tuple[str, ...]:
+    for word in (words := _words(value)):
+        if not _LOCATION.fullmatch(word):
+            raise ValueError(f"{word!r} is no location of Hetzner's, such as fsn1 or ash")
+    return words
+
+
+def _socket_url(value: object) -> str:
+    text = str(value).strip()
+    parts = urlsplit(text)
+    if not ((parts.scheme == "unix" and parts.path) or (parts.scheme in ("http", "https", "tcp") and parts.hostname)):
+        raise ValueError(f"{value!r} is not unix:///PATH or http(s)://HOST:PORT")
+    return text
+
+
+def _maybe_api_url(value: object) -> str:
+    return _api_url(value) if value else ""
 
 
 def _words(value: object) -> tuple[str, ...]:
@@ -112,21 +135,21 @@ class ServerSettings(BaseModel):
     box_relay_url: Annotated[str, BeforeValidator(_https_url)] = ""
     image: str = ""
     pool: Annotated[Pool, NoDecode, BeforeValidator(_pool)] = ()
-    pool_runtime: str = "openclaw"
+    pool_runtime: Annotated[str, _one_of(tuple(RuntimeKind))] = "openclaw"
     ssh_networks: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_cidrs)] = ("0.0.0.0/0", "::/0")
     hetzner_token: SecretStr | None = None
     hetzner_url: Annotated[str, BeforeValidator(_api_url)] = HETZNER_URL
     hetzner_type: str = ""
-    hetzner_locations: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ("fsn1", "nbg1", "hel1")
+    hetzner_locations: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_locations)] = ("fsn1", "nbg1", "hel1")
     euro: Annotated[Decimal, BeforeValidator(_rate)] = Decimal("1.10")  # dollars; vendors' prices in euros are told so
     site_certificates: Annotated[str, _one_of(("", *SITE_CERTIFICATES))] = ""  # "": by what the machines are
     site_certificate_seconds: Annotated[int, Field(ge=VALID_SECONDS_MIN, le=VALID_SECONDS)] = VALID_SECONDS
     acme_url: Annotated[str, BeforeValidator(_directory_url)] = ACME_URL
     acme_ca: Path | None = None  # PEM: what vouches for the ACME server itself
-    docker_url: str = "unix:///var/run/docker.sock"
+    docker_url: Annotated[str, BeforeValidator(_socket_url)] = "unix:///var/run/docker.sock"
     dns: Annotated[str, _one_of(DNS_KINDS)] = "none"
     dns_token: SecretStr | None = None  # Cloudflare's; for Hetzner the token of its machines unless set
-    dns_url: str = ""
+    dns_url: Annotated[str, BeforeValidator(_maybe_api_url)] = ""
     dns_listen: Annotated[Address, NoDecode, BeforeValidator(address)] = Field(
         default_factory=lambda: Address("127.0.0.1", 8053)
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,9 @@ from tinyfat.drivers.inference.routes import MAIN, ModelEntry, RouteRefused, rou
 from tinyfat.drivers.inference.vendors import VENDORS
 from tinyfat.listen_address import Address, address
 from tinyfat.room_settings import RoomSettings
-from tinyfat.server_settings import SERVER_KINDS, ServerSettings
+from tinyfat.server_settings import ServerSettings
+from tinyfat.setting_checks import complaint_words, refusals
+from tinyfat.setting_sizes import Size
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 FILE = "tinyfat.toml"
@@ -122,11 +125,22 @@ def _networks(value: object) -> tuple[Network, ...] | None:
     return tuple(networks)
 
 
+# RFC 1123 2.1: letters, digits and inner hyphens. A selector's may have an underscore (RFC 6376 3.1 takes sub-domains).
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_SELECTOR_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+
+
+def _selector(value: object) -> str:
+    text = str(value).strip()
+    if not all(map(_SELECTOR_LABEL.fullmatch, text.split("."))):
+        raise ValueError(f"{value!r} is not a DKIM selector, such as tinyfat or mail.2026")
+    return text
+
+
 def _domain(value: object) -> str:
     text = str(value).strip().lower().rstrip(".")
     labels = text.split(".")
-    fine = all(label and label.replace("-", "").isalnum() and label.isascii() for label in labels)
-    if not fine or len(text) > 253 or any(len(label) > 63 for label in labels):
+    if not all(map(_LABEL.fullmatch, labels)) or len(text) > 253:
         raise ValueError(f"{value!r} is not a domain, such as agents.example.org")
     return text
 
@@ -211,7 +225,7 @@ class Settings(ServerSettings, RoomSettings, BaseSettings):
     smtp_certificate_key: Path | None = None
     smarthost: Annotated[Smarthost | None, NoDecode, BeforeValidator(_smarthost)] = None
     mail_trust: Annotated[tuple[Network, ...] | None, NoDecode, BeforeValidator(_networks)] = None
-    mail_size_max: int = Field(default=25 * 1024 * 1024, ge=1024, le=50 * 1024 * 1024)  # bytes
+    mail_size_max: Size = Field(default=25 * 1024 * 1024, ge=1024, le=50 * 1024 * 1024)  # bytes
     process_shared: bool = False  # machines of the kind process for several owners, whatever does not hold
     process_sandbox: bool = True
     name_kept_days: int = Field(default=90, ge=0, le=3650)  # a destroyed agent's name, for its owner
@@ -220,7 +234,7 @@ class Settings(ServerSettings, RoomSettings, BaseSettings):
     mail_quick_answers: int = Field(default=QUICK_ANSWERS_MAX, ge=0, le=1000)  # in a row; 0: loops are not looked for
     inbound_secret: SecretStr | None = None
     dkim_key: Path | None = None  # PEM
-    dkim_selector: str = "tinyfat"
+    dkim_selector: Annotated[str, BeforeValidator(_selector)] = "tinyfat"
     nameservers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_nameservers)] = ()
     model_url: Annotated[str | None, BeforeValidator(_url)] = None
     model_key: SecretStr | None = None
@@ -232,7 +246,7 @@ class Settings(ServerSettings, RoomSettings, BaseSettings):
     price_managed: Annotated[Decimal, BeforeValidator(_dollars)] = Decimal(30)  # dollars a month
     price_byok: Annotated[Decimal, BeforeValidator(_dollars)] = Decimal(20)  # dollars a month
     turn_deadline: float = Field(default=900.0, gt=0, le=86400)  # seconds
-    runtime_memory: int = Field(default=3 * 1024**3, ge=64 * 1024**2)  # bytes
+    runtime_memory: Size = Field(default=3 * 1024**3, ge=64 * 1024**2)  # bytes
 
     @classmethod
     def settings_customise_sources(
@@ -345,7 +359,8 @@ def load_settings() -> Settings:
         settings = Settings(**unset)
     except ValidationError as error:
         raise SettingsRefused("\n".join(_complaint(e, unset, origin) for e in error.errors())) from None
-    _refuse_pairs(settings)
+    if wrong := list(refusals(settings)):
+        raise SettingsRefused("\n".join(wrong))
     settings.model_routes("http://127.0.0.1", datetime.now(UTC))
     return settings
 
@@ -365,42 +380,4 @@ def _complaint(error: Any, from_file: dict[str, Any], origin: dict[str, str]) ->
     inner = "".join(f" {part}" for part in error["loc"][1:])  # of a table: which entry (from 0), which field
     if error["type"] == "extra_forbidden":
         return f"{place}{inner}: there is no such setting (docs/settings.md lists them)."
-    return f"{place}{inner}: {error['msg'].removeprefix('Value error, ')}."
-
-
-def _refuse_pairs(settings: Settings) -> None:
-    if settings.disk_alarm < settings.disk_floor:
-        raise SettingsRefused(
-            "TINYFAT_DISK_ALARM is under TINYFAT_DISK_FLOOR: the alarm is to come before the refusal."
-        )
-    if (settings.smtp_certificate is None) != (settings.smtp_certificate_key is None):
-        raise SettingsRefused(
-            "TINYFAT_SMTP_CERTIFICATE and TINYFAT_SMTP_CERTIFICATE_KEY are set together or not at all."
-        )
-    _refuse_servers(settings)
-    for name in ("smtp_certificate", "smtp_certificate_key", "dkim_key", "acme_ca"):
-        file: Path | None = getattr(settings, name)
-        if file is not None and not os.access(file, os.R_OK):
-            raise SettingsRefused(f"TINYFAT_{name.upper()}: {file} is not there or cannot be read.")
-
-
-def _refuse_servers(settings: Settings) -> None:
-    """Servers need a way in for their boxes, and their vendors a token."""
-    if settings.machine == "hetzner" and settings.hetzner_token is None:
-        raise SettingsRefused(
-            "TINYFAT_HETZNER_TOKEN is not set: make one with read and write access in the Hetzner console, "
-            "Security, API tokens."
-        )
-    if settings.machine == "hetzner" and not settings.box_url:
-        raise SettingsRefused(
-            "TINYFAT_BOX_URL is not set: the https:// address at which servers at Hetzner reach this machine, "
-            "with TINYFAT_BOX_LISTEN behind it."
-        )
-    if settings.machine == "docker" and not settings.image:
-        raise SettingsRefused(
-            "TINYFAT_IMAGE is not set: `tinyfat image build --driver docker` makes the image and prints its name."
-        )
-    if settings.dns in ("hetzner", "cloudflare") and settings.dns_zone_token is None:
-        raise SettingsRefused(f"TINYFAT_DNS is {settings.dns}, and TINYFAT_DNS_TOKEN is not set.")
-    if settings.pool and settings.machine not in SERVER_KINDS:
-        raise SettingsRefused(f"TINYFAT_POOL keeps servers ready, and TINYFAT_MACHINE is {settings.machine}.")
+    return f"{place}{inner}: {complaint_words(error)}."

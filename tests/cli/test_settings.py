@@ -38,7 +38,10 @@ def test_the_defaults_are_those_of_the_issue(bare: Path) -> None:
 WRONG = {
     "SMTP_LISTEN": ["2525", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:0x1", "http://127.0.0.1:1", ""],
     "HTTP_LISTEN": ["here", "127.0.0.1:"],
-    "DOMAIN": ["", "a b", "ex ample.org", "-.org", "a..b", "x" * 64 + ".org", "münchen.example"],
+    "DOMAIN": [
+        *("", "a b", "ex ample.org", "-.org", "-bad-.example", "bad-.example", "a_b.example", "a..b"),
+        *("x" * 64 + ".org", "münchen.example"),
+    ],
     "DATABASE_URL": ["mysql://a/b", "/var/lib/postgres"],
     "SMARTHOST": ["ftp://mail.example.org", "smtp://", "mail.example.org:99999", "mail.example.org?tls=perhaps"],
     "MAIL_TRUST": ["everybody", "10.0.0.0/33", "10.0.0.1/8,x"],
@@ -52,6 +55,16 @@ WRONG = {
     "TURN_DEADLINE": ["0", "-5", "soon", "nan", "inf"],
     "RUNTIME_MEMORY": ["1", "lots"],
     "LOG": ["LOUD"],
+    "DKIM_SELECTOR": ["a b", "", "-a", "a..b", "a;p=x"],
+    "POOL_RUNTIME": ["gpt", ""],
+    "HETZNER_LOCATIONS": ["mars", "fsn1,Falkenstein", "1fsn"],
+    "DOCKER_URL": ["foo", "", "unix://", "ssh://host"],
+    "DNS_URL": ["foo", "ftp://x"],
+    "MACHINE": ["cloud"],
+    "SITE_CERTIFICATES": ["theirs"],
+    "KEEP_LOGS": ["-1", "a week"],
+    "DISK_FLOOR": ["much", "-1", "5 bananas"],
+    "PROCESS_SHARED": ["perhaps"],
 }
 
 
@@ -221,3 +234,80 @@ def test_a_key_without_a_url_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TINYFAT_MODEL_KEY", "k")
     with pytest.raises(SettingsRefused, match="TINYFAT_MODEL_URL is not"):
         load_settings()
+
+
+def refusal() -> str:
+    with pytest.raises(SettingsRefused) as refused:
+        load_settings()
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [("26214400", 26214400), ("25MB", 25_000_000), ("25 MiB", 25 * 2**20), ("25m", 25 * 2**20), ("1.5 kB", 1500)],
+)
+def test_a_size_is_written_as_people_write_it(monkeypatch: pytest.MonkeyPatch, text: str, bytes_: int) -> None:
+    monkeypatch.setenv("TINYFAT_MAIL_SIZE_MAX", text)
+    assert load_settings().mail_size_max == bytes_
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("MAIL_RATE_THREAD", "x", "is not a whole number"),
+        ("MAIL_RATE_THREAD", "0", "is to be 1 at least"),
+        ("TURN_DEADLINE", "soon", "is not a number"),
+        ("TURN_DEADLINE", "0", "is to be more than 0"),
+        ("PROCESS_SHARED", "perhaps", "is not true or false"),
+        ("SITE_CERTIFICATES", "theirs", "not one of: (empty), acme, own"),
+        ("MAIL_SIZE_MAX", "25 bananas", "is not a size, such as 26214400, 25MB or 25MiB"),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(f"TINYFAT_{name}", value)
+    assert words in refusal() and "Input should" not in refusal()
+
+
+def test_models_that_are_no_list_are_refused_in_words(bare: Path) -> None:
+    (bare / "home" / "tinyfat.toml").write_text('models = "many"\n')
+    assert "is not a list of entries" in refusal()
+
+
+@pytest.mark.parametrize(
+    "content", ["root:x:0:0", "", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+)
+def test_a_dkim_key_that_is_none_is_refused_in_one_line(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    file = bare / "dkim.pem"
+    file.write_text(content)
+    monkeypatch.setenv("TINYFAT_DKIM_KEY", str(file))
+    assert "\n" not in refusal() and "openssl genrsa" in refusal()
+
+
+def test_a_certificate_that_does_not_fit_its_key_is_refused(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CERTIFICATE", "CERTIFICATE_KEY"):
+        (bare / name).write_text("no PEM")
+        monkeypatch.setenv(f"TINYFAT_SMTP_{name}", str(bare / name))
+    assert "is no PEM that fits" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("SMTP", "HTTP"), ("HTTP", "RELAY"), ("SMTP", "BOX"), ("RELAY", "BOX_RELAY")]
+)
+def test_two_listeners_at_one_port_are_refused(monkeypatch: pytest.MonkeyPatch, one: str, other: str) -> None:
+    monkeypatch.setenv(f"TINYFAT_{one}_LISTEN", "127.0.0.1:2599")
+    monkeypatch.setenv(f"TINYFAT_{other}_LISTEN", "0.0.0.0:2599")
+    assert f"TINYFAT_{one}_LISTEN" in refusal() and f"TINYFAT_{other}_LISTEN" in refusal()
+    monkeypatch.setenv(f"TINYFAT_{other}_LISTEN", "127.0.0.2:2599")
+    load_settings()
+
+
+def test_all_that_does_not_go_together_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYFAT_MACHINE", "hetzner")
+    monkeypatch.setenv("TINYFAT_SMTP_CERTIFICATE", "/nowhere.pem")
+    monkeypatch.setenv("TINYFAT_DISK_FLOOR", "1TB")
+    for name in ("HETZNER_TOKEN", "BOX_URL", "SMTP_CERTIFICATE_KEY", "DISK_ALARM"):
+        assert f"TINYFAT_{name}" in refusal()
