@@ -63,6 +63,7 @@ async def ask(url: str, method: str, path: str, body: Any = None) -> tuple[int, 
 async def test_hetzner_is_ended_and_begun_again(tmp_path: Path) -> None:
     arguments = ["hetzner", "--listen", f"127.0.0.1:{free_port()}", "--dns-listen", f"127.0.0.1:{free_port()}"]
     arguments += ["--state", str(tmp_path / "state"), "--action-seconds", "0", "--lie", "capacity:fsn1=1"]
+    arguments += ["--zone", "agents.example"]
     record = {"name": "ada", "type": "A", "records": [{"value": "192.0.2.1"}]}
     server = {"name": "ada", "server_type": "cx23", "image": "debian-12"}
     async with program(*arguments) as said:
@@ -73,8 +74,12 @@ async def test_hetzner_is_ended_and_begun_again(tmp_path: Path) -> None:
         assert (await ask(said["api"], "POST", "/zones/example.org/rrsets", record))[0] == 201
         assert (await ask(said["api"], "GET", "/servers"))[1]["servers"][0]["status"] == "running"
         assert await dig(said["dns"], "ada.example.org") == ["192.0.2.1"]
+        assert (await ask(said["api"], "POST", "/zones/agents.example/rrsets", record))[0] == 201
     async with program(*arguments) as said:
         assert (await ask(said["api"], "GET", "/servers"))[1]["servers"][0]["name"] == "ada"
+        zones = (await ask(said["api"], "GET", "/zones"))[1]["zones"]
+        assert sorted(one["name"] for one in zones) == ["agents.example", "example.org"]
+        assert await dig(said["dns"], "ada.agents.example") == ["192.0.2.1"]
         assert await dig(said["dns"], "ada.example.org") == ["192.0.2.1"]
 
 
@@ -93,6 +98,7 @@ async def test_cloudflare() -> None:
         (["hetzner", "--lie", "tell-the-truth"], "tell-the-truth"),
         (["hetzner", "--listen", "nowhere"], "--listen"),
         (["hetzner", "--backend", "nspawn"], "--state"),
+        (["hetzner", "--zone", "-bad-"], "--zone"),
         (["cloudflare", "--dns-listen", "53"], "--dns-listen"),
     ],
 )

@@ -60,6 +60,7 @@ def hetzner(
     state: Annotated[Path | None, typer.Option(help="Folder it is written down in, machines included.")] = None,
     image: Annotated[str, typer.Option(help="The host's image for every system image; empty: of its name.")] = "",
     memory_mb: Annotated[int, typer.Option(min=0, help="Of a real machine at most; 0: as its type says.")] = 0,
+    zone: Annotated[list[str] | None, typer.Option(help="A DNS zone it has; may be given again.")] = None,
     requests_per_hour: Annotated[int, typer.Option(min=1, help="The rate limit.")] = 3600,
     dns_listen: _DnsListen = "",
     dns_seconds: _DnsSeconds = 0.0,
@@ -67,6 +68,7 @@ def hetzner(
     """The Hetzner Cloud API. Its control is under /_standin: truth, lies, clock, calls."""
     from tinyfat.standins.hetzner.cloud import Cloud, Options
     from tinyfat.standins.hetzner.server import Standin, hetzner_app
+    from tinyfat.standins.hetzner.zones import add_zone
 
     lies = _lies(lie, seed, "servers")
     options = Options(
@@ -74,6 +76,11 @@ def hetzner(
     )
     cloud = Cloud(options=options, lies=lies, host=_host(backend, state))
     save = _remembering(cloud, state) if state else None
+    try:
+        for name in zone or []:
+            add_zone(cloud, name)
+    except ValueError as error:
+        raise WrongUse(f"--zone: {error}") from None
     app = hetzner_app(Standin(cloud, token, requests_per_hour, save))
     names = (cloud.published.zones, _address("--dns-listen", dns_listen)) if dns_listen else None
     asyncio.run(_serve(app, _address("--listen", listen), "/v1", names))

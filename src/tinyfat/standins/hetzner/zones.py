@@ -76,6 +76,17 @@ async def create_zone(call: Call) -> Answer:
     return Answer(201, {"zone": zone_wire(cloud, zone), "action": action_wire(cloud, action)})
 
 
+def add_zone(cloud: Cloud, name: str) -> None:
+    """A primary zone that is there from the beginning; nothing where there is one of this name. Raises ValueError."""
+    if not _zone_name.fullmatch(name):
+        raise ValueError(f"{name!r} is no domain in lower case, such as agents.example")
+    if any(zone.name == name for zone in cloud.zones.values()):
+        return
+    zone = Zone(cloud.next_id(), name, cloud.clock(), TTL_SECONDS_DEFAULT, {}, "primary")
+    cloud.zones[zone.id] = zone
+    cloud.rrsets |= {each.id: each for each in _own_sets(cloud, zone)}
+
+
 def _first_sets(cloud: Cloud, zone: Zone, body: Any) -> list[Rrset]:
     if text := take(body, "zonefile", str, ""):
         return _sets_in(cloud, zone, text)
