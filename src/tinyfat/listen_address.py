@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -46,6 +47,26 @@ def bound(wanted: Address, setting: str) -> socket.socket:
         listener.close()
         raise ListenFailed(f"{setting}: {wanted} cannot be listened on: {error.strerror}.") from error
     return listener
+
+
+async def bound_at(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address that the host's name has, listening. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            listener.listen()
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
 
 
 def url_of(host: str, port: int) -> str:

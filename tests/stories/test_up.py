@@ -42,7 +42,8 @@ def of_home(home: Path) -> list[str]:
 async def test_a_second_one_on_the_same_home_is_refused_and_the_first_stays(house: House) -> None:
     second = TinyFat(house.tinyfat.home)
     words = await fails_to_start(second)
-    assert "already runs" in words and str(house.tinyfat.http_port) in words and "TINYFAT_HOME" in words
+    assert "already runs" in words and str(house.tinyfat.http_port) in words
+    assert all(f"TINYFAT_{name}" in words for name in ("HOME", "SMTP_LISTEN", "HTTP_LISTEN", "RELAY_LISTEN"))
     message_id = new_id()
     await house.operator.make_agent("rosa")
     await house.tinyfat.send(letter("Still there?", to="rosa@tinyfat.localhost", message_id=message_id))
@@ -69,6 +70,7 @@ async def test_a_port_that_is_taken_is_named_and_nothing_stays_behind(
     words = await fails_to_start(other)
     assert setting in words and house.tinyfat.environment[setting] in words
     assert of_home(other.home) == []
+    assert not (other.home / "postgres").exists()  # said before anything was made
 
 
 async def test_stopped_it_leaves_no_process_and_started_again_it_goes_on(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Home:
             where = f" (process {running.pid}, {running.http_url})" if running else ""
             raise HomeRefused(
                 f"TinyFat already runs on {self.path}{where}. For a second one, set another TINYFAT_HOME, "
-                "TINYFAT_SMTP_LISTEN and TINYFAT_HTTP_LISTEN."
+                "TINYFAT_SMTP_LISTEN, TINYFAT_HTTP_LISTEN and TINYFAT_RELAY_LISTEN."
             ) from None
         self._lock = handle
 

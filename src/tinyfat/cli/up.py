@@ -15,6 +15,7 @@ from typing import Any
 
 import uvloop
 
+from tinyfat import __version__
 from tinyfat.api.app import make_app
 from tinyfat.api.box_enrol import make_box_app
 from tinyfat.api.box_link import BoxLinks
@@ -25,7 +26,7 @@ from tinyfat.cli.serving_http import http_served
 from tinyfat.dns_server.serving import dns_served
 from tinyfat.domain.machines import PROCESS
 from tinyfat.engine.connections import raise_file_limit
-from tinyfat.listen_address import Address, ListenFailed, bound, url_of
+from tinyfat.listen_address import Address, ListenFailed, bound, bound_at, url_of
 from tinyfat.ports.ledger import LedgerError
 from tinyfat.relay_wiring import Relay, spare_the_collector
 from tinyfat.server_wiring import ServerSide
@@ -59,6 +60,8 @@ async def up(settings: Settings, stop: asyncio.Event) -> None:
     home = Home(settings.home)
     home.make()
     home.take()
+    say(f"TinyFat {__version__} starts on {settings.home}")
+    await _look_at_ports(settings)
     listener = bound(settings.http_listen, "TINYFAT_HTTP_LISTEN")
     relay_listener = _relay_listener(settings)
     http_url = url_of(settings.http_listen.host, listener.getsockname()[1])
@@ -75,6 +78,19 @@ async def up(settings: Settings, stop: asyncio.Event) -> None:
         world = World(settings, database_url, home.secret(), home.host_id(), http_url, relay_url, side)
         await _serve(stack, world, home, Listeners(listener, http_url, relay_listener, relay_url), stop, began)
     say("stopped")
+
+
+async def _look_at_ports(settings: Settings) -> None:
+    """What cannot be listened on is said before anything is made. Raises UpFailed."""
+    wanted = {"smtp_listen": settings.smtp_listen, "box_listen": settings.box_listen}
+    for name, listen in wanted.items():
+        if listen is None:
+            continue
+        try:
+            for each in await bound_at(listen.host, listen.port):
+                each.close()
+        except OSError as error:
+            raise UpFailed(f"TINYFAT_{name.upper()}: {listen} cannot be listened on: {error.strerror}.") from error
 
 
 def _relay_listener(settings: Settings) -> socket.socket:
@@ -181,6 +197,7 @@ async def _postgres(settings: Settings) -> AsyncIterator[str]:
     """The embedded one's address, for as long as it is wanted."""
     postgres = embedded_postgres(settings)
     began = time.monotonic()
+    say("postgres   starting; the first time it is made (some seconds)")
     await postgres.start()
     say(f"postgres   embedded, ready after {time.monotonic() - began:.1f} s")
     keeping = asyncio.create_task(_keep_postgres(postgres), name="postgres")

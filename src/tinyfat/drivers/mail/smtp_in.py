@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from aiosmtpd.smtp import Envelope as Transaction
 from tinyfat.drivers.mail.smtp_session import SmtpReading, SmtpSession
 from tinyfat.engine.connections import Connections, Door, affordable
 from tinyfat.engine.reading import Reading
+from tinyfat.listen_address import bound_at
 from tinyfat.ports.ledger import StoreUnavailable
 from tinyfat.ports.mail import (
     AuthenticationUnknown,
@@ -79,7 +79,7 @@ class SmtpIn:
         """Raises OSError where the address is taken."""
         places = Connections(affordable(SESSIONS_MAX), SESSIONS_OF_PEER_MAX, self._bounds.trusted)
         door = Door("smtp", self._session, places, TOO_MANY)
-        listeners = await _bound(self._host, self._port)
+        listeners = await bound_at(self._host, self._port)
         for listener in listeners:
             door.listen(listener)
         self._door = door
@@ -104,26 +104,6 @@ class SmtpIn:
             tls_context=self._tls,
             auth_exclude_mechanism=["LOGIN", "PLAIN"],  # nobody logs in here: a sender is proved by DNS or its network
         )
-
-
-async def _bound(host: str, port: int) -> list[socket.socket]:
-    """A socket for each address that the host's name has. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    listeners: list[socket.socket] = []
-    try:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            listener = socket.socket(family, kind, protocol)
-            listeners.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(address)
-            listener.listen()
-    except OSError:
-        for listener in listeners:
-            listener.close()
-        raise
-    return listeners
 
 
 class _Handler:
