@@ -356,6 +356,25 @@ async def test_a_browser_is_told_what_this_is(tinyfat: TinyFat) -> None:
         assert (await client.get("/nothing")).status_code == 401  # what is not named is the operator's
 
 
+async def test_whoever_is_let_in_may_have_what_waits_answered(
+    tinyfat: TinyFat, office: PostOffice, operator: Operator
+) -> None:
+    friend, first, second = "pal@pals.example", new_id(), new_id()
+    await tinyfat.send(letter("Let me in.", sender=friend, message_id=first), mail_from=friend)
+    kept = await operator.incoming("ada", first)
+    waiting = told(tinyfat, "agent", "allow", "ada", "@pals.example")
+    assert (waiting["waiting"], waiting["released"]) == ([kept["id"]], [])
+    assert "1 mail of that sender: still there" in said(tinyfat, "agent", "allow", "ada", friend)
+    assert (await operator.incoming("ada", first))["state"] == "quarantined"
+    assert "answered now" in said(tinyfat, "agent", "allow", "ada", friend, "--release")
+    await office.reply_to(first)
+    assert told(tinyfat, "agent", "allow", "ada", friend)["waiting"] == []
+    for pattern in (friend, "@pals.example"):
+        told(tinyfat, "agent", "deny", "ada", pattern)
+    await tinyfat.send(letter("Me again.", sender=friend, message_id=second), mail_from=friend)
+    assert told(tinyfat, "agent", "allow", "ada", "other@pals.example")["waiting"] == []
+
+
 async def test_disk_says_what_takes_room_and_what_bounds_it(tinyfat: TinyFat, office: PostOffice) -> None:
     await answered(tinyfat, office, "What takes room?")
     found = told(tinyfat, "disk")

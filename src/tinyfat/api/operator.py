@@ -16,7 +16,8 @@ from tinyfat.api.box_link import BoxLinks, box_of
 from tinyfat.api.keys import require_operator
 from tinyfat.domain.agents import Agent, AgentState, Place, Plan, RuntimeKind, agent_name
 from tinyfat.domain.machines import PROCESS
-from tinyfat.domain.mail.addresses import owner_address, sender_pattern
+from tinyfat.domain.mail.addresses import owner_address, sender_allowed, sender_pattern
+from tinyfat.domain.mail.judgement import NOT_ALLOWED
 from tinyfat.domain.mail.states import MessageState
 from tinyfat.flows import provision, retire
 from tinyfat.ports.ledger import Conflict, Message, NotFound, OthersThere
@@ -164,9 +165,13 @@ async def destroyed(agent_id: uuid.UUID, world: Here) -> dict[str, Any]:
 
 @router.post("/agents/{name}/senders")
 async def allow(name: str, sender: Sender, world: Here) -> dict[str, Any]:
+    """With the mails that wait for just this: proved to be from such a sender, and kept as a stranger's."""
     agent = await world.agents.find(name.lower())
-    await world.agents.allow(agent.id, sender_pattern(sender.pattern))
-    return await _shown(world, agent)
+    pattern = sender_pattern(sender.pattern)
+    await world.agents.allow(agent.id, pattern)
+    kept, _ = await world.ledger.list(agent.id, MAIL_LISTED, [MessageState.QUARANTINED])
+    waiting = [one.id for one in kept if one.reason.endswith(NOT_ALLOWED) and sender_allowed([pattern], one.sender)]
+    return {**await _shown(world, agent), "waiting": waiting}
 
 
 @router.delete("/agents/{name}/senders/{pattern:path}")  # an address may hold a slash (RFC 5321 4.1.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ import typer
 from tinyfat.cli import agent_keys, agent_making
 from tinyfat.cli.agent_export import export_state
 from tinyfat.cli.agent_steps import Shown, complaints, followed, is_over, seconds
-from tinyfat.cli.asking import Yes, ask_first
+from tinyfat.cli.asking import Yes, agrees, ask_first
 from tinyfat.cli.client import Client, CommandFailed
 from tinyfat.cli.output import console, local_time, one_line, print_fields, print_json, print_table
 from tinyfat.domain.usage import money
@@ -288,11 +289,34 @@ def _wait_until_seen(client: Client, name: str, quiet: bool) -> None:
 
 @app.command()
 def allow(
-    name: Name, address: Annotated[str, typer.Argument(help="An address, or @domain.")], as_json: Json = False
+    name: Name,
+    address: Annotated[str, typer.Argument(help="An address, or @domain.")],
+    release: Annotated[
+        bool, typer.Option("--release", help="And answer what of that sender waits in quarantine.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Let somebody else write to an agent."""
-    agent = Client(load_settings()).post("agents", name, "senders", body={"pattern": address})
-    _print_senders(agent, as_json)
+    """Let somebody else write to an agent. What of that sender waits in quarantine is offered to be answered."""
+    client = Client(load_settings())
+    agent = client.post("agents", name, "senders", body={"pattern": address})
+    waiting = agent["waiting"]
+    if not as_json:
+        _print_senders(agent, as_json)
+    if waiting and not release and not as_json:
+        release = agrees(f"In quarantine: {_mails(waiting)} of that sender. Answer now?")
+    released = release and bool(waiting)
+    if released:
+        for message in waiting:
+            client.post("mail", message, "release")
+    if as_json:
+        print_json({**agent, "released": waiting if released else []})
+    elif waiting:
+        later = f"still there; `tinyfat agent allow {name} {address} --release` lets it be answered."
+        console.print(f"{_mails(waiting)} of that sender: {'answered now.' if released else later}")
+
+
+def _mails(waiting: Sequence[str]) -> str:
+    return "1 mail" if len(waiting) == 1 else f"{len(waiting)} mails"
 
 
 @app.command()

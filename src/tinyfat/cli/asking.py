@@ -22,9 +22,17 @@ def ask_first(question: str, yes: bool) -> None:
     where the answer is anything but y: then nothing is to be done."""
     if yes:
         return
-    if sys.stdin is None or not sys.stdin.isatty():  # None: it was closed
+    if not _is_terminal():
         nobody = "Nobody can be asked: standard input is no terminal. Say --yes where you mean it."
         raise WrongUse(f"{question}\n{nobody} {_NOTHING}")
+    if not agrees(question):
+        raise CommandFailed(_NOTHING)
+
+
+def agrees(question: str) -> bool:
+    """Whether the person at the terminal of standard input says y; no, where there is nobody."""
+    if not _is_terminal():
+        return False
     errors.print(f"{question} [y/N]: ", end="")
     try:
         answer = sys.stdin.readline(ANSWER_CHARS_MAX)
@@ -32,8 +40,11 @@ def ask_first(question: str, yes: bool) -> None:
         answer = ""
     if not answer.endswith("\n"):
         errors.print()
-    if answer.strip().lower() not in YES:
-        raise CommandFailed(_NOTHING)
+    return answer.strip().lower() in YES
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()  # None: it was closed
 
 
 _NOTHING = "Nothing was done."

@@ -36,6 +36,8 @@ _NOT_YET = re.compile(
     re.IGNORECASE,
 )
 
+NOT_ALLOWED = "is not on the allow-list"  # how the reason ends of a mail whose sender is proved, and a stranger
+
 
 @dataclass(frozen=True, slots=True)
 class RateCaps:
@@ -98,7 +100,7 @@ def judge(mail: Mail, facts: Facts, caps: RateCaps) -> Judgement:
             MessageState.QUARANTINED, f"no aligned SPF or DKIM pass proves that it is from {mail.from_address}"
         )
     if not facts.allowed:
-        return Judgement(MessageState.QUARANTINED, f"{mail.from_address} is not on the allow-list")
+        return Judgement(MessageState.QUARANTINED, f"{mail.from_address} {NOT_ALLOWED}")
     if facts.from_own_agent and facts.turns_of_sender >= OWN_AGENT_TURNS_MAX:
         return Judgement(
             MessageState.IGNORED, f"a loop: the agent {mail.from_address} had {facts.turns_of_sender} answers already"
