@@ -39,7 +39,8 @@ class Server:
         try:
             async with database.connection() as connection:
                 await connection.execute(
-                    "truncate agents, executors, message_bodies, call_months, request_budgets, shortages "
+                    "truncate agents, executors, message_bodies, call_months, request_budgets, shortages, "
+                    "operator_mails, ended_machines "
                     "restart identity cascade"
                 )
             yield database

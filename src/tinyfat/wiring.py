@@ -65,6 +65,7 @@ from tinyfat.store.loops import LoopStore
 from tinyfat.store.machines import MachineStore
 from tinyfat.store.mail import MailStore
 from tinyfat.store.notices import NoticeStore
+from tinyfat.store.operator_mails import OperatorMailStore
 from tinyfat.store.request_budgets import StoredLimits
 from tinyfat.store.servers import SPECS
 from tinyfat.store.signals import Signals, signal
@@ -206,6 +207,7 @@ class World:
         nameservers = settings.nameservers or None
         near = DnsSenderAuthentication(nameservers, DNS_SECONDS_MAX)
         self._authentication = ElsewhereAuthentication(near, self.workers, nameservers, DNS_SECONDS_MAX)
+        self.operator_mails = OperatorMailStore(self.database)
         self.intake = MailIntake(
             settings.domain,
             settings.trusted_networks,
@@ -216,6 +218,7 @@ class World:
             bounce_secret,
             self.room.disks.room,
             self.mails,
+            self.operator_mails,
         )
         self.engine.flow(mail_turn.FLOW, self.mail_turn.run)
         self.fleet.make_known(self.engine)

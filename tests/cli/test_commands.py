@@ -356,6 +356,22 @@ async def test_a_browser_is_told_what_this_is(tinyfat: TinyFat) -> None:
         assert (await client.get("/nothing")).status_code == 401  # what is not named is the operator's
 
 
+async def test_what_is_written_to_postmaster_is_the_operators(tinyfat: TinyFat, operator: Operator) -> None:
+    assert "Nobody has written" in said(tinyfat, "mail", "list", "--operator")
+    both = ["Postmaster@tinyfat.localhost", "ada@tinyfat.localhost"]
+    complaint = letter("You send spam.", sender="desk@isp.example", subject="Abuse", message_id=new_id())
+    await tinyfat.send(complaint, mail_from="desk@isp.example", to=both)
+    await tinyfat.send(complaint, mail_from="", to="postmaster")
+    [kept] = told(tinyfat, "mail", "list", "--operator")
+    assert (kept["mailbox"], kept["sender"], kept["subject"]) == ("postmaster", "desk@isp.example", "Abuse")
+    assert "desk@isp.example" in said(tinyfat, "mail", "list", "--operator")
+    assert "You send spam." in said(tinyfat, "mail", "show", kept["id"][:8])
+    assert told(tinyfat, "mail", "show", kept["id"])["text"].strip() == "You send spam."
+    assert (await operator.incoming("ada", str(complaint["Message-ID"])))["state"] == "quarantined"
+    refused(tinyfat, WRONG_USE, "mail", "list", "ada", "--operator")
+    refused(tinyfat, NOT_FOUND, "mail", "show", "ffffffff")
+
+
 async def test_whoever_is_let_in_may_have_what_waits_answered(
     tinyfat: TinyFat, office: PostOffice, operator: Operator
 ) -> None:

@@ -247,6 +247,17 @@ async def test_audit_is_kept_long_and_not_for_ever(mails: OldMails) -> None:
     assert await mails.one("select count(*) from alarms") == 2
 
 
+async def test_the_operators_own_mail_goes_as_a_strangers(mails: OldMails) -> None:
+    await mails.rows(
+        "insert into operator_mails "
+        "(mailbox, recipient, sender, subject, message_id, client_ip, digest, size, raw, at) "
+        "select 'abuse', '', '', '', '', '', n::text::bytea, 1, '', now() - n * interval '20 days' "
+        "from generate_series(0, 5) n"
+    )
+    await mails.clean(Kept.QUARANTINE)
+    assert await mails.one("select count(*) from operator_mails") == 2
+
+
 async def test_what_a_machine_has_cost_is_kept_at_least_for_its_month(mails: OldMails) -> None:
     await mails.rows(
         "insert into ended_machines (id, monthly_nanodollars, since, ended_at) select gen_random_uuid(), 1, now(), "
@@ -270,7 +281,7 @@ ENDS = {
     "what each was stays, without its words": ("agents", "messages", "threads", "turns", "thread_refs", "budgets"),
     "by its own age": (
         *("message_bodies", "turn_attachments", "logs", "calls", "ssh_sessions", "alarms", "state_moves"),
-        *("relay_keys", "usage_alerts", "request_budgets", "shortages", "ended_machines"),
+        *("relay_keys", "usage_alerts", "request_budgets", "shortages", "ended_machines", "operator_mails"),
     ),
     "a sum for a month": ("call_months",),
     "with its agent": ("agent_senders", "agent_steps", "agent_keys", "byok_keys"),

@@ -225,6 +225,25 @@ async def _listed(world: World, agent_id: str, page: MailPage, response: Respons
     return [_message(message) for message in messages]
 
 
+@router.get("/operator-mail")
+async def operator_mail(world: Here, limit: Annotated[int, Query(ge=1, le=MAIL_LISTED_MAX)] = MAIL_LISTED) -> list[Any]:
+    """To postmaster@, abuse@ and their like, oldest first."""
+    return [{**asdict(one), "at": one.at.isoformat()} for one in await world.operator_mails.list(limit)]
+
+
+@router.get("/operator-mail/{row_id}")
+async def operator_mail_show(row_id: str, world: Here) -> dict[str, Any]:
+    one, raw = await world.operator_mails.get(row_id)
+    mail = await world.mails.read_again(raw, "operator")
+    return {
+        **asdict(one),
+        "at": one.at.isoformat(),
+        "text": mail.text,
+        "attachments": [{"filename": a.filename, "size": len(a.content)} for a in mail.attachments],
+        "raw": raw.decode("utf-8", "replace"),
+    }
+
+
 @router.get("/mail/{row_id}")
 async def mail_show(row_id: str, world: Here) -> dict[str, Any]:
     message, raw = await world.ledger.show(row_id)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyfat.cli.client import Client
+from tinyfat.cli.client import Client, NothingThere, WrongUse
 from tinyfat.cli.output import console, errors, local_time, one_line, print_fields, print_json, visible
 from tinyfat.settings import load_settings
 
@@ -24,9 +24,17 @@ def list_mail(
     state: Annotated[list[str] | None, typer.Option(help="Only in this state; may be said again.")] = None,
     limit: Annotated[int, typer.Option(help="So many, the newest.", min=1, max=10_000)] = 1000,
     before: Annotated[str, typer.Option(help="Only older than this message.", metavar="ID")] = "",
+    operator: Annotated[
+        bool, typer.Option("--operator", help="What came to postmaster@, abuse@ and the like.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """The newest messages, oldest first; that there are more is said."""
+    if operator:
+        if name or state or before:
+            raise WrongUse("--operator lists the operator's own mail: of it, only --limit can be said.")
+        _list_operators(limit, as_json)
+        return
     where = ("agents", name, "mail") if name else ("mail",)
     messages, more = Client(load_settings()).page(*where, limit=limit, state=state or [], before=before)
     if as_json:
@@ -38,6 +46,19 @@ def list_mail(
         again = " ".join(["tinyfat mail list", *filter(None, [name]), *(f"--state {one}" for one in state or [])])
         errors.print(
             f"There are more: `{again} --limit {limit} --before {messages[0]['id'][:ID_DIGITS]}`", markup=False
+        )
+
+
+def _list_operators(limit: int, as_json: bool) -> None:
+    mails = Client(load_settings()).get("operator-mail", limit=limit)
+    if as_json:
+        print_json(mails)
+        return
+    if not mails:
+        console.print("Nobody has written to postmaster@, abuse@ or their like.")
+    for one in mails:
+        _print_line(
+            f"{one['id'][:8]} {local_time(one['at'])} {one['mailbox']:10} {one['sender']:24.24} {one['subject']}"
         )
 
 
@@ -65,7 +86,12 @@ def _print_line(text: str) -> None:
 @app.command()
 def show(row_id: Row, as_json: Json = False) -> None:
     """One message, whole."""
-    message = Client(load_settings()).get("mail", row_id)
+    client = Client(load_settings())
+    try:
+        message = client.get("mail", row_id)
+    except NothingThere as nothing:
+        _show_operators(client, row_id, nothing, as_json)
+        return
     if as_json:
         print_json(message)
         return
@@ -87,6 +113,22 @@ def show(row_id: Row, as_json: Json = False) -> None:
     if message["body_gone_at"]:
         typer.echo(f"(Its body was deleted by its age, {local_time(message['body_gone_at'])}: TINYFAT_KEEP_BODIES.)")
     typer.echo(visible(message["text"]))
+
+
+def _show_operators(client: Client, row_id: str, nothing: NothingThere, as_json: bool) -> None:
+    """One of the operator's own. Raises `nothing` where there is none either."""
+    try:
+        mail = client.get("operator-mail", row_id)
+    except NothingThere:
+        raise nothing from None
+    if as_json:
+        print_json(mail)
+        return
+    files = ", ".join(f"{a['filename']} ({a['size']} bytes)" for a in mail["attachments"]) or "-"
+    names = ("sender", "recipient", "subject", "message_id", "client_ip")
+    print_fields([*((name, mail[name]) for name in names), ("at", local_time(mail["at"])), ("attachments", files)])
+    typer.echo("")
+    typer.echo(visible(mail["text"]))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from tinyfat.domain.mail.addresses import (
     Recipient,
     bounce_of,
     is_bounce_form,
+    operator_mailbox,
     parse_recipient,
     sender_allowed,
 )
@@ -20,7 +21,14 @@ from tinyfat.domain.mail.judgement import came_back
 from tinyfat.domain.mail.message import Mail
 from tinyfat.engine.mail_reading import MailReading
 from tinyfat.ports.ledger import Agents, Incoming, MailLedger, NotFound
-from tinyfat.ports.mail import Authentication, Envelope, RecipientAway, SenderAuthentication, UnknownRecipient
+from tinyfat.ports.mail import (
+    Authentication,
+    Envelope,
+    OperatorMailbox,
+    RecipientAway,
+    SenderAuthentication,
+    UnknownRecipient,
+)
 from tinyfat.recipes.turn_text import turn_text
 
 _NOT_ADDRESSED = "DKIM alone, and no signed To or Cc names this agent"
@@ -43,8 +51,10 @@ class MailIntake:
         bounce_secret: bytes,
         room: Callable[[int], None] = lambda size: None,
         mails: MailReading | None = None,
+        operator: OperatorMailbox | None = None,
     ) -> None:
-        """`room`: raises NoRoom where a mail of so many bytes cannot be taken, whoever it is from."""
+        """`room`: raises NoRoom where a mail of so many bytes cannot be taken, whoever it is from. `operator`: without
+        one, nobody reads postmaster@."""
         self._domain = domain
         self._trusted = tuple(trusted)
         self._agents = agents
@@ -54,16 +64,25 @@ class MailIntake:
         self._bounce_secret = bounce_secret
         self._room = room
         self._mails = mails or MailReading()
+        self._operator = operator
 
     def room(self, size: int) -> None:
         self._room(size)
 
     async def recipient(self, address: str) -> None:
-        await self._agent_of(address)
+        if not self._operators(address):
+            await self._agent_of(address)
 
     async def accept(self, envelope: Envelope, recipients: Sequence[str], raw: bytes) -> str:
         self._room(len(raw))
         mail = await self._mails.read(raw, envelope.client_ip)
+        kept = ""
+        for address in recipients:
+            if self._operator is not None and (mailbox := self._operators(address)):
+                kept = await self._operator.keep(mailbox, address, envelope, mail, raw)
+        recipients = [address for address in recipients if not self._operators(address)]
+        if not recipients:
+            return kept
         proof = await self._prove(envelope, mail, raw)
         incoming = [await self._incoming(envelope, address, mail, raw, proof) for address in recipients]
         unique = {one.agent.id: one for one in reversed(incoming)}  # one mail for one agent, however often it is named
@@ -72,6 +91,10 @@ class MailIntake:
             if one.start_turn:
                 await self._start_turn(one.start_turn, 1)
         return accepted[0].message_id
+
+    def _operators(self, address: str) -> str:
+        """The operator's mailbox that an address names, or ""."""
+        return operator_mailbox(address, self._domain) if self._operator is not None else ""
 
     async def _agent_of(self, address: str) -> tuple[Agent, list[str], Recipient]:
         """The agent, who may write to it, and the address in its parts. Raises UnknownRecipient, RecipientAway."""

@@ -71,6 +71,21 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorMail:
+    """A mail to one of the operator's own mailboxes."""
+
+    id: str
+    mailbox: str  # postmaster, abuse, ...
+    recipient: str
+    sender: str
+    subject: str
+    message_id: str
+    client_ip: str
+    size: int  # bytes
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A row of the mail ledger. `at`: accepted (in) or written (out)."""
 

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tinyfat.domain.mail.message import Mail
+
 
 class MailError(Exception):
     """Mail could not be handled."""
@@ -100,6 +102,13 @@ class Intake(Protocol):
     async def accept(self, envelope: Envelope, recipients: Sequence[str], raw: bytes) -> str:
         """One word that names what was kept, for the peer's log. Raises as `recipient` and `room`, and
         AuthenticationUnknown."""
+
+
+class OperatorMailbox(Protocol):
+    """Mail to postmaster@, abuse@ and their like."""
+
+    async def keep(self, mailbox: str, recipient: str, envelope: Envelope, mail: Mail, raw: bytes) -> str:
+        """On disk when it returns, with the row's id. Raises NoRoom."""
 
 
 class SenderAuthentication(Protocol):

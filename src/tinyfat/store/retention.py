@@ -71,6 +71,11 @@ _LOGS = """
 delete from logs where id in (
     select id from logs where at < now() - make_interval(days => %(days)s) order by at limit %(limit)s)
 """
+# Nobody's but the operator's: as long as a stranger's that nobody let in.
+_OPERATORS = (
+    "delete from operator_mails where id in (select id from operator_mails "
+    "where at < now() - make_interval(days => %(days)s) order by at limit %(limit)s)"
+)
 _CALLS = "select calls_roll_up((now() at time zone 'utc')::date - %(days)s::int, %(limit)s)"
 _AUDIT = (
     "delete from ssh_sessions where serial in (select serial from ssh_sessions "
@@ -140,7 +145,8 @@ async def _quarantine(connection: Connection, values: dict[str, Any]) -> int:
     if rows:
         await connection.execute(_UNUSED_BODIES, ([row[0] for row in rows],))
         await connection.execute(_EMPTY_THREADS, ([row[1] for row in rows],))
-    return len(rows)
+    operators = (await connection.execute(_OPERATORS, values)).rowcount
+    return max(len(rows), operators)
 
 
 async def _roll_up(connection: Connection, values: dict[str, Any]) -> int:

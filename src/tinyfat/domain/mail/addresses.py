@@ -85,6 +85,20 @@ def parse_recipient(address: str) -> Recipient:
     return Recipient(name, tag, folded)
 
 
+# RFC 5321 4.5.1 and RFC 2142: whoever has a domain reads these. No agent can have such a name.
+OPERATOR_MAILBOXES = frozenset(("postmaster", "abuse", "hostmaster", "webmaster", "security", "noc"))
+
+
+def operator_mailbox(address: str, domain: str) -> str:
+    """Which of the operator's mailboxes an address of `domain` names; "" where it names none. `postmaster` needs no
+    domain."""
+    local, at, of = address.strip().strip("<>").rpartition("@")
+    if not at:
+        return "postmaster" if of.lower() == "postmaster" else ""
+    name = local.strip('"').lower().partition("+")[0]
+    return name if name in OPERATOR_MAILBOXES and domain_name(of.rstrip(".")) == domain else ""
+
+
 def sender_pattern(text: str) -> str:
     """An allow-list entry in its one normal form: `a@b.c`, or `@b.c` for all of a domain.
 
