@@ -42,6 +42,7 @@ from tinyfat.flows.loop_watch import LoopWatch
 from tinyfat.flows.machine_kinds import MachineKinds
 from tinyfat.flows.mail_turn import MailTurn
 from tinyfat.flows.orders import Orders
+from tinyfat.flows.outward import Outward
 from tinyfat.flows.owner_mail import OwnerMail
 from tinyfat.flows.readiness import Readiness
 from tinyfat.flows.turn_starts import TurnStarts
@@ -171,7 +172,11 @@ class World:
         self.kinds = MachineKinds({"process": self.machines, **self.side.drivers})
         link_url = http_url.replace("http", "ws", 1) + "/box/link"
         self.orders = Orders(derived(secret, "machines"), link_url, self.side.terms)
-        self.delivery = Delivery(settings.domain, self.deliveries, _mail_out(settings), bounce_secret)
+        mail_out = mail_out_of(settings)
+        self.delivery = Delivery(settings.domain, self.deliveries, mail_out, bounce_secret)
+        kind = settings.machine
+        servers = {kind: self.kinds.servers(kind)} if self.kinds.is_server(kind) else {}
+        self.outward = Outward(mail_out if settings.smarthost else None, servers, self.side.dns)
         self.fleet = Fleet(
             settings,
             self.side,
@@ -367,6 +372,7 @@ class World:
             "http_listen": str(self.settings.http_listen),
             "smarthost": str(self.settings.smarthost.address) if self.settings.smarthost else None,
             "relay_listen": str(self.settings.relay_listen),
+            "dkim": self.settings.dkim_key is not None,
             "model": {"source": self.model_source, "model": self.model.model},
             "process": await self.machines.sandbox_words(),
             "machines": {"wanted": len(machines), "running": sum(s.state is MachineState.RUNNING for s in looks)},
@@ -394,7 +400,8 @@ def _model_standin() -> ASGIApp:
     return model_app()
 
 
-def _mail_out(settings: Settings) -> MailOut:
+def mail_out_of(settings: Settings) -> MailOut:
+    """Where mail leaves, as the settings say."""
     smarthost = settings.smarthost
     if smarthost is None:
         return NoSmarthost()

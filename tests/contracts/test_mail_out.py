@@ -100,6 +100,13 @@ async def test_a_5xx_is_for_good_and_the_words_are_kept(driver: Driver, answer: 
 # What only SMTP does.
 
 
+async def test_a_trial_comes_as_far_as_a_mail_would_and_sends_none(driver: Driver) -> None:
+    await driver.out.trial()
+    assert driver.taken() == []
+    with pytest.raises(DeliveryDeferred):
+        await plain(free_port()).trial()
+
+
 async def test_nobody_there_is_for_later() -> None:
     with pytest.raises(DeliveryDeferred, match=r"127\.0\.0\.1"):
         await plain(free_port()).send("a@tinyfat.localhost", "owner@example.org", RAW)
@@ -177,6 +184,8 @@ async def test_starttls_and_a_password(own_certificate: Certificate) -> None:
         assert smarthost.taken == [RAW] and smarthost.encrypted == [True]
         with pytest.raises(DeliveryDeferred, match="TINYFAT_SMARTHOST") as wrong:
             await to(smarthost, "required", own_certificate, "wrong").send("a@b.c", "owner@example.org", RAW)
+        with pytest.raises(DeliveryDeferred, match="TINYFAT_SMARTHOST"):
+            await to(smarthost, "required", own_certificate, "wrong").trial()
         assert "wrong" not in str(wrong.value)
     finally:
         smarthost.close()

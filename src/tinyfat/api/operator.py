@@ -273,6 +273,12 @@ async def status(world: Here) -> dict[str, Any]:
     return await world.status()
 
 
+@router.get("/outward")
+async def outward(world: Here) -> list[dict[str, Any]]:
+    """What this process needs of others, tried now."""
+    return [asdict(one) for one in await world.outward.tried()]
+
+
 def _one_owner_alone(owners: Sequence[str], sandbox: Means) -> str:
     return (
         f"Agents of {', '.join(owners)} run as processes of this host, and there an agent runs {sandbox.words}. For "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -24,7 +26,6 @@ from tinyfat.recipes.dns_records import MailTerms
 from tinyfat.sandbox.means import NONE, MeansUnknown, here
 from tinyfat.settings import Settings, load_settings
 
-CONNECT_SECONDS_MAX = 5.0
 MARKS = {"ok": Text("✓", "green"), "note": Text("•", "yellow"), "wrong": Text("✗", "red")}
 
 
@@ -69,9 +70,9 @@ def _look(settings: Settings) -> Iterator[Finding]:
     for name, address in listens:
         yield _listener(name, address, status)
     yield _model(settings)
-    yield _smarthost(settings)
+    yield from _outward(settings, status)
     yield _trust(settings)
-    yield _dkim(settings)
+    yield _dkim(settings, status)
     yield _node()
     yield _sandbox(settings)
 
@@ -214,20 +215,49 @@ def _model(settings: Settings) -> Finding:
     return Finding("model", "ok", f"{choice.model} ({choice.source})")
 
 
+def _outward(settings: Settings, status: dict[str, Any] | None) -> Iterator[Finding]:
+    """What others do for us: tried by the running process, as it was started; without one the smarthost alone."""
+    if status is None:
+        yield _smarthost(settings)
+        return
+    if status["smarthost"] is None:
+        yield _NO_SMARTHOST
+    try:
+        tried = Client(settings).get("outward")
+    except CommandFailed as error:
+        yield Finding("others", "wrong", str(error))
+        return
+    for one in tried:
+        named = {"smarthost": status["smarthost"], "zone": f"the zone of {status['domain']}"}
+        words = named.get(one["what"], "its API")
+        if one["complaint"]:
+            yield Finding(one["what"], "wrong", one["complaint"], _ADVICE.get(one["what"], ""))
+        else:
+            yield Finding(one["what"], "ok", f"{words}, tried: {_TRIED.get(one['what'], 'it lets us in')}")
+
+
+_NO_SMARTHOST = Finding(
+    "smarthost", "note", "none: replies wait in the ledger", "Set TINYFAT_SMARTHOST=smtp://USER:PASSWORD@HOST:587."
+)
+_TRIED = {"smarthost": "it lets us in", "zone": "it is there"}
+_ADVICE = {
+    "hetzner": "Is TINYFAT_HETZNER_TOKEN of this project, with read and write access?",
+    "smarthost": "Check TINYFAT_SMARTHOST, and that this host may reach it.",
+    "zone": "Make the zone at the provider of TINYFAT_DNS; is TINYFAT_DNS_TOKEN right?",
+}
+
+
 def _smarthost(settings: Settings) -> Finding:
     if settings.smarthost is None:
-        return Finding(
-            "smarthost",
-            "note",
-            "none: replies wait in the ledger",
-            "Set TINYFAT_SMARTHOST=smtp://USER:PASSWORD@HOST:587.",
-        )
-    address = settings.smarthost.address
+        return _NO_SMARTHOST
 
-    def connect() -> None:
-        socket.create_connection((address.host, address.port), CONNECT_SECONDS_MAX).close()
+    def log_in() -> None:
+        from tinyfat.wiring import mail_out_of  # only here: it brings the engine with it
 
-    return _attempt("smarthost", str(address), connect, "Check TINYFAT_SMARTHOST, and that this host may reach it.")
+        with ThreadPoolExecutor(1) as alone:  # a loop of its own, whoever calls
+            alone.submit(lambda: asyncio.run(mail_out_of(settings).trial())).result()
+
+    return _attempt("smarthost", f"{settings.smarthost.address} (tried: log in)", log_in, _ADVICE["smarthost"])
 
 
 def _attempt(what: str, words: str, attempt: Callable[[], None], advice: str) -> Finding:
@@ -250,7 +280,10 @@ def _trust(settings: Settings) -> Finding:
     return Finding("senders", "ok", words)
 
 
-def _dkim(settings: Settings) -> Finding:
+def _dkim(settings: Settings, status: dict[str, Any] | None) -> Finding:
+    if status is not None and status["dkim"] != bool(settings.dkim_key):
+        other = "signs replies" if status["dkim"] else "does not sign replies"
+        return Finding("dkim", "note", f"the running TinyFat {other}, unlike TINYFAT_DKIM_KEY here says")
     if settings.dkim_key:
         return Finding("dkim", "ok", f"replies are signed as {settings.dkim_selector}._domainkey.{settings.domain}")
     if settings.domain.endswith("localhost"):

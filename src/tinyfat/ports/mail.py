@@ -124,3 +124,6 @@ class Delivered:
 class MailOut(Protocol):
     async def send(self, envelope_from: str, recipient: str, raw: bytes) -> Delivered:
         """Raises DeliveryDeferred or DeliveryRefused. May be called again with the same message."""
+
+    async def trial(self) -> None:
+        """As far as a mail would come without being sent: connected, under TLS, logged in. Raises as `send`."""

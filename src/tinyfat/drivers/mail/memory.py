@@ -31,6 +31,10 @@ class MemoryMailOut:
     def answer_next(self, answers: Sequence[str]) -> None:
         self.answers.extend(answers)
 
+    async def trial(self) -> None:
+        if self.answers and not self.answers[0].startswith("2"):
+            raise DeliveryDeferred(self.answers.pop(0))
+
     async def send(self, envelope_from: str, recipient: str, raw: bytes) -> Delivered:
         self.attempts += 1
         answer = self.answers.pop(0) if self.answers else TAKEN

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiosmtplib
 
@@ -40,6 +42,16 @@ class SmtpOut:
 
     async def send(self, envelope_from: str, recipient: str, raw: bytes) -> Delivered:
         signed = await self._signer.signed(raw) if self._signer else raw
+        async with self._session() as smtp:
+            return Delivered(f"250 {await self._hand_over(smtp, envelope_from, recipient, signed)}")
+
+    async def trial(self) -> None:
+        async with self._session() as smtp:
+            await self._begin(smtp)
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[aiosmtplib.SMTP]:
+        """Not connected yet. What fails within is a DeliveryError that names the smarthost."""
         where = f"{self._host}:{self._port}"
         smtp = aiosmtplib.SMTP(
             hostname=self._host,
@@ -51,7 +63,7 @@ class SmtpOut:
             tls_context=self._context,
         )
         try:
-            return Delivered(f"250 {await self._hand_over(smtp, envelope_from, recipient, signed)}")
+            yield smtp
         except aiosmtplib.SMTPAuthenticationError as error:
             # The password is wrong or changed: an operator mends that, and then the mail should still be there.
             raise DeliveryDeferred(
@@ -64,11 +76,14 @@ class SmtpOut:
         finally:
             await _leave(smtp)
 
-    async def _hand_over(self, smtp: aiosmtplib.SMTP, envelope_from: str, recipient: str, raw: bytes) -> str:
-        """What the smarthost said with its 250: from then on the mail is its own, however the session ends."""
+    async def _begin(self, smtp: aiosmtplib.SMTP) -> None:
         await smtp.connect()
         if self._user:
             await smtp.login(self._user, self._password)
+
+    async def _hand_over(self, smtp: aiosmtplib.SMTP, envelope_from: str, recipient: str, raw: bytes) -> str:
+        """What the smarthost said with its 250: from then on the mail is its own, however the session ends."""
+        await self._begin(smtp)
         try:
             await smtp.ehlo()
         except aiosmtplib.SMTPHeloError:
@@ -91,6 +106,9 @@ class NoSmarthost:
 
     async def send(self, envelope_from: str, recipient: str, raw: bytes) -> Delivered:
         raise DeliveryDeferred("no smarthost is set: set TINYFAT_SMARTHOST and start TinyFat again to send this mail")
+
+    async def trial(self) -> None:
+        raise DeliveryDeferred("no smarthost is set")
 
 
 def _by_code(code: int, text: str) -> DeliveryDeferred | DeliveryRefused:
