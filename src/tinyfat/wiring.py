@@ -24,8 +24,9 @@ from tinyfat.drivers.inference.routes import MAIN, STANDIN_VENDOR
 from tinyfat.drivers.mail.authentication import DnsSenderAuthentication
 from tinyfat.drivers.mail.dkim_signing import DkimSigner
 from tinyfat.drivers.mail.elsewhere import ElsewhereAuthentication
-from tinyfat.drivers.mail.smtp_in import SmtpBounds, SmtpIn, tls_context
+from tinyfat.drivers.mail.smtp_in import SmtpBounds, SmtpIn
 from tinyfat.drivers.mail.smtp_out import NoSmarthost, SmtpOut
+from tinyfat.drivers.mail.smtp_tls import TlsFiles
 from tinyfat.drivers.secrets.envelope import EnvelopeSecrets, MasterKeyRefused
 from tinyfat.drivers.secrets.master_key import kept_master_keys
 from tinyfat.engine.beats import Beat, Beats
@@ -243,7 +244,7 @@ class World:
         settings = self.settings
         tls = None
         if settings.smtp_certificate and settings.smtp_certificate_key:
-            tls = tls_context(settings.smtp_certificate, settings.smtp_certificate_key)
+            tls = TlsFiles(settings.smtp_certificate, settings.smtp_certificate_key)
         listen = settings.smtp_listen
         bounds = SmtpBounds(settings.mail_size_max, self.reading, settings.trusted_networks)
         return SmtpIn(self.intake, listen.host, listen.port, settings.domain, bounds, tls)

@@ -16,7 +16,8 @@ import uvloop
 from tests.certificates import certificate
 from tests.machine_speed import patient
 from tinyfat.drivers.mail import smtp_in
-from tinyfat.drivers.mail.smtp_in import SmtpBounds, SmtpIn, tls_context
+from tinyfat.drivers.mail.smtp_in import SmtpBounds, SmtpIn
+from tinyfat.drivers.mail.smtp_tls import TlsFiles
 
 SESSIONS = 3
 HANDSHAKES = 20
@@ -83,7 +84,7 @@ def test_a_peer_that_begins_tls_at_once_finds_it_there(
                 assert peer.noop()[0] == 250
 
     async def story() -> None:
-        bounds, context = SmtpBounds(1000), tls_context(made.certificate, made.key)
+        bounds, context = SmtpBounds(1000), TlsFiles(made.certificate, made.key)
         server = SmtpIn(_NoIntake(), "127.0.0.1", 0, "tinyfat.localhost", bounds, context)
         await server.start()
         try:

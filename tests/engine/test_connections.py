@@ -14,7 +14,7 @@ import uvloop
 
 from tests.certificates import certificate
 from tests.machine_speed import patient
-from tinyfat.drivers.mail.smtp_in import tls_context
+from tinyfat.drivers.mail.smtp_tls import tls_context
 from tinyfat.engine import connections as module
 from tinyfat.engine.connections import Connections, Door, peer_of
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from aiosmtpd.smtp import SMTP, Session
 from aiosmtpd.smtp import Envelope as Transaction
 
 from tinyfat.drivers.mail.smtp_session import SmtpReading, SmtpSession
+from tinyfat.drivers.mail.smtp_tls import TlsFiles
 from tinyfat.engine.connections import Connections, Door, affordable
 from tinyfat.engine.reading import Reading
 from tinyfat.listen_address import bound_at
@@ -59,7 +58,7 @@ class SmtpBounds:
 
 class SmtpIn:
     def __init__(
-        self, intake: Intake, host: str, port: int, name: str, bounds: SmtpBounds, tls: ssl.SSLContext | None = None
+        self, intake: Intake, host: str, port: int, name: str, bounds: SmtpBounds, tls: TlsFiles | None = None
     ) -> None:
         self._intake = intake
         self._host, self._port, self._name = host, port, name
@@ -101,7 +100,7 @@ class SmtpIn:
             enable_SMTPUTF8=True,
             hostname=self._name,
             ident="TinyFat",
-            tls_context=self._tls,
+            tls_context=self._tls.context() if self._tls else None,
             auth_exclude_mechanism=["LOGIN", "PLAIN"],  # nobody logs in here: a sender is proved by DNS or its network
         )
 
@@ -184,9 +183,3 @@ def _announced(transaction: Transaction) -> int:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text.encode("ascii", "replace").decode("ascii")[:400]
-
-
-def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
-    return context
