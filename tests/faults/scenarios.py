@@ -102,7 +102,13 @@ async def break_database(rig: Rig, plane: TinyFat, how: int) -> None:
     async def gone() -> bool:
         return how == 3 or not postmaster.is_running() or postmaster.status() == psutil.STATUS_ZOMBIE
 
+    async def back() -> bool:
+        """What /readyz says may be a second old, and was well then."""
+        found = _postmaster(plane)
+        return found is not None and (how == 3 or found.pid != postmaster.pid)
+
     await until(gone, BACK_SECONDS_MAX, "the database stopped")
+    await until(back, BACK_SECONDS_MAX, "the database was started again")
     await plane.ready()
 
 
