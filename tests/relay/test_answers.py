@@ -6,15 +6,16 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.relay.relays import KEY, PRICE, TestRelay, chat, listening, relaying, target
+from tests.relay.relays import KEY, NO_CAPS, PRICE, TestRelay, chat, listening, relaying, target
 from tests.running import until
-from tinyfat.domain.usage import cost
+from tinyfat.domain.usage import Caps, cost
 from tinyfat.relay.shapes.chat import Chat
 from tinyfat.relay.shapes.embeddings import Embeddings
 from tinyfat.relay.shapes.messages import Messages
@@ -229,6 +230,39 @@ async def test_a_vendor_that_was_silent_to_the_end_may_have_worked() -> None:
         status, _ = await asked(relay)
         [written] = await relay.ended()
         assert status == 502 and written.settlement.usage.estimated and written.settlement.usage.output == 32_000
+
+
+async def test_what_a_silent_vendor_may_bill_is_spent_before_the_next_is_asked() -> None:
+    """Where a cap then leaves nothing for the next, it is not asked."""
+    amount = await _silent_and_then(NO_CAPS, asks_the_next=True)
+    just_enough = replace(NO_CAPS, month=2 * amount)
+    assert await _silent_and_then(just_enough, asks_the_next=True) == amount
+    assert await _silent_and_then(replace(NO_CAPS, month=amount), asks_the_next=False) == amount
+
+
+async def _silent_and_then(caps: Caps, asks_the_next: bool) -> int:
+    """What the first of two vendors, which says nothing, was charged for."""
+    over = asyncio.Event()
+
+    async def says_nothing(_: bytes, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+
+    async def answers(_: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.writelines([head(SSE), sse(said("zebra"), {"choices": [], "usage": XAI}, b"[DONE]")])
+
+    async with (
+        vendor(says_nothing) as (url, _),
+        vendor(answers) as (next_url, bodies),
+        relaying({"v": [target(url), target(next_url)]}, caps=caps, waits=Waits(first_byte_streamed=0.2)) as relay,
+    ):
+        _, answer = await asked(relay)
+        silent, *then = await relay.ended(1 + asks_the_next)
+        over.set()
+        assert (b"zebra" in answer, len(bodies), len(then)) == ((True, 1, 1) if asks_the_next else (False, 0, 0))
+        assert silent.settlement.outcome == "silent" and silent.settlement.usage.estimated
+        assert all(one.reservation.call_id != silent.reservation.call_id for one in then)
+        assert silent.cost == silent.reservation.amount
+        return silent.cost
 
 
 @pytest.mark.parametrize("given", ["3600", "Wed, 21 Oct 2099 07:28:00 GMT", "59", "nonsense"])

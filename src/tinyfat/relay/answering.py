@@ -25,7 +25,7 @@ from tinyfat.relay.retry_after import WAIT_SECONDS_MAX, limit_words, seconds_of
 from tinyfat.relay.settling import Meter
 from tinyfat.relay.shapes.surface import Bound, Surface
 from tinyfat.relay.vendor_errors import scrubbed, told_error
-from tinyfat.relay.vendors import Asked, Vendors, Waits, log_failure, operators_fault
+from tinyfat.relay.vendors import Asked, StillSilent, Vendors, Waits, log_failure, operators_fault
 
 JSON: Mapping[str, str] = {"content-type": "application/json"}
 _SSE = "text/event-stream; charset=utf-8"
@@ -63,10 +63,15 @@ class Answering:
         self, surface: Surface, asked: Asked, request: ModelRequest, held: Held,
         bounds: list[tuple[Target, Bound]], began: float, sink: Sink,
     ) -> None:  # fmt: skip
-        """From here on the hold ends in `Meter.settled` or a release, whatever happens."""
+        """From here on the hold ends in `Meter.settled` or a release, whatever happens. Raises StillSilent where the
+        client has heard nothing yet, and another vendor can be asked: for that, money is to be held anew."""
         meter = Meter(surface, held.call_id, began, self._clock)
         try:
             await self._answered(surface, asked, request, held, bounds, meter, sink)
+        except StillSilent:
+            await asyncio.shield(self._later(self._settle(meter.settled("silent"))))
+            self._close(meter, asked, request)
+            raise
         except (asyncio.CancelledError, ConnectionError, TimeoutError):
             self._later(self._vanished(held, meter, asked, request))
             raise
@@ -198,10 +203,11 @@ class Answering:
         if meter.reply is not None:
             meter.reply.close()
 
-    def _later(self, ending: Coroutine[Any, Any, None]) -> None:
+    def _later(self, ending: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(ending)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+        return task
 
 
 def _down(reply: Reply) -> dict[str, str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from tinyfat.domain.failure_kinds import FailureId
 from tinyfat.domain.failures import Failure
 from tinyfat.domain.usage import Refusal
-from tinyfat.ports.inference import Inference, OwnerKeys
+from tinyfat.ports.inference import Inference, OwnerKeys, Target
 from tinyfat.ports.usage import Refused
 from tinyfat.relay.answering import JSON, Answering, Sink
 from tinyfat.relay.batches import LedgerDesk
@@ -24,7 +24,7 @@ from tinyfat.relay.models import Models
 from tinyfat.relay.reading import Readers, Reading
 from tinyfat.relay.request import ModelRequest
 from tinyfat.relay.shapes.surface import Surface
-from tinyfat.relay.vendors import Asked, Vendors, Waits
+from tinyfat.relay.vendors import Asked, StillSilent, Vendors, Waits
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +49,19 @@ class Calls:
             request = await self._readers.read(surface, asked)
         except RequestRefused as refused:
             return await sink.whole(400, JSON, surface.error(400, str(refused)))
-        verdict = await self._holds.hold(surface, asked, request)
-        if isinstance(verdict, Refused):
-            return await _refuse(surface, request, verdict, self._new_id(), sink)
-        if objection := self._objection(surface, request, verdict):
-            await self._holds.release(verdict.held.call_id)
-            status, words = objection
-            return await sink.whole(status, JSON, surface.error(status, words))
-        await self._answering.serve(surface, asked, request, verdict.held, verdict.bounds, began, sink)
-        return None
+        among: tuple[Target, ...] | None = None
+        while True:  # once for each vendor that is silent, at most
+            verdict = await self._holds.hold(surface, asked, request, among)
+            if isinstance(verdict, Refused):
+                return await _refuse(surface, request, verdict, self._new_id(), sink)
+            if objection := self._objection(surface, request, verdict):
+                await self._holds.release(verdict.held.call_id)
+                status, words = objection
+                return await sink.whole(status, JSON, surface.error(status, words))
+            try:
+                return await self._answering.serve(surface, asked, request, verdict.held, verdict.bounds, began, sink)
+            except StillSilent as silent:
+                among = silent.left
 
     def _objection(self, surface: Surface, request: ModelRequest, holding: Holding) -> tuple[int, str] | None:
         """On the account that others use, too, nobody is told apart by the ids of what lies there."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from tinyfat.domain.prices import PriceList
@@ -70,9 +70,12 @@ class Holds:
             await self.release(verdict.call_id)
         return verdict
 
-    async def hold(self, surface: Surface, asked: Asked, request: ModelRequest) -> Holding | Refused:
+    async def hold(
+        self, surface: Surface, asked: Asked, request: ModelRequest, among: Collection[Target] | None = None
+    ) -> Holding | Refused:
         """An agent on its owner's key is held for that vendor's price: known from its last call, else asked again. By a
-        price that is not the one to be paid, nothing is judged: the ledger says `OTHER_KEY` first.
+        price that is not the one to be paid, nothing is judged: the ledger says `OTHER_KEY` first. `among`: of the
+        targets only these.
 
         Raises StoreUnavailable, Overloaded.
         """
@@ -80,6 +83,7 @@ class Holds:
         for _ in range(TRIES):
             owner_vendor = self._owner_vendors.get(asked.key_hash, "")
             targets = self._models.targets(request.model, surface.name, owner_vendor)
+            targets = tuple(target for target in targets if among is None or target in among)
             bounds = [(target, bound(request, target, self._known.bound(asked, request, target))) for target in targets]
             counting = self._counting(surface, asked, request, owner_vendor) if may_count else ()
             asking = self._reservation(asked, surface, request, bounds, owner_vendor, quiet=bool(counting))

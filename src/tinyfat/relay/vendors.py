@@ -74,6 +74,16 @@ class Asked:
         return hashlib.blake2b(repr(said).encode(), digest_size=8).digest() if said else b""
 
 
+class StillSilent(Exception):
+    """A vendor that took the call said nothing for as long as it was waited for, and may bill it. That is settled, and
+    what the next may bill is held, before the next is asked."""
+
+    def __init__(self, left: Sequence[Target]) -> None:
+        """`left`: who can still be asked."""
+        super().__init__("a vendor said nothing; another can be asked")
+        self.left = tuple(left)
+
+
 def operators_fault(held: Held, reply: Reply) -> bool:
     """The vendor refuses the operator's key."""
     return reply.status in OPERATORS_FAULT and not held.byok_vendor
@@ -105,8 +115,8 @@ class Vendors:
         bounds: list[tuple[Target, Bound]], meter: Meter,
     ) -> Reply | None:  # fmt: skip
         """The first vendor that answers with anything but a failure of its own; where there is none, the most useful of
-        the failures, and of such the last. None: nobody answered at all. Raises VendorCut, of an answer that was not
-        streamed and broke off."""
+        the failures, and of such the last. None: nobody answered at all. Raises StillSilent; VendorCut, of an answer
+        that was not streamed and broke off."""
         failed: list[Reply] = []
         chosen: Reply | None = None
         try:
@@ -118,6 +128,8 @@ class Vendors:
                     return chosen
                 if found is not None:
                     failed.append(found)
+                if meter.waited and not last:
+                    raise StillSilent([target for target, _ in bounds[number + 1 :]])
             chosen = max(reversed(failed), key=lambda failure: _use(held, failure), default=None)
             if chosen is not None:
                 meter.back_to(chosen, dict(bounds)[chosen.target])
