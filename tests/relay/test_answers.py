@@ -45,8 +45,11 @@ def head(kind: str | None, status: int = 200) -> bytes:
 async def vendor(speak: Speak) -> AsyncIterator[tuple[str, list[bytes]]]:
     """(its base URL, the bodies it was sent)."""
     bodies: list[bytes] = []
+    serving: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            serving.add(task)
         try:
             top = await reader.readuntil(b"\r\n\r\n")
             [length] = [line for line in top.lower().split(b"\r\n") if line.startswith(b"content-length:")]
@@ -60,7 +63,12 @@ async def vendor(speak: Speak) -> AsyncIterator[tuple[str, list[bytes]]]:
 
     listener = listening()
     async with await asyncio.start_server(serve, sock=listener):
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1", bodies
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1", bodies
+        finally:  # one that says nothing for ever would be found pending by the next test
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
 
 
 @asynccontextmanager
