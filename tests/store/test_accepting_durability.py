@@ -18,7 +18,7 @@ from tinyfat.flows.intake import MailIntake
 from tinyfat.ports.mail import Authentication, Envelope
 from tinyfat.store.agents import AgentStore
 from tinyfat.store.database import Connection, Database
-from tinyfat.store.embedded import EmbeddedPostgres, _binaries
+from tinyfat.store.embedded import EmbeddedPostgres, wheels_programs
 from tinyfat.store.mail import MailStore
 
 # The server outlives whoever started it, on purpose: nobody waits for it as for a child.
@@ -98,7 +98,7 @@ async def _one(onlooker: Connection, query: str) -> str:
 async def _commits(log: Path, begin: str) -> dict[str, int]:
     """Transaction -> where its commit ends in the log, as pg_waldump tells it; it ends where the log does, with 1."""
     run = await asyncio.create_subprocess_exec(
-        str(_binaries() / "pg_waldump"), "--path", str(log), "--start", begin, "--rmgr", "Transaction",
+        str(wheels_programs() / "pg_waldump"), "--path", str(log), "--start", begin, "--rmgr", "Transaction",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     out, _ = await run.communicate()
