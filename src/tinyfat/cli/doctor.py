@@ -220,7 +220,7 @@ def _outward(settings: Settings, status: dict[str, Any] | None) -> Iterator[Find
     if status is None:
         yield _smarthost(settings)
         return
-    if status["smarthost"] is None:
+    if status.get("smarthost") is None:
         yield _NO_SMARTHOST
     try:
         tried = Client(settings).get("outward")
@@ -228,7 +228,7 @@ def _outward(settings: Settings, status: dict[str, Any] | None) -> Iterator[Find
         yield Finding("others", "wrong", str(error))
         return
     for one in tried:
-        named = {"smarthost": status["smarthost"], "zone": f"the zone of {status['domain']}"}
+        named = {"smarthost": str(status.get("smarthost")), "zone": f"the zone of {status.get('domain')}"}
         words = named.get(one["what"], "its API")
         if one["complaint"]:
             yield Finding(one["what"], "wrong", one["complaint"], _ADVICE.get(one["what"], ""))
@@ -281,8 +281,8 @@ def _trust(settings: Settings) -> Finding:
 
 
 def _dkim(settings: Settings, status: dict[str, Any] | None) -> Finding:
-    if status is not None and status["dkim"] != bool(settings.dkim_key):
-        other = "signs replies" if status["dkim"] else "does not sign replies"
+    if status is not None and bool(status.get("dkim")) != bool(settings.dkim_key):
+        other = "signs replies" if status.get("dkim") else "does not sign replies"
         return Finding("dkim", "note", f"the running TinyFat {other}, unlike TINYFAT_DKIM_KEY here says")
     if settings.dkim_key:
         return Finding("dkim", "ok", f"replies are signed as {settings.dkim_selector}._domainkey.{settings.domain}")
